@@ -1,0 +1,1 @@
+"""Bytes to points and back. Knows nothing of ROS, files or training."""
