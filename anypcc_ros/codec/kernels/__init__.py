@@ -1,0 +1,1 @@
+"""Native implementations of the codec's hot operations, each equal to its reference."""

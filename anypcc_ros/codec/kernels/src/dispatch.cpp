@@ -1,0 +1,85 @@
+// Which code path runs: the best one this processor has, unless a test forces another.
+#include <atomic>
+#include <cstring>
+
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
+#include "isa.hpp"
+#include "status.hpp"
+
+namespace anypcc {
+
+extern const Isa kIsaGeneric, kIsaAvx2, kIsaAvx512, kIsaNeon;
+
+namespace {
+
+struct Candidate {
+  const Isa* isa;
+  bool usable;
+};
+
+// Best first.
+const Candidate* candidates(int* count) {
+#if defined(__x86_64__)
+  static const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  static const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                             __builtin_cpu_supports("avx512vnni");
+  static const Candidate all[] = {{&kIsaAvx512, avx512}, {&kIsaAvx2, avx2}, {&kIsaGeneric, true}};
+#elif defined(__aarch64__)
+  constexpr unsigned long kDotProduct = 1ul << 20;  // HWCAP_ASIMDDP
+  static const Candidate all[] = {{&kIsaNeon, (getauxval(AT_HWCAP) & kDotProduct) != 0}, {&kIsaGeneric, true}};
+#else
+  static const Candidate all[] = {{&kIsaGeneric, true}};
+#endif
+  *count = sizeof(all) / sizeof(all[0]);
+  return all;
+}
+
+const Isa* best() {
+  int count;
+  const Candidate* all = candidates(&count);
+  int i = 0;
+  while (!all[i].usable) ++i;
+  return all[i].isa;
+}
+
+std::atomic<const Isa*> active{best()};
+
+}  // namespace
+
+const Isa& active_isa() { return *active.load(std::memory_order_relaxed); }
+
+}  // namespace anypcc
+
+// "auto" restores the best path.
+ANYPCC_EXPORT int64_t anypcc_set_isa(const char* name) {
+  if (std::strcmp(name, "auto") == 0) {
+    anypcc::active = anypcc::best();
+    return anypcc::kOk;
+  }
+  int count;
+  const anypcc::Candidate* all = anypcc::candidates(&count);
+  for (int i = 0; i < count; ++i) {
+    if (std::strcmp(all[i].isa->name, name) == 0) {
+      if (!all[i].usable) return anypcc::kUnsupported;
+      anypcc::active = all[i].isa;
+      return anypcc::kOk;
+    }
+  }
+  return anypcc::kBadArgument;
+}
+
+ANYPCC_EXPORT const char* anypcc_active_isa() { return anypcc::active_isa().name; }
+
+// Name of the i-th usable path, best first; null past the last.
+ANYPCC_EXPORT const char* anypcc_usable_isa(int index) {
+  int count;
+  const anypcc::Candidate* all = anypcc::candidates(&count);
+  for (int i = 0; i < count; ++i) {
+    if (all[i].usable && index-- == 0) return all[i].isa->name;
+  }
+  return nullptr;
+}

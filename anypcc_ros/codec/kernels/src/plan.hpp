@@ -1,0 +1,54 @@
+// A plan: the (input row, output row) pairs of a sparse operator, grouped by tile of output rows, then by tap.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+namespace anypcc {
+
+struct Pair {
+  int32_t in, out;
+};
+
+// An array whose memory only grows, left uninitialised: plans and scratch buffers are reused from frame to frame.
+template <class T>
+class Buffer {
+ public:
+  T* reserve(int64_t count) {
+    if (count > capacity_) {
+      data_.reset();
+      capacity_ = 0;
+      data_.reset(new T[count]);
+      capacity_ = count;
+    }
+    return data_.get();
+  }
+  T* data() const { return data_.get(); }
+
+ private:
+  std::unique_ptr<T[]> data_;
+  int64_t capacity_ = 0;
+};
+
+constexpr int kMaxTaps = 64;
+constexpr int kTileRows = 256;
+
+struct Plan {
+  int64_t n_in = 0, n_out = 0, n_pairs = 0, n_tiles = 0;
+  int taps = 0;
+  Buffer<Pair> pairs;
+  // Pairs of tile t and tap k are pairs[start[t * taps + k]] up to start[t * taps + k + 1].
+  Buffer<int32_t> start;
+
+  // `table` is int32 (n_out, taps), row-major: the input row feeding an output row through a tap, or -1.
+  int64_t build(const int32_t* table, int64_t n_in, int64_t n_out, int taps, int threads);
+
+  int64_t tile_begin(int64_t tile) const { return tile * kTileRows; }
+  int64_t tile_end(int64_t tile) const {
+    const int64_t end = (tile + 1) * kTileRows;
+    return end < n_out ? end : n_out;
+  }
+  int64_t pairs_before(int64_t tile) const { return start.data()[tile * taps]; }
+};
+
+}  // namespace anypcc
