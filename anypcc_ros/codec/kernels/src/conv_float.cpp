@@ -3,6 +3,7 @@
 #include <cstring>
 #include <new>
 
+#include "buffer.hpp"
 #include "isa.hpp"
 #include "plan.hpp"
 #include "status.hpp"
@@ -37,7 +38,7 @@ void conv(const Plan& plan, const float* x, const float* w, const float* bias, f
       }
       const int32_t* start = plan.start.data() + tile * plan.taps;
       for (int k = 0; k < plan.taps; ++k) {
-        isa.conv_f32(plan.pairs.data() + start[k], start[k + 1] - start[k], x, w + int64_t{k} * cin * cout, y, cin,
+        isa.product_f32(plan.pairs.data() + start[k], start[k + 1] - start[k], x, w + int64_t{k} * cin * cout, y, cin,
                      cout);
       }
     }
@@ -72,7 +73,7 @@ int64_t conv_dw(const Plan& plan, const float* x, const float* dy, float* dw, in
       for (int k = 0; k < plan.taps; ++k) {
         const int64_t count = start[k + 1] - start[k];
         if (count > 0) {
-          isa.conv_f32_dw(plan.pairs.data() + start[k], count, x, dy, mine + int64_t{k} * cin * cout, cin, cout);
+          isa.outer_f32(plan.pairs.data() + start[k], count, x, dy, mine + int64_t{k} * cin * cout, cin, cout);
         }
       }
     }

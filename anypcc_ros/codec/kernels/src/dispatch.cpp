@@ -2,7 +2,9 @@
 #include <atomic>
 #include <cstring>
 
-#if defined(__aarch64__)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
 
@@ -11,14 +13,20 @@
 
 namespace anypcc {
 
-extern const Isa kIsaGeneric, kIsaAvx2, kIsaAvx512, kIsaNeon;
-
 namespace {
 
 struct Candidate {
   const Isa* isa;
   bool usable;
 };
+
+#if defined(__x86_64__)
+// __builtin_cpu_supports knows this feature only from GCC 12 on.
+bool has_avx_vnni() {
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & (1u << 4)) != 0;
+}
+#endif
 
 // Best first.
 const Candidate* candidates(int* count) {
@@ -27,10 +35,13 @@ const Candidate* candidates(int* count) {
   static const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                              __builtin_cpu_supports("avx512vnni");
-  static const Candidate all[] = {{&kIsaAvx512, avx512}, {&kIsaAvx2, avx2}, {&kIsaGeneric, true}};
+  static const bool avxvnni = avx2 && has_avx_vnni();
+  static const Candidate all[] = {
+      {&kIsaAvx512, avx512}, {&kIsaAvxVnni, avxvnni}, {&kIsaAvx2, avx2}, {&kIsaGeneric, true}};
 #elif defined(__aarch64__)
   constexpr unsigned long kDotProduct = 1ul << 20;  // HWCAP_ASIMDDP
-  static const Candidate all[] = {{&kIsaNeon, (getauxval(AT_HWCAP) & kDotProduct) != 0}, {&kIsaGeneric, true}};
+  static const bool dot_product = (getauxval(AT_HWCAP) & kDotProduct) != 0;
+  static const Candidate all[] = {{&kIsaNeonDot, dot_product}, {&kIsaNeon, true}, {&kIsaGeneric, true}};
 #else
   static const Candidate all[] = {{&kIsaGeneric, true}};
 #endif

@@ -2,33 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+
+#include "buffer.hpp"
+#include "pair.hpp"
 
 namespace anypcc {
-
-struct Pair {
-  int32_t in, out;
-};
-
-// An array whose memory only grows, left uninitialised: plans and scratch buffers are reused from frame to frame.
-template <class T>
-class Buffer {
- public:
-  T* reserve(int64_t count) {
-    if (count > capacity_) {
-      data_.reset();
-      capacity_ = 0;
-      data_.reset(new T[count]);
-      capacity_ = count;
-    }
-    return data_.get();
-  }
-  T* data() const { return data_.get(); }
-
- private:
-  std::unique_ptr<T[]> data_;
-  int64_t capacity_ = 0;
-};
 
 constexpr int kMaxTaps = 64;
 constexpr int kTileRows = 256;

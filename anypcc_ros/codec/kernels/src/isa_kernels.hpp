@@ -1,0 +1,244 @@
+// The kernels, compiled once per instruction set inside that set's namespace (no include guard, on purpose).
+//
+// The including file defines two arithmetics, FloatMath and Int8Math, each with
+//   Input, Weight, Sum     element types of x, w and y
+//   Vector                 kLanes sums in a register, addable by multiply_add
+//   kDepth                 input channels that one multiply_add consumes
+//   kVectors               most vectors of an output row that a block of the product holds in registers
+//   kRegisters             accumulators to use
+//   load, store, load_weights, splat, multiply_add
+
+// ---- products -------------------------------------------------------------------------------------------------------
+
+// Calls body.run<Vectors>(first column) over all columns (a multiple of 16) in the widest blocks.
+template <class Math, int Vectors, class Body>
+inline void for_column_blocks(int columns, const Body& body, int column = 0) {
+  for (; column + Vectors * Math::kLanes <= columns; column += Vectors * Math::kLanes) {
+    body.template run<Vectors>(column);
+  }
+  if constexpr (Vectors > 1) for_column_blocks<Math, Vectors / 2>(columns, body, column);
+}
+
+// y[out] += x[in] @ w in `Vectors` vectors of columns for `Rows` pairs, all of whose sums stay in registers.
+template <class Math, int Rows, int Vectors>
+inline void product_block(const Pair* pairs, const typename Math::Input* x, const typename Math::Weight* w,
+                          typename Math::Sum* y, int cin, int cout) {
+  const typename Math::Input* in[Rows];
+  typename Math::Vector sum[Rows][Vectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < Rows; ++r) {
+    in[r] = x + static_cast<int64_t>(pairs[r].in) * cin;
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) {
+      sum[r][v] = Math::load(y + static_cast<int64_t>(pairs[r].out) * cout + v * Math::kLanes);
+    }
+  }
+#pragma GCC unroll 1
+  for (int64_t c = 0; c < cin; c += Math::kDepth, w += cout * Math::kDepth) {
+    decltype(Math::load_weights(w)) weights[Vectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) weights[v] = Math::load_weights(w + v * Math::kLanes * Math::kDepth);
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) {
+      const auto value = Math::splat(in[r] + c);
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; ++v) sum[r][v] = Math::multiply_add(sum[r][v], value, weights[v]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) {
+      Math::store(y + static_cast<int64_t>(pairs[r].out) * cout + v * Math::kLanes, sum[r][v]);
+    }
+  }
+}
+
+template <class Math>
+struct Product {
+  using Input = typename Math::Input;
+  using Weight = typename Math::Weight;
+  using Sum = typename Math::Sum;
+
+  const Pair* pairs;
+  int64_t count;
+  const Input* x;
+  const Weight* w;
+  Sum* y;
+  int cin, cout;
+
+  template <int Vectors>
+  void run(int column) const {
+    constexpr int kMost = Math::kRegisters / Vectors;
+    constexpr int kRows = kMost < 8 ? kMost : 8;
+    int64_t i = 0;
+    for (; i + kRows <= count; i += kRows) block<kRows, Vectors>(i, column);
+    rest<kRows - 1, Vectors>(i, column);
+  }
+
+  template <int Rows, int Vectors>
+  void block(int64_t i, int column) const {
+    product_block<Math, Rows, Vectors>(pairs + i, x, w + column * Math::kDepth, y + column, cin, cout);
+  }
+
+  // The last pairs, fewer than a block.
+  template <int Rows, int Vectors>
+  void rest(int64_t i, int column) const {
+    if constexpr (Rows > 0) {
+      if (count - i == Rows) {
+        block<Rows, Vectors>(i, column);
+      } else {
+        rest<Rows - 1, Vectors>(i, column);
+      }
+    }
+  }
+
+  static void all(const Pair* pairs, int64_t count, const Input* x, const Weight* w, Sum* y, int cin, int cout) {
+    for_column_blocks<Math, Math::kVectors>(cout, Product{pairs, count, x, w, y, cin, cout});
+  }
+};
+
+// ---- weight gradient ------------------------------------------------------------------------------------------------
+
+template <class Math>
+struct OuterProduct {
+  const Pair* pairs;
+  int64_t count;
+  const float *x, *dy;
+  float* dw;
+  int cin, cout;
+
+  // dw[c .. c + Rows)[column block] += sum over pairs of x[in][c + r] * dy[out].
+  template <int Rows, int Vectors>
+  void block(int c, int column) const {
+    typename Math::Vector sum[Rows][Vectors];
+    float* const target = dw + static_cast<int64_t>(c) * cout + column;
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; ++v) sum[r][v] = Math::load(target + r * cout + v * Math::kLanes);
+    }
+#pragma GCC unroll 1
+    for (int64_t i = 0; i < count; ++i) {
+      const float* in = x + static_cast<int64_t>(pairs[i].in) * cin + c;
+      const float* out = dy + static_cast<int64_t>(pairs[i].out) * cout + column;
+      typename Math::Vector gradient[Vectors];
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; ++v) gradient[v] = Math::load(out + v * Math::kLanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < Rows; ++r) {
+        const auto value = Math::splat(in + r);
+#pragma GCC unroll 8
+        for (int v = 0; v < Vectors; ++v) sum[r][v] = Math::multiply_add(sum[r][v], value, gradient[v]);
+      }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; ++v) Math::store(target + r * cout + v * Math::kLanes, sum[r][v]);
+    }
+  }
+
+  template <int Vectors>
+  void run(int column) const {
+    constexpr int kMost = Math::kRegisters / Vectors;
+    constexpr int kRows = kMost >= 8 ? 8 : kMost >= 4 ? 4 : 2;  // a power of two, so that it divides cin
+    for (int c = 0; c < cin; c += kRows) block<kRows, Vectors>(c, column);
+  }
+
+  static void all(const Pair* pairs, int64_t count, const float* x, const float* dy, float* dw, int cin, int cout) {
+    for_column_blocks<Math, Math::kVectors>(cout, OuterProduct{pairs, count, x, dy, dw, cin, cout});
+  }
+};
+
+// ---- integer activation and softmax: plain loops that the compiler turns into this set's vectors ----------------------
+
+// round(sum * multiplier / 2^shift), halves up. |multiplier| <= 2^shift, so the result fits 32 bits. The offset makes the
+// shift one of an unsigned number: most instruction sets lack the arithmetic 64-bit shift.
+struct Rescale {
+  static constexpr uint64_t kOffset = uint64_t{1} << 62;
+  uint64_t add;
+  uint32_t subtract;
+  int shift;
+
+  explicit Rescale(int bits)
+      : add(kOffset + (uint64_t{1} << (bits - 1))), subtract(static_cast<uint32_t>(kOffset >> bits)), shift(bits) {}
+
+  int32_t operator()(int32_t sum, int32_t multiplier) const {
+    const uint64_t product = static_cast<uint64_t>(static_cast<int64_t>(sum) * multiplier) + add;
+    return static_cast<int32_t>(static_cast<uint32_t>(product >> shift) - subtract);
+  }
+};
+
+void requantise(const int32_t* sum, const int32_t* multiplier, int shift, const uint8_t* residual, uint8_t* y,
+                int64_t rows, int cout) {
+  const Rescale rescale(shift);
+  for (int64_t i = 0; i < rows; ++i, sum += cout, y += cout) {
+    for (int block = 0; block < cout; block += 16) {
+      int32_t value[16];
+      for (int j = 0; j < 16; ++j) {
+        const int32_t scaled = rescale(sum[block + j], multiplier[block + j]);
+        value[j] = scaled < 127 ? scaled : 127;
+      }
+      if (residual != nullptr) {
+        for (int j = 0; j < 16; ++j) value[j] += residual[i * cout + block + j];
+      }
+      for (int j = 0; j < 16; ++j) {
+        const int32_t low = value[j] > 0 ? value[j] : 0;
+        y[block + j] = static_cast<uint8_t>(low < 127 ? low : 127);
+      }
+    }
+  }
+}
+
+// exp2[d] stands for 2^(-d / 32), d = 0 .. 511, as an integer below 2^27, exp2[0] > 0.
+template <int Symbols>
+void frequencies_of(const int32_t* sum, const int32_t* multiplier, int shift, const uint32_t* exp2, float* frequency,
+                    int64_t rows) {
+  constexpr int32_t kLast = 511, kTotal = 1 << 16;
+  const Rescale rescale(shift);
+  for (int64_t i = 0; i < rows; ++i, sum += Symbols, frequency += Symbols) {
+    int32_t logit[Symbols];
+    for (int j = 0; j < Symbols; ++j) logit[j] = rescale(sum[j], multiplier[j]);
+    int32_t largest = logit[0];
+    for (int j = 1; j < Symbols; ++j) largest = logit[j] > largest ? logit[j] : largest;
+
+    int32_t weight[Symbols];
+    for (int j = 0; j < Symbols; ++j) {
+      // Unsigned, because two logits may be further apart than an int32 can say.
+      const uint32_t below = static_cast<uint32_t>(largest) - static_cast<uint32_t>(logit[j]);
+      weight[j] = static_cast<int32_t>(exp2[below < kLast ? below : kLast]);
+    }
+    int64_t all = 0;
+    for (int j = 0; j < Symbols; ++j) all += weight[j];
+
+    // floor(weight * kSpread / all): the half keeps the product with the rounded reciprocal away from every integer by
+    // more than its error, as long as weight * kSpread < 2^50.
+    constexpr int32_t kSpread = kTotal - Symbols;
+    const double reciprocal = 1.0 / static_cast<double>(all);
+    int32_t count[Symbols];
+    for (int j = 0; j < Symbols; ++j) {
+      count[j] = 1 + static_cast<int32_t>((static_cast<double>(weight[j]) * kSpread + 0.5) * reciprocal);
+    }
+    int32_t rest = kTotal;
+    for (int j = 0; j < Symbols; ++j) rest -= count[j];
+    for (int j = 0; j < Symbols; ++j) frequency[j] = static_cast<float>(count[j]);
+    int first = 0;
+    while (logit[first] != largest) ++first;
+    frequency[first] = static_cast<float>(count[first] + rest);
+  }
+}
+
+void frequencies(const int32_t* sum, const int32_t* multiplier, int shift, const uint32_t* exp2, float* frequency,
+                 int64_t rows, int symbols) {
+  if (symbols == 16) {
+    frequencies_of<16>(sum, multiplier, shift, exp2, frequency, rows);
+  } else {
+    frequencies_of<256>(sum, multiplier, shift, exp2, frequency, rows);
+  }
+}
+
+constexpr Isa isa_table(const char* name) {
+  return {name,       Product<FloatMath>::all, Product<Int8Math>::all, OuterProduct<FloatMath>::all,
+          requantise, frequencies};
+}

@@ -1,0 +1,188 @@
+"""The Universal Context Model, written once for every arithmetic.
+
+AnyPcc (arXiv 2510.20331, section 3) codes an octree level by level, coarse to fine, with one network for all levels:
+
+1. *prior*: the codes of the level above, known in full, pass through sparse convolutions and are handed down to the
+   children, where further convolutions see the children's neighbourhood;
+2. *spatial grouping*: a 3-D checkerboard splits the level; the second group sees the codes of the first through a
+   convolution that aggregates its decoded neighbours;
+3. *channel grouping*: the low 4 bits of a code are coded first, the high 4 bits are conditioned on them.
+
+Beyond the paper, the features of a level are carried to the next one together with its codes, so that the context of a
+node is all of its ancestors' and not its parent's alone.
+
+This module knows no arithmetic. ``Arithmetic`` is what it needs: the float network with gradients (training), the exact
+integer network in torch (reference), and the same integers in native code implement it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from anypcc_ros.codec.errors import ModelFileError
+from anypcc_ros.codec.neighbors import CROSS_TAPS, Level
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a Universal Context Model; both the float and the integer network are built from it.
+
+    ``channels``: width of every feature (multiple of 16). ``parent_convs``: residual 3x3x3 convolutions on the level
+    whose codes are known. ``child_convs``: the same on the level to be coded. ``carry``: hand features on from level to
+    level. The three groupings are the paper's mechanisms; each can be switched off for ablation.
+    """
+
+    channels: int = 32
+    parent_convs: int = 3
+    child_convs: int = 2
+    carry: bool = True
+    spatial_grouping: bool = True
+    aggregation: bool = True
+    channel_grouping: bool = True
+
+    def __post_init__(self) -> None:
+        if self.channels not in range(16, 257, 16):
+            raise ModelFileError(f"channels={self.channels}: a multiple of 16 from 16 to 256 is needed")
+        if not (0 <= self.parent_convs <= 16 and 0 <= self.child_convs <= 16):
+            raise ModelFileError(f"{self.parent_convs} and {self.child_convs} convolutions: 0 to 16 each are possible")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def group_count(self) -> int:
+        return 2 if self.spatial_grouping else 1
+
+    @property
+    def parts(self) -> tuple[tuple[str, int, int], ...]:
+        """Parts of an occupancy code in coding order: name, lowest bit, number of bits."""
+        return (("low", 0, 4), ("high", 4, 4)) if self.channel_grouping else (("code", 0, 8),)
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One learned layer: y = sum over taps x[tap] @ weight[tap] + bias[code], then the activation.
+
+    ``taps``: kernel taps (1 for a linear layer). ``rows``: rows of the bias table (1, or one per code).
+    ``logits``: the outputs are log-probabilities rather than activations.
+    """
+
+    name: str
+    taps: int
+    inputs: int
+    outputs: int
+    rows: int = 1
+    logits: bool = False
+
+
+def layers(config: ModelConfig) -> Iterator[LayerSpec]:
+    """Every layer of the network, in a fixed order."""
+    width = config.channels
+    yield LayerSpec("fuse", 1, width, width, rows=256)
+    for i in range(config.parent_convs):
+        yield LayerSpec(f"parent{i}", 27, width, width)
+    yield LayerSpec("up", 8, width, width)
+    for i in range(config.child_convs):
+        yield LayerSpec(f"child{i}", 27, width, width)
+    if config.spatial_grouping and config.aggregation:
+        yield LayerSpec("seen", 1, width, width, rows=256)
+        yield LayerSpec("aggregate", len(CROSS_TAPS), width, width)
+    for group in range(config.group_count):
+        for part, first_bit, bits in config.parts:
+            yield LayerSpec(f"head{group}.{part}.hidden", 1, width, width, rows=1 << first_bit)
+            yield LayerSpec(f"head{group}.{part}.out", 1, width, 1 << bits, logits=True)
+
+
+class Arithmetic(Protocol):
+    """The operations that the network is made of. ``Any`` stands for the arithmetic's own feature arrays, (N, channels)."""
+
+    def zeros(self, nodes: int) -> Any:
+        """Features of nodes about which nothing is known."""
+
+    def linear(self, layer: str, x: Any, codes: Any = None) -> Any:
+        """Activation of x @ weight + bias[codes]."""
+
+    def conv(self, layer: str, x: Any, level: Level) -> Any:
+        """Activation of the 3x3x3 convolution over ``level``, plus x."""
+
+    def up(self, layer: str, x: Any, level: Level) -> Any:
+        """Features of the children: a linear layer per octant, applied to the parent's features."""
+
+    def aggregate(self, layer: str, seen: Any, x: Any, level: Level) -> Any:
+        """Convolution from the group 0 features ``seen`` to the nodes of group 1, plus their features x."""
+
+    def gather(self, x: Any, rows: np.ndarray) -> Any:
+        """The given rows of x."""
+
+    def head(self, hidden: str, out: str, x: Any, codes: Any = None) -> Any:
+        """Distribution of the next code part: frequencies (integer) or logits (float), (N, 2**bits)."""
+
+    def expand(self, level: Level, codes: np.ndarray) -> Level:
+        """The level below ``level``."""
+
+
+class SymbolCoder(Protocol):
+    """Where the distributions go: a range encoder, a range decoder, or a loss."""
+
+    def code(self, distribution: Any, rows: np.ndarray, first_bit: int, bits: int) -> np.ndarray:
+        """Code bits [first_bit, first_bit + bits) of the occupancy codes of ``rows``; returns those symbols, uint8."""
+
+
+class ContextModel:
+    """The Universal Context Model over some arithmetic."""
+
+    def __init__(self, config: ModelConfig, arithmetic: Arithmetic) -> None:
+        self.config = config
+        self.arithmetic = arithmetic
+
+    def root_features(self, nodes: int = 1) -> Any:
+        return self.arithmetic.zeros(nodes)
+
+    def descend(self, features: Any, codes: np.ndarray, level: Level, below: Level) -> Any:
+        """Prior of the level ``below``, from the features and the codes (N,) uint8 of ``level``."""
+        ops, config = self.arithmetic, self.config
+        x = features if config.carry else ops.zeros(len(level))
+        x = ops.linear("fuse", x, codes)
+        for i in range(config.parent_convs):
+            x = ops.conv(f"parent{i}", x, level)
+        x = ops.up("up", x, below)
+        for i in range(config.child_convs):
+            x = ops.conv(f"child{i}", x, below)
+        return x
+
+    def code_level(self, features: Any, level: Level, coder: SymbolCoder) -> np.ndarray:
+        """Pass the distributions of one level's codes to ``coder``, group by group and part by part.
+
+        Returns the codes (N,) uint8 that the coder answered.
+        """
+        codes = np.zeros(len(level), np.uint8)
+        for group, rows in enumerate(self._groups(level)):
+            if not len(rows):
+                continue
+            x = self._context(features, codes, level, group, rows)
+            known: np.ndarray | None = None
+            for part, first_bit, bits in self.config.parts:
+                name = f"head{group}.{part}"
+                distribution = self.arithmetic.head(f"{name}.hidden", f"{name}.out", x, known)
+                known = coder.code(distribution, rows, first_bit, bits)
+                codes[rows] |= known << first_bit
+        return codes
+
+    def _groups(self, level: Level) -> tuple[np.ndarray, ...]:
+        if self.config.spatial_grouping:
+            return level.groups
+        return (np.arange(len(level), dtype=np.int32),)
+
+    def _context(self, features: Any, codes: np.ndarray, level: Level, group: int, rows: np.ndarray) -> Any:
+        """Features of one group's nodes; for the second group with what its decoded neighbours tell."""
+        ops = self.arithmetic
+        x = ops.gather(features, rows)
+        decoded = level.groups[0]
+        if group == 0 or not self.config.aggregation or not len(decoded):
+            return x
+        seen = ops.linear("seen", ops.gather(features, decoded), codes[decoded])
+        return ops.aggregate("aggregate", seen, x, level)

@@ -1,0 +1,151 @@
+"""The grid and the octree: coordinates to occupancy codes per level, and back.
+
+Conventions, normative for the bitstream (docs/bitstream.md):
+
+* An octree of depth D covers the cube [0, 2**D)**3. Its level 0 is the root, its level D holds the voxels.
+* The octant of a child is o = 4*bx + 2*by + bz, with b the lowest bit of the child's coordinate on each axis.
+* Nodes of a level are in Morton order: ordered by parent, then by octant. Bit o of a node's occupancy code tells
+  whether child o exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from anypcc_ros.codec.errors import InputError
+
+MAX_DEPTH = 32
+_LOW_BITS = 21  # bits per axis that fit one 63-bit Morton key
+
+CHILD_COUNT = np.array([bin(code).count("1") for code in range(256)], np.uint8)
+"""(256,) uint8: children of a node with that occupancy code."""
+
+OCTANT_BITS = np.array([[o >> 2 & 1, o >> 1 & 1, o & 1] for o in range(8)], np.uint8)
+"""(8, 3) uint8: coordinate bits (x, y, z) of each octant."""
+
+OCTANT_GROUP = (OCTANT_BITS.sum(1) & 1).astype(np.uint8)
+"""(8,) uint8: checkerboard group of each octant. A child's coordinates are 2*parent + bits, so the parity of their
+sum depends on the octant alone."""
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """Occupied grid cells in Morton order.
+
+    ``shift``: (3,) int64, grid coordinates of the cube's corner. ``coords``: (N, 3) int64 relative to it, unique.
+    ``counts``: (N,) int64 points per cell. ``depth``: smallest depth whose cube holds them all.
+    """
+
+    shift: np.ndarray
+    coords: np.ndarray
+    counts: np.ndarray
+    depth: int
+
+
+def quantise(xyz: np.ndarray, step: float, origin: tuple[float, float, float]) -> np.ndarray:
+    """Grid coordinates q = round-half-even((xyz - origin) / step), (N, 3) int64.
+
+    Raises InputError for non-finite positions and for positions beyond 2**52 steps, where float64 cannot tell
+    neighbouring grid cells apart.
+    """
+    if xyz.dtype.kind == "i" and step == 1.0 and not any(origin):
+        return xyz.astype(np.int64)
+    scaled = xyz.astype(np.float64)
+    if any(origin):
+        scaled -= np.asarray(origin)
+    scaled /= step
+    np.rint(scaled, out=scaled)
+    largest = float(np.abs(scaled).max(initial=0.0))
+    if not np.isfinite(largest):
+        bad = int((~np.isfinite(xyz.astype(np.float64))).any(axis=1).sum())
+        raise InputError(f"{bad} of {len(xyz)} points are not finite")
+    if largest >= 2.0**52:
+        raise InputError(f"a position lies {largest:.3g} steps of {step:g} from the origin; at most 2^52 are possible")
+    return scaled.astype(np.int64)
+
+
+def dequantise(
+    coords: np.ndarray, step: float, origin: tuple[float, float, float], dtype: np.dtype | type
+) -> np.ndarray:
+    """Positions origin + coords * step, (N, 3) of ``dtype``; integer dtypes are rounded half to even."""
+    xyz = coords.astype(np.float64) * step
+    if any(origin):
+        xyz += np.asarray(origin)
+    if np.dtype(dtype).kind == "i":
+        np.rint(xyz, out=xyz)
+    return xyz.astype(dtype)
+
+
+def voxelise(grid: np.ndarray, drop_scales: int = 0) -> tuple[Voxels, np.ndarray]:
+    """Unique cells of (N, 3) int64 grid coordinates, and the permutation that sorts the points in Morton order.
+
+    The cube's corner is the smallest coordinate per axis. With ``drop_scales`` = n the cells are those n levels above
+    the grid. Raises InputError when the extent needs more than 32 octree levels.
+    """
+    if not len(grid):
+        raise InputError("a cloud without points has no voxels")
+    shift = grid.min(axis=0)
+    local = grid - shift
+    extent = int(local.max())
+    if extent >= 1 << MAX_DEPTH:
+        raise InputError(f"the cloud spans {extent + 1} steps; an octree holds at most 2^{MAX_DEPTH}")
+    coords, counts, order = sort_cells(local >> drop_scales)
+    return Voxels(shift, coords, counts, max(extent.bit_length() - drop_scales, 0)), order
+
+
+def sort_cells(local: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unique rows (M, 3) in Morton order of (N, 3) coordinates in [0, 2**32), points per row (M,), and the
+    permutation (N,) that sorts the points."""
+    high, low = _morton_keys(local)
+    order = np.lexsort((low, high)) if high.any() else np.argsort(low, kind="stable")
+    starts = _run_starts(high[order], low[order])
+    return local[order[starts]], np.diff(np.append(starts, len(order))), order
+
+
+def occupancy_pyramid(voxels: Voxels) -> list[np.ndarray]:
+    """Occupancy codes of levels 0 to depth - 1, each (N_level,) uint8 in Morton order."""
+    high, low = _morton_keys(voxels.coords)
+    codes: list[np.ndarray] = []
+    for finer_levels in range(voxels.depth):
+        if finer_levels == _LOW_BITS:
+            high, low = np.zeros_like(high), high
+        bits = np.left_shift(1, low & 7).astype(np.uint8)
+        low = low >> 3
+        starts = _run_starts(high, low)
+        codes.append(np.bitwise_or.reduceat(bits, starts))
+        high, low = high[starts], low[starts]
+    return codes[::-1]
+
+
+def child_coords(coords: np.ndarray, parent_row: np.ndarray, octant: np.ndarray) -> np.ndarray:
+    """Coordinates (N_child, 3) int64 of children from their parents' (N, 3), their parent rows and octants."""
+    return (coords[parent_row] << 1) | OCTANT_BITS[octant]
+
+
+def _run_starts(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """First row of every run of equal (high, low) keys."""
+    change = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
+    return np.concatenate([[0], np.flatnonzero(change) + 1])
+
+
+def _morton_keys(coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Morton keys of (N, 3) coordinates below 2**32 as two (N,) int64: bits 21 and up, and the 21 lowest bits."""
+    low = _interleave(coords & ((1 << _LOW_BITS) - 1))
+    if int(coords.max(initial=0)) >> _LOW_BITS:
+        return _interleave(coords >> _LOW_BITS), low
+    return np.zeros_like(low), low
+
+
+def _interleave(coords: np.ndarray) -> np.ndarray:
+    key = np.zeros(len(coords), np.int64)
+    for axis, place in ((0, 2), (1, 1), (2, 0)):
+        v = coords[:, axis].astype(np.int64)
+        v = (v | v << 32) & 0x1F00000000FFFF
+        v = (v | v << 16) & 0x1F0000FF0000FF
+        v = (v | v << 8) & 0x100F00F00F00F00F
+        v = (v | v << 4) & 0x10C30C30C30C30C3
+        v = (v | v << 2) & 0x1249249249249249
+        key |= v << place
+    return key

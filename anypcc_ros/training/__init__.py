@@ -1,0 +1,1 @@
+"""Training of the Universal Context Model: data, augmentation, the loop, quantise-and-export."""

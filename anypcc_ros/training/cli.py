@@ -1,0 +1,47 @@
+"""`anypcc train`: the command line of the training loop."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from anypcc_ros.codec.model.network import ModelConfig
+from anypcc_ros.training.dataset import load_clouds
+from anypcc_ros.training.loop import Trainer, TrainingConfig
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of ``anypcc train``."""
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of training clouds")
+    parser.add_argument("--val", type=Path, nargs="+", required=True, help="folders of validation clouds")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint and log; an old run there goes on")
+    parser.add_argument("--categories", nargs="+", help="train on these categories only (default: all)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    for item in fields(TrainingConfig):
+        if item.name != "model":
+            kind = type(item.default)
+            parser.add_argument(_flag(item.name), type=kind, default=item.default, help="(default: %(default)s)")
+    for item in fields(ModelConfig):
+        if isinstance(item.default, bool):
+            parser.add_argument(_flag(item.name), action=argparse.BooleanOptionalAction, default=item.default)
+        else:
+            parser.add_argument(_flag(item.name), type=int, default=item.default, help="(default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, printing one line per validation. Returns the exit status."""
+    model = ModelConfig(**{item.name: getattr(arguments, item.name) for item in fields(ModelConfig)})
+    options = {item.name: getattr(arguments, item.name) for item in fields(TrainingConfig) if item.name != "model"}
+    trainer = Trainer(TrainingConfig(model=model, **options), arguments.out, arguments.device)
+    train = load_clouds(arguments.data, arguments.categories)
+    val = load_clouds(arguments.val, arguments.categories)
+    parameters = sum(p.numel() for p in trainer.network.parameters())
+    print(f"{parameters} parameters, {len(train)} training clouds, starting at step {trainer.step}", flush=True)
+    for record in trainer.run(train, val):
+        print(", ".join(f"{key} {value:.4g}" for key, value in record.items()), flush=True)
+    return 0
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
