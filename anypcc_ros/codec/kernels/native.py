@@ -39,9 +39,20 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "plan_new": (_pointer, ()),
     "plan_free": (None, (_pointer,)),
     "plan_build": (_long, (_pointer, _pointer, _long, _long, _int, _int)),
+    "plan_build_part": (_long, (_pointer, _pointer, _long, _int, *[_pointer] * 3, _long, _long, _int, _int)),
+    "plan_build_one_tap": (_long, (*[_pointer] * 3, _long, _long, _int, _int)),
     "conv_f32": (_long, (*[_pointer] * 5, _int, _int, _int)),
     "conv_f32_dw": (_long, (*[_pointer] * 4, _int, _int, _int)),
+    "conv_int8": (_long, (*[_pointer] * 5, _int)),
+    "linear_int8": (_long, (_pointer, _pointer, _long, _pointer, _pointer, _long, _pointer, _pointer, _int)),
+    "head_int8": (_long, (*[_pointer] * 3, _long, _pointer, _pointer, _long, _pointer, _pointer, _int)),
     "expand_neighbors": (_long, (*[_pointer] * 3, _long, _long, *[_pointer] * 3, _int)),
+    "morton_encode": (_long, (_pointer, _long, _pointer, _int)),
+    "morton_decode": (_long, (_pointer, _long, _pointer, _int)),
+    "sort_keys": (_long, (_pointer, _pointer, _long)),
+    "unique_keys": (_long, (_pointer, _long, _pointer)),
+    "parent_keys": (_long, (_pointer, _long, _pointer, _pointer)),
+    "child_keys": (_long, (_pointer, _pointer, _long, _pointer, _long)),
 }
 
 _functions: dict[str, Callable[..., Any]] = {}
@@ -96,8 +107,8 @@ def _address(array: Array, name: str, dtype: str, shape: tuple[int | None, ...])
 class Plan:
     """The pairs of a sparse operator, sorted for the kernels: built once per level, used by every layer on it.
 
-    ``table`` is int32 (n_out, taps): the input row that feeds an output row through a tap, or -1. ``n_in`` is the number of
-    input rows. :meth:`build` reuses the memory for another table. At most 64 taps and 2^31 - 1 pairs.
+    Every ``build`` method replaces the plan, reusing its memory, and returns it. At most 64 taps and 2^31 - 1 pairs; an index
+    out of range raises :class:`IndexError` and leaves the plan empty.
     """
 
     def __init__(self, table: Array | None = None, n_in: int = 0, threads: int = 0) -> None:
@@ -110,11 +121,42 @@ class Plan:
             self.build(table, n_in, threads)
 
     def build(self, table: Array, n_in: int, threads: int = 0) -> Plan:
-        """Replace the plan; an :class:`IndexError` for an entry outside -1 .. n_in - 1 leaves an empty one."""
+        """``table`` int32 (n_out, taps): the input row, below ``n_in``, that feeds an output row through a tap, or -1."""
         n_out, taps = (int(size) for size in table.shape)
-        address = _address(table, "table", "int32", (None, None))
+        return self._built("plan_build", n_in, n_out, taps, threads, _address(table, "table", "int32", (None, None)))
+
+    def build_part(
+        self, table: Array, rows: Array, columns: Array, position: Array, n_in: int, threads: int = 0
+    ) -> Plan:
+        """Tap k of output row i is ``table[rows[i], columns[k]]``; an entry e >= 0 of it stands for input row ``position[e]``.
+
+        ``table`` int32 (n_rows, width), ``rows`` int32 (n_out,), ``columns`` int32 (taps,), ``position`` int32 (n_rows,) with
+        -1 for rows that are no input.
+        """
+        n_rows, width, n_out, taps = int(table.shape[0]), int(table.shape[1]), int(rows.shape[0]), int(columns.shape[0])
+        return self._built(
+            "plan_build_part",
+            n_in,
+            n_out,
+            taps,
+            threads,
+            _address(table, "table", "int32", (None, None)),
+            n_rows,
+            width,
+            _address(rows, "rows", "int32", (None,)),
+            _address(columns, "columns", "int32", (None,)),
+            _address(position, "position", "int32", (n_rows,)),
+        )
+
+    def build_one_tap(self, rows: Array, tap: Array, n_in: int, taps: int, threads: int = 0) -> Plan:
+        """Output row i is fed by input row ``rows[i]`` (int32) through tap ``tap[i]`` (uint8) alone."""
+        n_out = int(tap.shape[0])
+        addresses = _address(rows, "rows", "int32", (n_out,)), _address(tap, "tap", "uint8", (None,))
+        return self._built("plan_build_one_tap", n_in, n_out, taps, threads, *addresses)
+
+    def _built(self, function: str, n_in: int, n_out: int, taps: int, threads: int, *arguments: int) -> Plan:
         self.n_in = self.n_out = self.n_pairs = 0
-        self.n_pairs = _call("plan_build", self.handle, address, n_in, n_out, taps, threads)
+        self.n_pairs = _call(function, self.handle, *arguments, n_in, n_out, taps, threads)
         self.n_in, self.n_out, self.taps = n_in, n_out, taps
         return self
 
@@ -163,6 +205,143 @@ def conv_f32_dw(plan: Plan, x: Array, dy: Array, dw: Array, threads: int = 0) ->
     )
 
 
+class _LayerStruct(ctypes.Structure):
+    """``Layer`` of src/conv_int8.cpp."""
+
+    _fields_ = [
+        ("weight", _pointer),
+        ("bias", _pointer),
+        ("multiplier", _pointer),
+        ("taps", ctypes.c_int32),
+        ("inputs", ctypes.c_int32),
+        ("outputs", ctypes.c_int32),
+        ("rows", ctypes.c_int32),
+        ("shift", ctypes.c_int32),
+    ]
+
+
+class Layer:
+    """Integer weights, packed for the kernels once.
+
+    ``weight`` int8 (taps, inputs, outputs); ``bias`` int32 (rows, outputs), one row or one per code; ``multiplier`` int32
+    (outputs,) within -2^shift .. 2^shift; ``shift`` 1 .. 62; inputs and outputs multiples of 16. The layer computes
+    ``floor((sum * multiplier + 2^(shift - 1)) / 2^shift)`` of ``sum = bias[code] + x @ weight``, where x is at most 127 and the
+    caller warrants that sums fit 32 bits.
+    """
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: int) -> None:
+        self.taps, self.inputs, self.outputs = weight.shape
+        self.rows = bias.shape[0]
+        self.shift = shift
+        if self.inputs % 16 or self.outputs % 16:
+            raise ValueError(f"a layer of {self.inputs} inputs and {self.outputs} outputs: multiples of 16 are needed")
+        if not 1 <= shift <= 62:
+            raise ValueError(f"shift={shift} is not in 1 .. 62")
+        _address(bias, "bias", "int32", (None, self.outputs))
+        _address(multiplier, "multiplier", "int32", (self.outputs,))
+        if weight.dtype != np.int8:
+            raise TypeError(f"weight is {weight.dtype}, expected int8")
+        if np.abs(multiplier.astype(np.int64)).max(initial=0) > 1 << shift:
+            raise ValueError("a multiplier exceeds 2^shift")
+        groups = weight.reshape(self.taps, self.inputs // 4, 4, self.outputs)
+        self._arrays = np.ascontiguousarray(groups.transpose(0, 1, 3, 2)), bias.copy(), multiplier.copy()
+        self._struct = _LayerStruct(
+            *(array.ctypes.data for array in self._arrays), self.taps, self.inputs, self.outputs, self.rows, shift
+        )
+        self.address = ctypes.addressof(self._struct)
+
+
+class Head:
+    """A prediction head: a hidden layer, logits, and an integer softmax.
+
+    The logits are ``out``'s rescaled sums, in units of 1/32 bit. With d the distance below the largest, at most 511, symbol i
+    weighs ``exp2[d]`` and gets ``1 + floor(exp2[d] * (2^16 - symbols) / total weight)``; what is missing to 2^16 goes to the
+    first symbol with the largest logit. ``exp2`` uint32 (512,), below 2^31, the first above 0; 16 or 256 symbols.
+    """
+
+    def __init__(self, hidden: Layer, out: Layer, exp2: np.ndarray) -> None:
+        self._exp2_address = _address(exp2, "exp2", "uint32", (512,))
+        if exp2[0] == 0 or exp2.max() >= 1 << 31:
+            raise ValueError("exp2 must start above 0 and stay below 2^31")
+        self.hidden, self.out, self._exp2 = hidden, out, exp2
+
+    def frequencies(
+        self,
+        x: Array,
+        frequencies: Array,
+        rows: Array | None = None,
+        codes: Array | None = None,
+        threads: int = 0,
+    ) -> None:
+        """Write ``frequencies`` float32 (count, symbols): whole numbers of at least 1 that sum to 2^16 per row.
+
+        Row i is that of ``x[rows[i]]``, or ``x[i]``, with the hidden layer's bias row ``codes[i]``, or 0.
+        """
+        count = int(frequencies.shape[0])
+        _call(
+            "head_int8",
+            self.hidden.address,
+            self.out.address,
+            *_row_arguments(self.hidden, x, rows, codes, count),
+            self._exp2_address,
+            _address(frequencies, "frequencies", "float32", (count, self.out.outputs)),
+            threads,
+        )
+
+
+def _row_arguments(layer: Layer, x: Array, rows: Array | None, codes: Array | None, count: int) -> tuple[Any, ...]:
+    n_in = count if rows is None else int(x.shape[0])
+    return (
+        _address(x, "x", "uint8", (n_in, layer.inputs)),
+        n_in,
+        None if rows is None else _address(rows, "rows", "int32", (count,)),
+        None if codes is None else _address(codes, "codes", "uint8", (count,)),
+        count,
+    )
+
+
+def conv_int8(plan: Plan, layer: Layer, x: Array, y: Array, residual: Array | None = None, threads: int = 0) -> None:
+    """``y = clamp(layer(x over the plan's pairs) + residual, 0, 127)``, exact.
+
+    ``x`` uint8 (n_in, inputs) of at most 127, ``y`` uint8 (n_out, outputs) written, ``residual`` like ``y``.
+    """
+    shape = (plan.n_out, layer.outputs)
+    _call(
+        "conv_int8",
+        plan.handle,
+        layer.address,
+        _address(x, "x", "uint8", (plan.n_in, layer.inputs)),
+        None if residual is None else _address(residual, "residual", "uint8", shape),
+        _address(y, "y", "uint8", shape),
+        threads,
+    )
+
+
+def linear_int8(
+    layer: Layer,
+    x: Array,
+    y: Array,
+    rows: Array | None = None,
+    codes: Array | None = None,
+    residual: Array | None = None,
+    threads: int = 0,
+) -> None:
+    """``y[i] = clamp(layer(x[rows[i]], codes[i]) + residual[i], 0, 127)``, exact.
+
+    ``x`` uint8 (n_in, inputs) of at most 127, ``y`` uint8 (count, outputs) written, ``rows`` int32 (count,) or None for all
+    rows in order, ``codes`` uint8 (count,) or None for bias row 0, ``residual`` like ``y``.
+    """
+    count = int(y.shape[0])
+    _call(
+        "linear_int8",
+        layer.address,
+        *_row_arguments(layer, x, rows, codes, count),
+        None if residual is None else _address(residual, "residual", "uint8", (count, layer.outputs)),
+        _address(y, "y", "uint8", (count, layer.outputs)),
+        threads,
+    )
+
+
 def expand_neighbors(
     parents: Array,
     codes: Array,
@@ -195,8 +374,72 @@ def expand_neighbors(
     )
 
 
+def morton_encode(coords: Array, keys: Array, threads: int = 0) -> None:
+    """``keys`` uint64 (N,) from ``coords`` int32 (N, 3) in 0 .. 2^21 - 1: bits of x, y, z interleaved, x highest."""
+    count = int(keys.shape[0])
+    arguments = _address(coords, "coords", "int32", (count, 3)), count, _address(keys, "keys", "uint64", (None,))
+    _call("morton_encode", *arguments, threads)
+
+
+def morton_decode(keys: Array, coords: Array, threads: int = 0) -> None:
+    """The inverse of :func:`morton_encode`."""
+    count = int(keys.shape[0])
+    arguments = _address(keys, "keys", "uint64", (None,)), count, _address(coords, "coords", "int32", (count, 3))
+    _call("morton_decode", *arguments, threads)
+
+
+def sort_keys(keys: Array, order: Array) -> None:
+    """Sort ``keys`` uint64 (N,) in place, stably; ``order`` uint32 (N,) gets the row each came from."""
+    count = int(keys.shape[0])
+    _call("sort_keys", _address(keys, "keys", "uint64", (None,)), _address(order, "order", "uint32", (count,)), count)
+
+
+def unique_keys(keys: Array, occurrences: Array) -> int:
+    """Move the distinct values of sorted ``keys`` uint64 (N,) to its front and return how many they are.
+
+    ``occurrences`` int64 (N,) gets how often each occurs.
+    """
+    count = int(keys.shape[0])
+    addresses = _address(keys, "keys", "uint64", (None,)), _address(occurrences, "occurrences", "int64", (count,))
+    return int(_call("unique_keys", addresses[0], count, addresses[1]))
+
+
+def parent_keys(keys: Array, parents: Array, codes: Array) -> int:
+    """The level above distinct sorted ``keys`` uint64 (N,): writes the front of ``parents`` uint64 (N,), which may be ``keys``,
+    and of ``codes`` uint8 (N,), the parents' occupancy codes; returns the number of parents."""
+    count = int(keys.shape[0])
+    return int(
+        _call(
+            "parent_keys",
+            _address(keys, "keys", "uint64", (None,)),
+            count,
+            _address(parents, "parents", "uint64", (count,)),
+            _address(codes, "codes", "uint8", (count,)),
+        )
+    )
+
+
+def child_keys(keys: Array, codes: Array, children: Array) -> int:
+    """The level below ``keys`` uint64 (N,) with occupancy ``codes`` uint8 (N,): writes the front of ``children`` uint64 and
+    returns their number; :class:`ValueError` if there is no room for them."""
+    count = int(keys.shape[0])
+    return int(
+        _call(
+            "child_keys",
+            _address(keys, "keys", "uint64", (None,)),
+            _address(codes, "codes", "uint8", (count,)),
+            count,
+            _address(children, "children", "uint64", (None,)),
+            int(children.shape[0]),
+        )
+    )
+
+
 def usable_isas() -> list[str]:
-    """The code paths this processor can run, fastest first: avx512vnni, avx2, neon, generic."""
+    """The code paths this processor can run, fastest first.
+
+    Of avx512vnni, avxvnni, avx2 and generic on x86-64, neondot, neon and generic on aarch64, generic elsewhere.
+    """
     names: list[str] = []
     while (name := _call("usable_isa", len(names))) is not None:
         names.append(name.decode())

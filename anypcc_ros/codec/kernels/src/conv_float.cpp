@@ -38,8 +38,8 @@ void conv(const Plan& plan, const float* x, const float* w, const float* bias, f
       }
       const int32_t* start = plan.start.data() + tile * plan.taps;
       for (int k = 0; k < plan.taps; ++k) {
-        isa.product_f32(plan.pairs.data() + start[k], start[k + 1] - start[k], x, w + int64_t{k} * cin * cout, y, cin,
-                     cout);
+        isa.product_f32(plan.pairs.data() + start[k], start[k + 1] - start[k], x, w + int64_t{k} * cin * cout,
+                        y + plan.tile_begin(tile) * cout, cin, cout);
       }
     }
   });
@@ -73,7 +73,8 @@ int64_t conv_dw(const Plan& plan, const float* x, const float* dy, float* dw, in
       for (int k = 0; k < plan.taps; ++k) {
         const int64_t count = start[k + 1] - start[k];
         if (count > 0) {
-          isa.outer_f32(plan.pairs.data() + start[k], count, x, dy, mine + int64_t{k} * cin * cout, cin, cout);
+          isa.outer_f32(plan.pairs.data() + start[k], count, x, dy + plan.tile_begin(tile) * cout,
+                        mine + int64_t{k} * cin * cout, cin, cout);
         }
       }
     }

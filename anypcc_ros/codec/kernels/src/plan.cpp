@@ -1,5 +1,6 @@
 #include "plan.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <new>
@@ -8,60 +9,122 @@
 #include "thread_pool.hpp"
 
 namespace anypcc {
+namespace {
 
-int64_t Plan::build(const int32_t* table, int64_t rows_in, int64_t rows_out, int tap_count, int threads) {
-  n_in = rows_in;
-  n_out = rows_out;
-  taps = tap_count;
-  n_pairs = 0;
-  n_tiles = (n_out + kTileRows - 1) / kTileRows;
-  const int workers = threads_for(n_out * taps, 1 << 16, threads);
-  int32_t* const starts = start.reserve(n_tiles * taps + 1);
+// Rules: which input rows feed an output row. visit(row, hit) calls hit(tap, input row) for each, taps ascending.
 
-  // First pass: pairs per tile and tap, put one place to the right so that the running sum leaves the starts.
-  starts[0] = 0;
-  std::atomic<bool> valid{true};
-  parallel_ranges(n_tiles, workers, [&](int64_t begin, int64_t end, int) {
-    uint32_t worst = 0;  // 1 + the largest entry: an entry below -1 wraps round to a huge value
-    for (int64_t tile = begin; tile < end; ++tile) {
-      int32_t count[kMaxTaps] = {};
-      const int32_t* row = table + tile_begin(tile) * taps;
-      for (int64_t i = tile_begin(tile); i < tile_end(tile); ++i, row += taps) {
-        for (int k = 0; k < taps; ++k) {
-          const uint32_t above = static_cast<uint32_t>(row[k]) + 1u;
-          worst = above > worst ? above : worst;
-          count[k] += row[k] >= 0;
-        }
-      }
-      std::memcpy(starts + tile * taps + 1, count, sizeof(int32_t) * taps);
+// All columns of a table (n_out, taps).
+struct WholeTable {
+  const int32_t* table;
+  int taps;
+
+  template <class Hit>
+  void visit(int64_t row, const Hit& hit) const {
+    const int32_t* entry = table + row * taps;
+    for (int k = 0; k < taps; ++k) {
+      if (entry[k] != -1) hit(k, entry[k]);
     }
-    if (worst > static_cast<uint64_t>(n_in)) valid = false;
+  }
+};
+
+// Some columns of some rows of a table (n_rows, width), whose entries are then renamed by `position`.
+struct PartOfTable {
+  const int32_t* table;
+  int64_t n_rows;
+  int width, taps;
+  const int32_t *rows, *columns, *position;
+
+  template <class Hit>
+  void visit(int64_t row, const Hit& hit) const {
+    const int32_t* entry = table + int64_t{rows[row]} * width;
+    for (int k = 0; k < taps; ++k) {
+      const int32_t renamed = entry[columns[k]];
+      if (renamed == -1) continue;
+      const int32_t in = static_cast<uint32_t>(renamed) < n_rows ? position[renamed] : INT32_MIN;
+      if (in != -1) hit(k, in);
+    }
+  }
+};
+
+// Exactly one input row and tap per output row.
+struct OneTap {
+  const int32_t* in;
+  const uint8_t* tap;
+
+  template <class Hit>
+  void visit(int64_t row, const Hit& hit) const {
+    hit(tap[row], in[row]);
+  }
+};
+
+// Two passes over the rule, each tile by one thread: count, then fill. Returns the number of pairs.
+template <class Rule>
+int64_t build(Plan& plan, const Rule& rule, int64_t n_in, int64_t n_out, int taps, int threads) {
+  plan.n_out = n_out;
+  plan.taps = taps;
+  plan.n_pairs = 0;
+  plan.n_tiles = (n_out + kTileRows - 1) / kTileRows;
+  const int workers = threads_for(n_out, 2048, threads);
+  int32_t* const start = plan.start.reserve(plan.n_tiles * taps + 1);
+
+  // Counts go one place to the right, so that their running sum leaves the starts.
+  start[0] = 0;
+  std::atomic<bool> valid{true};
+  parallel_ranges(plan.n_tiles, workers, [&](int64_t begin, int64_t end, int) {
+    int64_t end_in = 0;  // one past the largest input row; a negative one counts as huge
+    int end_tap = 0;
+    for (int64_t tile = begin; tile < end; ++tile) {
+      int32_t count[256] = {};  // OneTap may name any tap
+      for (int64_t i = plan.tile_begin(tile); i < plan.tile_end(tile); ++i) {
+        rule.visit(i, [&](int tap, int32_t in) {
+          end_in = std::max(end_in, int64_t{static_cast<uint32_t>(in)} + 1);
+          end_tap = std::max(end_tap, tap + 1);
+          ++count[tap];
+        });
+      }
+      std::memcpy(start + tile * taps + 1, count, sizeof(int32_t) * taps);
+    }
+    if (end_in > n_in || end_tap > taps) valid = false;
   });
   if (!valid) return kBadIndex;
   int64_t sum = 0;
-  for (int64_t i = 1; i <= n_tiles * taps; ++i) {
-    sum += starts[i];
+  for (int64_t i = 1; i <= plan.n_tiles * taps; ++i) {
+    sum += start[i];
     if (sum > INT32_MAX) return kBadArgument;
-    starts[i] = static_cast<int32_t>(sum);
+    start[i] = static_cast<int32_t>(sum);
   }
-  n_pairs = sum;
 
-  Pair* const all = pairs.reserve(n_pairs);
-  parallel_ranges(n_tiles, workers, [&](int64_t begin, int64_t end, int) {
+  Pair* const pairs = plan.pairs.reserve(sum);
+  parallel_ranges(plan.n_tiles, workers, [&](int64_t begin, int64_t end, int) {
     for (int64_t tile = begin; tile < end; ++tile) {
       int32_t next[kMaxTaps];
-      std::memcpy(next, starts + tile * taps, sizeof(int32_t) * taps);
-      const int32_t* row = table + tile_begin(tile) * taps;
-      for (int64_t i = tile_begin(tile); i < tile_end(tile); ++i, row += taps) {
-        for (int k = 0; k < taps; ++k) {
-          if (row[k] >= 0) all[next[k]++] = {row[k], static_cast<int32_t>(i)};
-        }
+      std::memcpy(next, start + tile * taps, sizeof(int32_t) * taps);
+      const int64_t first = plan.tile_begin(tile);
+      for (int64_t i = first; i < plan.tile_end(tile); ++i) {
+        rule.visit(i, [&](int tap, int32_t in) { pairs[next[tap]++] = {in, static_cast<int32_t>(i - first)}; });
       }
     }
   });
-  return n_pairs;
+  return plan.n_pairs = sum;
 }
 
+template <class Rule>
+int64_t build_or_clear(Plan* plan, const Rule& rule, int64_t n_in, int64_t n_out, int taps, int threads) {
+  if (plan == nullptr || n_in < 0 || n_out < 0 || n_in > INT32_MAX || n_out > INT32_MAX || taps < 1 ||
+      taps > kMaxTaps) {
+    return kBadArgument;
+  }
+  int64_t result;
+  try {
+    result = build(*plan, rule, n_in, n_out, taps, resolve_threads(threads));
+  } catch (const std::bad_alloc&) {
+    result = kOutOfMemory;
+  }
+  if (result < 0) plan->n_out = plan->n_tiles = plan->n_pairs = 0;
+  return result;
+}
+
+}  // namespace
 }  // namespace anypcc
 
 using anypcc::Plan;
@@ -70,19 +133,31 @@ ANYPCC_EXPORT Plan* anypcc_plan_new() { return new (std::nothrow) Plan; }
 
 ANYPCC_EXPORT void anypcc_plan_free(Plan* plan) { delete plan; }
 
-// Returns the number of pairs. A plan may be built again, for another table, with the memory it has.
+// The three ways to build a plan return the number of pairs. A plan may be built again, with the memory it has.
+
+// From a table int32 (n_out, taps): the input row feeding an output row through a tap, or -1.
 ANYPCC_EXPORT int64_t anypcc_plan_build(Plan* plan, const int32_t* table, int64_t n_in, int64_t n_out, int taps,
                                         int threads) {
-  if (plan == nullptr || n_in < 0 || n_out < 0 || n_in > INT32_MAX || n_out > INT32_MAX || taps < 1 ||
-      taps > anypcc::kMaxTaps) {
-    return anypcc::kBadArgument;
+  return anypcc::build_or_clear(plan, anypcc::WholeTable{table, taps}, n_in, n_out, taps, threads);
+}
+
+// From a table int32 (n_rows, width) without its other rows and columns: tap k of output row i is column columns[k] of row
+// rows[i]; an entry e >= 0 stands for input row position[e], none if that is -1. position is int32 (n_rows,).
+ANYPCC_EXPORT int64_t anypcc_plan_build_part(Plan* plan, const int32_t* table, int64_t n_rows, int width,
+                                             const int32_t* rows, const int32_t* columns, const int32_t* position,
+                                             int64_t n_in, int64_t n_out, int taps, int threads) {
+  using namespace anypcc;
+  for (int k = 0; k < taps; ++k) {
+    if (columns[k] < 0 || columns[k] >= width) return kBadIndex;
   }
-  int64_t result;
-  try {
-    result = plan->build(table, n_in, n_out, taps, anypcc::resolve_threads(threads));
-  } catch (const std::bad_alloc&) {
-    result = anypcc::kOutOfMemory;
+  for (int64_t i = 0; i < n_out; ++i) {
+    if (rows[i] < 0 || rows[i] >= n_rows) return kBadIndex;
   }
-  if (result < 0) plan->n_in = plan->n_out = plan->n_tiles = plan->n_pairs = 0;
-  return result;
+  return build_or_clear(plan, PartOfTable{table, n_rows, width, taps, rows, columns, position}, n_in, n_out, taps, threads);
+}
+
+// Output row i is fed by input row in[i] through tap tap[i] alone.
+ANYPCC_EXPORT int64_t anypcc_plan_build_one_tap(Plan* plan, const int32_t* in, const uint8_t* tap, int64_t n_in,
+                                                int64_t n_out, int taps, int threads) {
+  return anypcc::build_or_clear(plan, anypcc::OneTap{in, tap}, n_in, n_out, taps, threads);
 }

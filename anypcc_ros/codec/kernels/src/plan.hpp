@@ -12,14 +12,12 @@ constexpr int kMaxTaps = 64;
 constexpr int kTileRows = 256;
 
 struct Plan {
-  int64_t n_in = 0, n_out = 0, n_pairs = 0, n_tiles = 0;
+  int64_t n_out = 0, n_pairs = 0, n_tiles = 0;
   int taps = 0;
+  // Pairs of tile t and tap k are pairs[start[t * taps + k]] up to start[t * taps + k + 1]. Their output rows count from
+  // the first row of the tile and ascend.
   Buffer<Pair> pairs;
-  // Pairs of tile t and tap k are pairs[start[t * taps + k]] up to start[t * taps + k + 1].
   Buffer<int32_t> start;
-
-  // `table` is int32 (n_out, taps), row-major: the input row feeding an output row through a tap, or -1.
-  int64_t build(const int32_t* table, int64_t n_in, int64_t n_out, int taps, int threads);
 
   int64_t tile_begin(int64_t tile) const { return tile * kTileRows; }
   int64_t tile_end(int64_t tile) const {

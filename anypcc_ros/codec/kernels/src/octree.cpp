@@ -1,0 +1,162 @@
+// Morton order and the octree above it. A key interleaves three coordinates of 21 bits: bit 3 b + 2 is bit b of x, then y, z.
+#include <cstring>
+#include <new>
+
+#include "buffer.hpp"
+#include "status.hpp"
+#include "thread_pool.hpp"
+
+namespace anypcc {
+namespace {
+
+constexpr int kCoordinateBits = 21;
+constexpr int64_t kGrain = 1 << 15;  // rows below which a second thread costs more than it brings
+
+uint64_t spread(uint64_t v) {
+  v = (v | v << 32) & 0x1F00000000FFFF;
+  v = (v | v << 16) & 0x1F0000FF0000FF;
+  v = (v | v << 8) & 0x100F00F00F00F00F;
+  v = (v | v << 4) & 0x10C30C30C30C30C3;
+  return (v | v << 2) & 0x1249249249249249;
+}
+
+int32_t gather(uint64_t v) {
+  v &= 0x1249249249249249;
+  v = (v | v >> 2) & 0x10C30C30C30C30C3;
+  v = (v | v >> 4) & 0x100F00F00F00F00F;
+  v = (v | v >> 8) & 0x1F0000FF0000FF;
+  v = (v | v >> 16) & 0x1F00000000FFFF;
+  return static_cast<int32_t>((v | v >> 32) & 0x1FFFFF);
+}
+
+// Least significant digit first, 11 bits a pass; passes over digits that all keys share are left out.
+constexpr int kDigitBits = 11, kDigits = 1 << kDigitBits, kPasses = 6;
+
+struct Item {
+  uint64_t key;
+  uint32_t row;
+};
+
+int64_t sort(uint64_t* keys, uint32_t* order, int64_t count) {
+  thread_local Buffer<Item> buffers[2];
+  Item *from = buffers[0].reserve(count), *to = buffers[1].reserve(count);
+  static thread_local uint32_t histogram[kPasses][kDigits];
+  std::memset(histogram, 0, sizeof(histogram));
+  for (int64_t i = 0; i < count; ++i) {
+    from[i] = {keys[i], static_cast<uint32_t>(i)};
+    for (int pass = 0; pass < kPasses; ++pass) ++histogram[pass][keys[i] >> (pass * kDigitBits) & (kDigits - 1)];
+  }
+  for (int pass = 0; pass < kPasses; ++pass) {
+    uint32_t* place = histogram[pass];
+    const int shift = pass * kDigitBits;
+    if (count == 0 || place[from[0].key >> shift & (kDigits - 1)] == count) continue;
+    uint32_t sum = 0;
+    for (int digit = 0; digit < kDigits; ++digit) {
+      const uint32_t here = place[digit];
+      place[digit] = sum;
+      sum += here;
+    }
+    for (int64_t i = 0; i < count; ++i) to[place[from[i].key >> shift & (kDigits - 1)]++] = from[i];
+    Item* const swap = from;
+    from = to;
+    to = swap;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    keys[i] = from[i].key;
+    order[i] = from[i].row;
+  }
+  return count;
+}
+
+}  // namespace
+}  // namespace anypcc
+
+using namespace anypcc;
+
+// keys uint64 (count,) from coords int32 (count, 3), each in 0 .. 2^21 - 1, else kBadIndex.
+ANYPCC_EXPORT int64_t anypcc_morton_encode(const int32_t* coords, int64_t count, uint64_t* keys, int threads) {
+  if (count < 0) return kBadArgument;
+  bool valid[kMaxThreads];
+  const int workers = threads_for(count, kGrain, resolve_threads(threads));
+  std::memset(valid, 1, sizeof(valid));
+  parallel_ranges(count, workers, [&](int64_t begin, int64_t end, int worker) {
+    uint32_t bits = 0;
+    for (int64_t i = begin; i < end; ++i) {
+      const uint32_t x = coords[3 * i], y = coords[3 * i + 1], z = coords[3 * i + 2];
+      bits |= x | y | z;
+      keys[i] = spread(x & 0x1FFFFF) << 2 | spread(y & 0x1FFFFF) << 1 | spread(z & 0x1FFFFF);
+    }
+    valid[worker] = bits >> kCoordinateBits == 0;
+  });
+  for (int worker = 0; worker < workers; ++worker) {
+    if (!valid[worker]) return kBadIndex;
+  }
+  return kOk;
+}
+
+// The inverse.
+ANYPCC_EXPORT int64_t anypcc_morton_decode(const uint64_t* keys, int64_t count, int32_t* coords, int threads) {
+  if (count < 0) return kBadArgument;
+  parallel_ranges(count, threads_for(count, kGrain, resolve_threads(threads)), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      coords[3 * i] = gather(keys[i] >> 2);
+      coords[3 * i + 1] = gather(keys[i] >> 1);
+      coords[3 * i + 2] = gather(keys[i]);
+    }
+  });
+  return kOk;
+}
+
+// Sorts keys uint64 (count,) ascending and stably, in place; order uint32 (count,) gets the row each came from.
+ANYPCC_EXPORT int64_t anypcc_sort_keys(uint64_t* keys, uint32_t* order, int64_t count) {
+  if (count < 0 || count > UINT32_MAX) return kBadArgument;
+  try {
+    return sort(keys, order, count);
+  } catch (const std::bad_alloc&) {
+    return kOutOfMemory;
+  }
+}
+
+// Distinct values of sorted keys (count,), in place, and how often each occurs, int64. Returns their number.
+ANYPCC_EXPORT int64_t anypcc_unique_keys(uint64_t* keys, int64_t count, int64_t* occurrences) {
+  if (count < 0) return kBadArgument;
+  int64_t unique = 0;
+  for (int64_t i = 0; i < count; ++unique) {
+    int64_t end = i + 1;
+    while (end < count && keys[end] == keys[i]) ++end;
+    keys[unique] = keys[i];
+    occurrences[unique] = end - i;
+    i = end;
+  }
+  return unique;
+}
+
+// The level above: distinct parents of distinct sorted keys (count,), and their occupancy codes. parents uint64 (count,)
+// may be keys itself; codes uint8 (count,). Returns the number of parents.
+ANYPCC_EXPORT int64_t anypcc_parent_keys(const uint64_t* keys, int64_t count, uint64_t* parents, uint8_t* codes) {
+  if (count < 0) return kBadArgument;
+  int64_t unique = 0;
+  for (int64_t i = 0; i < count; ++unique) {
+    const uint64_t parent = keys[i] >> 3;
+    unsigned code = 0;
+    for (; i < count && keys[i] >> 3 == parent; ++i) code |= 1u << (keys[i] & 7);
+    parents[unique] = parent;
+    codes[unique] = static_cast<uint8_t>(code);
+  }
+  return unique;
+}
+
+// The level below: keys uint64 (capacity,) of the children of keys (count,) with occupancy codes (count,). Returns the
+// number of children, kBadArgument if there are more than `capacity`.
+ANYPCC_EXPORT int64_t anypcc_child_keys(const uint64_t* keys, const uint8_t* codes, int64_t count, uint64_t* children,
+                                        int64_t capacity) {
+  if (count < 0) return kBadArgument;
+  int64_t child = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    if (child + __builtin_popcount(codes[i]) > capacity) return kBadArgument;
+    for (unsigned left = codes[i]; left != 0; left &= left - 1) {
+      children[child++] = keys[i] << 3 | static_cast<unsigned>(__builtin_ctz(left));
+    }
+  }
+  return child;
+}
