@@ -94,6 +94,7 @@ class DecoderConfig:
 
     backend: str = option("auto", "what runs the integer network; the result is the same", choices=BACKENDS)
     threads: int = option(0, "threads of the codec, 0 for one per core", minimum=0, maximum=64)
+    model_dir: str = option("", "folder of further models, besides the installed ones")
     max_points: int = option(
         20_000_000, "streams that declare more points are refused", minimum=1, maximum=4_000_000_000
     )

@@ -1,0 +1,255 @@
+"""The container of a compressed cloud, specified in docs/bitstream.md: header, chunk table, limits, checksums."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from anypcc_ros.codec.cloud import COORDINATE_DTYPES
+from anypcc_ros.codec.config import DecoderConfig
+from anypcc_ros.codec.entropy import decode_signed, decode_varint, encode_signed, encode_varint
+from anypcc_ros.codec.errors import (
+    CorruptStreamError,
+    LimitExceededError,
+    NotAStreamError,
+    TruncatedError,
+    UnsupportedVersionError,
+)
+from anypcc_ros.codec.octree import MAX_DEPTH
+
+MAGIC = b"APCC"
+MAJOR, MINOR = 1, 0
+
+CLOUD = "CLOU"
+OCCUPANCY = "OCCU"
+RAW = "RAWC"
+COUNTS = "DUPL"
+CRITICAL_CHUNKS = (CLOUD, OCCUPANCY, RAW, COUNTS)
+
+_HEADER = struct.Struct("<4sBBHQI")  # magic, major, minor, chunks, stream bytes, CRC-32 of header and table
+_ENTRY = struct.Struct("<4sQI")  # tag, payload bytes, CRC-32 of the payload
+_STEP = struct.Struct("<d")
+_ORIGIN = struct.Struct("<3d")
+_CHECKSUM = struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class ChunkInfo:
+    """One entry of the chunk table. Readers skip an unknown chunk unless it is critical (upper-case first letter)."""
+
+    tag: str
+    size: int
+    critical: bool
+
+
+@dataclass(frozen=True)
+class CloudInfo:
+    """What the CLOU chunk says: the grid, the counts and what is needed to decode.
+
+    ``shift``: grid coordinates of the octree's corner. ``depth``: octree levels of the full grid, ``drop_scales`` of
+    which were left out. ``checksum``: CRC-32 of the decoded cell coordinates, (voxels, 3) little-endian uint32 relative
+    to the corner, in Morton order. ``model_hash`` is empty where no model is needed.
+    """
+
+    dtype: str
+    step: float
+    origin: tuple[float, float, float]
+    shift: tuple[int, int, int]
+    points: int
+    voxels: int
+    depth: int
+    drop_scales: int
+    checksum: int
+    model_name: str
+    model_hash: str
+
+    @property
+    def coded_depth(self) -> int:
+        """Octree levels that the stream holds."""
+        return self.depth - self.drop_scales
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """What can be known of a stream without decoding it; the fields of ``CloudInfo``, the version and the chunks."""
+
+    version: int
+    model_name: str
+    model_hash: str
+    step: float
+    origin: tuple[float, float, float]
+    points: int
+    voxels: int
+    depth: int
+    drop_scales: int
+    dtype: str
+    size: int
+    chunks: tuple[ChunkInfo, ...]
+
+    @property
+    def bpp(self) -> float:
+        """Bits per input point; 0 for an empty cloud."""
+        return 8 * self.size / self.points if self.points else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"bpp": self.bpp}
+
+
+def write_stream(cloud: CloudInfo, payloads: Mapping[str, bytes]) -> bytes:
+    """A complete stream: header, chunk table, the CLOU chunk, then ``payloads`` by tag, in order."""
+    chunks = {CLOUD: _encode_cloud(cloud), **payloads}
+    table = b"".join(_ENTRY.pack(tag.encode(), len(data), zlib.crc32(data)) for tag, data in chunks.items())
+    size = _HEADER.size + len(table) + sum(map(len, chunks.values()))
+    unsigned = _HEADER.pack(MAGIC, MAJOR, MINOR, len(chunks), size, 0)
+    header = _HEADER.pack(MAGIC, MAJOR, MINOR, len(chunks), size, zlib.crc32(unsigned + table))
+    return b"".join([header, table, *chunks.values()])
+
+
+def read_stream(data: bytes | memoryview, limits: DecoderConfig) -> tuple[CloudInfo, dict[str, memoryview]]:
+    """The cloud's description and the payloads of all known chunks, every checksum verified.
+
+    Raises StreamError subclasses; allocates nothing that depends on declared numbers.
+    """
+    view = memoryview(data)
+    payloads = {}
+    for tag, payload, checksum in _read_table(view, limits.max_bytes):
+        if tag in CRITICAL_CHUNKS:
+            if tag in payloads:
+                raise CorruptStreamError(f"chunk {tag} occurs twice")
+            if zlib.crc32(payload) != checksum:
+                raise CorruptStreamError(f"chunk {tag} of {len(payload)} bytes fails its checksum")
+            payloads[tag] = payload
+        elif _is_critical(tag):
+            raise UnsupportedVersionError(f"chunk {tag!r} is needed for decoding and unknown to this reader")
+    if CLOUD not in payloads:
+        raise CorruptStreamError(f"chunk {CLOUD} is missing")
+    cloud = _decode_cloud(payloads.pop(CLOUD))
+    if cloud.points > limits.max_points:
+        raise LimitExceededError(f"{cloud.points} points declared, the limit is {limits.max_points}")
+    return cloud, payloads
+
+
+def inspect(data: bytes | memoryview, limits: DecoderConfig | None = None) -> StreamInfo:
+    """Describe a stream without decoding it. Raises StreamError subclasses, as ``read_stream`` does."""
+    limits = limits or DecoderConfig()
+    cloud, _ = read_stream(data, limits)
+    view = memoryview(data)
+    chunks = tuple(
+        ChunkInfo(tag, len(payload), _is_critical(tag)) for tag, payload, _ in _read_table(view, limits.max_bytes)
+    )
+    return StreamInfo(
+        version=view[4],
+        model_name=cloud.model_name,
+        model_hash=cloud.model_hash,
+        step=cloud.step,
+        origin=cloud.origin,
+        points=cloud.points,
+        voxels=cloud.voxels,
+        depth=cloud.depth,
+        drop_scales=cloud.drop_scales,
+        dtype=cloud.dtype,
+        size=len(data),
+        chunks=chunks,
+    )
+
+
+def _is_critical(tag: str) -> bool:
+    return tag[:1].isupper()
+
+
+def _read_table(data: memoryview, max_bytes: int) -> list[tuple[str, memoryview, int]]:
+    """Tag, payload and declared CRC-32 of every chunk."""
+    if len(data) < 4 or bytes(data[:4]) != MAGIC:
+        raise NotAStreamError(f"{len(data)} bytes that begin with {bytes(data[:4])!r}, not with {MAGIC!r}")
+    if len(data) < _HEADER.size:
+        raise TruncatedError(f"{len(data)} bytes, shorter than the header of {_HEADER.size}")
+    _, major, _, count, size, checksum = _HEADER.unpack_from(data)
+    if major != MAJOR:
+        raise UnsupportedVersionError(f"stream version {major}; this reader knows version {MAJOR}")
+    if max(size, len(data)) > max_bytes:
+        raise LimitExceededError(f"{max(size, len(data))} bytes, the limit is {max_bytes}")
+    end = _HEADER.size + count * _ENTRY.size
+    if len(data) < max(size, end):
+        raise TruncatedError(f"{len(data)} of {max(size, end)} bytes")
+    if len(data) > size:
+        raise CorruptStreamError(f"{len(data) - size} bytes after the end of the stream")
+    unsigned = bytearray(data[:end])
+    unsigned[_HEADER.size - 4 : _HEADER.size] = bytes(4)
+    if zlib.crc32(unsigned) != checksum:
+        raise CorruptStreamError("the header fails its checksum")
+    chunks, position = [], end
+    for i in range(count):
+        tag, length, crc = _ENTRY.unpack_from(data, _HEADER.size + i * _ENTRY.size)
+        if length > size - position:
+            raise CorruptStreamError(f"chunk {i} of {length} bytes exceeds the stream by {length - size + position}")
+        chunks.append((tag.decode("latin-1"), data[position : position + length], crc))
+        position += length
+    if position != size:
+        raise CorruptStreamError(f"chunks end at byte {position} of {size}")
+    return chunks
+
+
+def _encode_cloud(cloud: CloudInfo) -> bytes:
+    has_origin = any(cloud.origin)
+    name, digest = cloud.model_name.encode()[:255], bytes.fromhex(cloud.model_hash)
+    parts = [
+        bytes([COORDINATE_DTYPES.index(cloud.dtype) | has_origin << 4, cloud.depth, cloud.drop_scales]),
+        _STEP.pack(cloud.step),
+        _ORIGIN.pack(*cloud.origin) if has_origin else b"",
+        *(encode_signed(value) for value in cloud.shift),
+        encode_varint(cloud.points),
+        encode_varint(cloud.voxels),
+        _CHECKSUM.pack(cloud.checksum),
+        bytes([len(digest), len(name)]),
+        digest,
+        name,
+    ]
+    return b"".join(parts)
+
+
+def _decode_cloud(data: memoryview) -> CloudInfo:
+    try:
+        kind, depth, drop_scales = data[0], data[1], data[2]
+        (step,) = _STEP.unpack_from(data, 3)
+        position = 3 + _STEP.size
+        origin = (0.0, 0.0, 0.0)
+        if kind >> 4:
+            origin = _ORIGIN.unpack_from(data, position)
+            position += _ORIGIN.size
+        numbers = []
+        for decode in (decode_signed, decode_signed, decode_signed, decode_varint, decode_varint):
+            value, position = decode(data, position)
+            numbers.append(value)
+        (checksum,) = _CHECKSUM.unpack_from(data, position)
+        position += _CHECKSUM.size
+        digest_size, name_size = data[position], data[position + 1]
+    except (IndexError, struct.error) as error:
+        raise TruncatedError(f"chunk {CLOUD} of {len(data)} bytes is too short") from error
+    position += 2
+    digest, name = data[position : position + digest_size], data[position + digest_size :]
+    x, y, z, points, voxels = numbers
+    dtype = kind & 15
+    if dtype >= len(COORDINATE_DTYPES) or kind >> 4 > 1 or len(name) != name_size:
+        raise CorruptStreamError(f"chunk {CLOUD} is inconsistent (kind {kind}, {len(data)} bytes)")
+    if not 0.0 < step < float("inf") or not all(abs(v) < float("inf") for v in origin):
+        raise CorruptStreamError(f"step {step} and origin {origin} do not make a grid")
+    if depth > MAX_DEPTH or drop_scales > depth:
+        raise CorruptStreamError(f"{depth} octree levels, {drop_scales} of them dropped")
+    if not (voxels <= points and bool(voxels) == bool(points)) or max(abs(x), abs(y), abs(z)) >= 1 << 53:
+        raise CorruptStreamError(f"{voxels} voxels for {points} points at {x, y, z}")
+    return CloudInfo(
+        dtype=COORDINATE_DTYPES[dtype],
+        step=step,
+        origin=origin,
+        shift=(x, y, z),
+        points=points,
+        voxels=voxels,
+        depth=depth,
+        drop_scales=drop_scales,
+        checksum=checksum,
+        model_name=bytes(name).decode("utf-8", "replace"),
+        model_hash=bytes(digest).hex(),
+    )

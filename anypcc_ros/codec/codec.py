@@ -1,0 +1,127 @@
+"""Encoder and Decoder: the public face of the codec, as the named steps of the algorithm."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from anypcc_ros.codec import bitstream, geometry
+from anypcc_ros.codec.bitstream import CloudInfo
+from anypcc_ros.codec.cloud import PointCloud
+from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.codec.entropy import decode_counts, encode_counts
+from anypcc_ros.codec.errors import CorruptStreamError
+from anypcc_ros.codec.model import store
+from anypcc_ros.codec.model.backend import context_model
+from anypcc_ros.codec.model.network import ContextModel
+from anypcc_ros.codec.octree import Voxels, dequantise, quantise, voxelise
+
+RAW_VOXELS = 64
+"""Clouds of at most this many voxels are also tried raw, and the shorter form is sent."""
+
+
+class Encoder:
+    """Compresses clouds with one configuration. Raises ModelNotFoundError, ModelFileError, BackendError."""
+
+    def __init__(self, config: CodecConfig | None = None) -> None:
+        self.config = config or CodecConfig()
+        self._model = store.by_name(self.config.model)
+        self._network = context_model(self._model, self.config.backend, self.config.threads)
+
+    @property
+    def model_hash(self) -> str:
+        """Identity of the weights: 16 hex digits."""
+        return self._model.hash
+
+    def encode(self, cloud: PointCloud) -> bytes:
+        """A complete stream for the cloud's coordinates. Other fields are not carried yet.
+
+        Raises InputError for positions that are not finite or lie beyond what the grid can hold.
+        """
+        config = self.config
+        if not len(cloud):
+            return bitstream.write_stream(self._describe(cloud, None, model=False), {})
+        grid = quantise(cloud.xyz, config.step, config.origin)
+        voxels, _ = voxelise(grid, config.drop_scales)
+        occupancy = geometry.encode_occupancy(self._network, voxels)
+        tag, payload = bitstream.OCCUPANCY, occupancy
+        if len(voxels.coords) <= RAW_VOXELS and len(raw := geometry.encode_raw(voxels)) <= len(occupancy):
+            tag, payload = bitstream.RAW, raw
+        payloads = {tag: payload}
+        if self._keeps_duplicates and voxels.counts.max() > 1:
+            payloads[bitstream.COUNTS] = encode_counts(voxels.counts - 1)
+        return bitstream.write_stream(self._describe(cloud, voxels, model=tag == bitstream.OCCUPANCY), payloads)
+
+    @property
+    def _keeps_duplicates(self) -> bool:
+        # Points that fall together because scales were dropped are one point of the coarser grid.
+        return not self.config.merge_duplicates and not self.config.drop_scales
+
+    def _describe(self, cloud: PointCloud, voxels: Voxels | None, model: bool) -> CloudInfo:
+        drop = self.config.drop_scales
+        empty = voxels is None
+        return CloudInfo(
+            dtype=cloud.xyz.dtype.name,
+            step=self.config.step,
+            origin=self.config.origin,
+            shift=(0, 0, 0) if empty else tuple(map(int, voxels.shift)),
+            points=len(cloud),
+            voxels=0 if empty else len(voxels.coords),
+            depth=0 if empty else voxels.depth + drop,
+            drop_scales=0 if empty else drop,
+            checksum=0 if empty else _checksum(voxels.coords),
+            model_name=self._model.name if model else "",
+            model_hash=self._model.hash if model else "",
+        )
+
+
+class Decoder:
+    """Reconstructs clouds from streams, with whichever installed model each stream names."""
+
+    def __init__(self, config: DecoderConfig | None = None) -> None:
+        self.config = config or DecoderConfig()
+        self._networks: dict[str, ContextModel] = {}
+
+    def decode(self, data: bytes | bytearray | memoryview) -> PointCloud:
+        """The cloud, in Morton order, in the dtype it had. Dropped scales give the centres of the coarser cells.
+
+        Raises StreamError subclasses for anything wrong with the bytes, ModelNotFoundError for a model that is not
+        installed.
+        """
+        info, payloads = bitstream.read_stream(data, self.config)
+        if not info.voxels:
+            return PointCloud(np.zeros((0, 3), info.dtype))
+        coords = self._decode_cells(info, payloads)
+        if _checksum(coords) != info.checksum:
+            raise CorruptStreamError(f"the {info.voxels} decoded voxels fail their checksum")
+        if bitstream.COUNTS in payloads:
+            coords = np.repeat(coords, self._decode_counts(info, payloads[bitstream.COUNTS]), axis=0)
+        grid = (coords << info.drop_scales) + np.array(info.shift)
+        centre = ((1 << info.drop_scales) - 1) / 2
+        return PointCloud(dequantise(grid + centre, info.step, info.origin, info.dtype))
+
+    def _decode_cells(self, info: CloudInfo, payloads: dict[str, memoryview]) -> np.ndarray:
+        depth = info.coded_depth
+        if bitstream.RAW in payloads:
+            return geometry.decode_raw(payloads[bitstream.RAW], depth, info.voxels)
+        if bitstream.OCCUPANCY not in payloads:
+            raise CorruptStreamError(f"{info.voxels} voxels declared, none sent")
+        network = self._network(info.model_hash)
+        return geometry.decode_occupancy(network, payloads[bitstream.OCCUPANCY], depth, info.voxels)
+
+    def _decode_counts(self, info: CloudInfo, payload: memoryview) -> np.ndarray:
+        counts = decode_counts(payload, info.voxels) + 1
+        if int(counts.sum()) != info.points:
+            raise CorruptStreamError(f"{int(counts.sum())} points decoded, {info.points} declared")
+        return counts
+
+    def _network(self, digest: str) -> ContextModel:
+        if digest not in self._networks:
+            model = store.by_hash(digest, self.config.model_dir)
+            self._networks[digest] = context_model(model, self.config.backend, self.config.threads)
+        return self._networks[digest]
+
+
+def _checksum(coords: np.ndarray) -> int:
+    return zlib.crc32(coords.astype("<u4").tobytes())

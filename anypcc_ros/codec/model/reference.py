@@ -1,0 +1,96 @@
+"""Reference arithmetic of the integer network, in torch on the CPU or on CUDA.
+
+Activations are float32 tensors of integer values: float32 products and sums of integers below 2**24 are exact, so that
+any BLAS, thread count, CPU or GPU gives the same integers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from anypcc_ros.codec.model.floating import sparse_product, up_table
+from anypcc_ros.codec.model.integer import (
+    ACTIVATION_LIMIT,
+    EXP2,
+    FREQUENCY_BITS,
+    REQUANTISE_SHIFT,
+    IntegerModel,
+)
+from anypcc_ros.codec.neighbors import Level, cross_table, expand_level
+
+
+class TorchArithmetic:
+    """The operations of ``network.Arithmetic`` on integers, in torch. Distributions are NumPy float32 frequencies."""
+
+    def __init__(self, model: IntegerModel, device: str = "cpu", threads: int = 0) -> None:
+        self.channels = model.config.channels
+        self.device = torch.device(device)
+        if threads and self.device.type == "cpu":
+            torch.set_num_threads(threads)
+        self._weight = {k: self._tensor(v.weight, torch.float32) for k, v in model.layers.items()}
+        self._bias = {k: self._tensor(v.bias, torch.float32) for k, v in model.layers.items()}
+        self._multiplier = {k: self._tensor(v.multiplier, torch.float64) for k, v in model.layers.items()}
+        self._exp2 = self._tensor(EXP2.astype(np.int64), torch.int64)
+
+    def _tensor(self, array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+        return torch.as_tensor(array, device=self.device).to(dtype)
+
+    def zeros(self, nodes: int) -> torch.Tensor:
+        return torch.zeros(nodes, self.channels, device=self.device)
+
+    def linear(self, layer: str, x: torch.Tensor, codes: Any = None) -> torch.Tensor:
+        return self._activation(layer, self._affine(layer, x, codes))
+
+    def conv(self, layer: str, x: torch.Tensor, level: Level) -> torch.Tensor:
+        return self._activation(layer, self._sparse(layer, x, level.neighbors), residual=x)
+
+    def up(self, layer: str, x: torch.Tensor, level: Level) -> torch.Tensor:
+        return self._activation(layer, self._sparse(layer, x, up_table(level)))
+
+    def aggregate(self, layer: str, seen: torch.Tensor, x: torch.Tensor, level: Level) -> torch.Tensor:
+        return self._activation(layer, self._sparse(layer, seen, cross_table(level, reader=1)), residual=x)
+
+    def gather(self, x: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        return x.index_select(0, torch.as_tensor(rows, device=self.device))
+
+    def head(self, hidden: str, out: str, x: torch.Tensor, codes: Any = None) -> np.ndarray:
+        logits = self._requantise(out, self._affine(out, self.linear(hidden, x, codes), None))
+        return self._frequencies(logits.long()).to(torch.float32).cpu().numpy()
+
+    def expand(self, level: Level, codes: np.ndarray) -> Level:
+        return expand_level(level, codes)
+
+    def _affine(self, layer: str, x: torch.Tensor, codes: Any) -> torch.Tensor:
+        bias = self._bias[layer]
+        rows = bias[0] if codes is None else bias[torch.as_tensor(codes, device=self.device).long()]
+        return x @ self._weight[layer][0] + rows
+
+    def _sparse(self, layer: str, x: torch.Tensor, table: np.ndarray) -> torch.Tensor:
+        return sparse_product(x, self._weight[layer], table) + self._bias[layer]
+
+    def _requantise(self, layer: str, sums: torch.Tensor) -> torch.Tensor:
+        """(sums * multiplier + 2**23) >> 24 in float64, exact because the products stay below 2**52."""
+        half = float(1 << (REQUANTISE_SHIFT - 1))
+        scaled = sums.double().mul_(self._multiplier[layer]).add_(half)
+        return scaled.mul_(2.0**-REQUANTISE_SHIFT).floor_()
+
+    def _activation(self, layer: str, sums: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        y = self._requantise(layer, sums).float()
+        if residual is not None:
+            y += residual
+        return y.clamp_(0, ACTIVATION_LIMIT)
+
+    def _frequencies(self, logits: torch.Tensor) -> torch.Tensor:
+        """Integer frequencies (N, S) of sum 2**16, each at least 1, from logits (N, S) int64 in 1/32 bit."""
+        symbols = logits.shape[1]
+        best, first = logits.max(dim=1, keepdim=True)
+        # max() may return any of several equal maxima; the remainder belongs to the first one.
+        first = (logits == best).to(torch.uint8).argmax(dim=1, keepdim=True)
+        weights = self._exp2[(best - logits).clamp_(max=len(self._exp2) - 1)]
+        spread = (1 << FREQUENCY_BITS) - symbols
+        frequencies = 1 + weights * spread // weights.sum(dim=1, keepdim=True)
+        remainder = (1 << FREQUENCY_BITS) - frequencies.sum(dim=1, keepdim=True)
+        return frequencies.scatter_add_(1, first, remainder)
