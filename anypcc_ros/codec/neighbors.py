@@ -100,3 +100,10 @@ def cross_table(level: Level, reader: int) -> np.ndarray:
     other = level.groups[1 - reader]
     position[other] = np.arange(len(other))
     return position[level.neighbors[np.ix_(level.groups[reader], CROSS_TAPS)]]
+
+
+def up_table(level: Level) -> np.ndarray:
+    """(N, 8) int32: the parent's row at the node's octant, -1 elsewhere."""
+    table = np.full((len(level), 8), -1, np.int32)
+    table[np.arange(len(level)), level.octant] = level.parent_row
+    return table

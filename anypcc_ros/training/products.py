@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
 from anypcc_ros.codec.kernels import native
-from anypcc_ros.codec.model.floating import SparseProduct, TorchSparseProduct, up_table
-from anypcc_ros.codec.neighbors import Level, cross_table, first_children, split_groups
+from anypcc_ros.codec.kernels.levels import NativeLevels
+from anypcc_ros.codec.model.floating import SparseProduct, TorchSparseProduct
+from anypcc_ros.codec.neighbors import Level
 
 _log = logging.getLogger(__name__)
 
@@ -27,46 +27,25 @@ def choose_product(device: str) -> SparseProduct:
 
 
 class NativeSparseProduct:
-    """The native float kernels. Plans are built once per level and serve every layer and both directions."""
+    """The native float kernels; one plan per level and operator serves every layer."""
 
     def __init__(self) -> None:
-        self._plans: WeakKeyDictionary[Level, dict[str, native.Plan]] = WeakKeyDictionary()
+        self._levels = NativeLevels()
 
     def expand(self, level: Level, codes: np.ndarray) -> Level:
-        first = first_children(codes)
-        children = int(first[-1])
-        neighbors = np.empty((children, 27), np.int32)
-        parent_row, octant = np.empty(children, np.int32), np.empty(children, np.uint8)
-        native.expand_neighbors(level.neighbors, codes, first[:-1], neighbors, parent_row, octant)
-        return Level(neighbors, parent_row, octant, split_groups(octant))
+        return self._levels.expand(level, codes)
 
     def neighbors(self, x: torch.Tensor, weight: torch.Tensor, level: Level) -> torch.Tensor:
-        plan = self._plan(level, "neighbors", lambda: (level.neighbors, len(level)))
+        plan = self._levels.neighbors(level)
         # The neighbour relation is symmetric: reading the table backwards is reading it with the taps reversed.
         return _SparseProduct.apply(x, weight, plan, plan, True)
 
     def up(self, x: torch.Tensor, weight: torch.Tensor, level: Level) -> torch.Tensor:
-        forward = self._plan(level, "up", lambda: (up_table(level), len(x)))
-        backward = self._plan(level, "down", lambda: (_down_table(level, len(x)), len(level)))
-        return _SparseProduct.apply(x, weight, forward, backward, False)
+        parents = len(x)
+        return _SparseProduct.apply(x, weight, self._levels.up(level, parents), self._levels.down(level, parents), False)
 
     def across(self, x: torch.Tensor, weight: torch.Tensor, level: Level) -> torch.Tensor:
-        forward = self._plan(level, "across", lambda: (cross_table(level, reader=1), len(level.groups[0])))
-        backward = self._plan(level, "back", lambda: (cross_table(level, reader=0), len(level.groups[1])))
-        return _SparseProduct.apply(x, weight, forward, backward, True)
-
-    def _plan(self, level: Level, name: str, table: Any) -> native.Plan:
-        plans = self._plans.setdefault(level, {})
-        if name not in plans:
-            plans[name] = native.Plan(*table())
-        return plans[name]
-
-
-def _down_table(level: Level, parents: int) -> np.ndarray:
-    """(parents, 8) int32: the row of each parent's child in every octant, or -1."""
-    table = np.full((parents, 8), -1, np.int32)
-    table[level.parent_row, level.octant] = np.arange(len(level))
-    return table
+        return _SparseProduct.apply(x, weight, self._levels.across(level, 1), self._levels.across(level, 0), True)
 
 
 class _SparseProduct(torch.autograd.Function):

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import logging
+
 from anypcc_ros.codec.errors import BackendError
+from anypcc_ros.codec.kernels import native
+from anypcc_ros.codec.model.accelerated import NativeArithmetic
 from anypcc_ros.codec.model.integer import IntegerModel
 from anypcc_ros.codec.model.network import Arithmetic, ContextModel
 
+_log = logging.getLogger(__name__)
+
 
 def context_model(model: IntegerModel, backend: str, threads: int) -> ContextModel:
-    """The model on a backend of ``config.BACKENDS``. Raises BackendError when it cannot run here."""
+    """The model on a backend of ``config.BACKENDS``; "auto" is native, or torch with a warning where that is missing.
+
+    Raises BackendError when the backend cannot run here.
+    """
+    if backend == "auto":
+        backend = "native" if native.available() else "torch"
+        if backend == "torch":
+            _log.warning("coding with torch, about ten times slower: %s", native.unavailable_reason())
     return ContextModel(model.config, _arithmetic(model, backend, threads))
 
 
 def _arithmetic(model: IntegerModel, backend: str, threads: int) -> Arithmetic:
+    if backend == "native":
+        if not native.available():
+            raise BackendError(f"the native backend cannot run: {native.unavailable_reason()}")
+        return NativeArithmetic(model, threads)
     try:
         import torch
 
         from anypcc_ros.codec.model.reference import TorchArithmetic
     except ImportError as error:
-        raise BackendError("the torch backend needs torch") from error
+        raise BackendError(f"the {backend} backend needs torch, which is not installed") from error
     if backend == "cuda" and not torch.cuda.is_available():
         raise BackendError("the cuda backend needs a CUDA device that torch can use; there is none")
     return TorchArithmetic(model, "cuda" if backend == "cuda" else "cpu", threads)

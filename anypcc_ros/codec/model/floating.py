@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from anypcc_ros.codec.model.network import LayerSpec, ModelConfig, layers
-from anypcc_ros.codec.neighbors import CENTRE_TAP, Level, cross_table, expand_level
+from anypcc_ros.codec.neighbors import CENTRE_TAP, Level, cross_table, expand_level, up_table
 
 ACTIVATION_SCALE = 1 / 16
 """Real value of one integer activation step. One scale for all layers, so that residuals add without conversion."""
@@ -132,13 +132,6 @@ def sparse_product(x: torch.Tensor, weight: torch.Tensor, table: np.ndarray) -> 
             source = torch.as_tensor(table[out, tap], device=x.device)
             y = y.index_add(0, torch.as_tensor(out, device=x.device), x.index_select(0, source) @ weight[tap])
     return y
-
-
-def up_table(level: Level) -> np.ndarray:
-    """(N, 8) int32: the parent's row at the node's octant, -1 elsewhere."""
-    table = np.full((len(level), 8), -1, np.int32)
-    table[np.arange(len(level)), level.octant] = level.parent_row
-    return table
 
 
 def _key(layer: str) -> str:

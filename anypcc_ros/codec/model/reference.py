@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from anypcc_ros.codec.model.floating import sparse_product, up_table
+from anypcc_ros.codec.model.floating import sparse_product
 from anypcc_ros.codec.model.integer import (
     ACTIVATION_LIMIT,
     EXP2,
@@ -19,7 +19,7 @@ from anypcc_ros.codec.model.integer import (
     REQUANTISE_SHIFT,
     IntegerModel,
 )
-from anypcc_ros.codec.neighbors import Level, cross_table, expand_level
+from anypcc_ros.codec.neighbors import Level, cross_table, expand_level, up_table
 
 
 class TorchArithmetic:
@@ -65,7 +65,7 @@ class TorchArithmetic:
 
     def _affine(self, layer: str, x: torch.Tensor, codes: Any) -> torch.Tensor:
         bias = self._bias[layer]
-        rows = bias[0] if codes is None else bias[torch.as_tensor(codes, device=self.device).long()]
+        rows = bias[0] if codes is None else bias[self._tensor(np.array(codes), torch.int64)]
         return x @ self._weight[layer][0] + rows
 
     def _sparse(self, layer: str, x: torch.Tensor, table: np.ndarray) -> torch.Tensor:
