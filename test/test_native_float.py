@@ -46,7 +46,7 @@ CASES = [
     (700, 613, 14, 0.4, 48, 64),
     (400, 513, 8, 0.15, 64, 96),
     (257, 255, 27, 0.3, 96, 128),
-    (97, 530, 64, 0.05, 16, 80),
+    (97, 530, 32, 0.05, 16, 80),
     (600, 600, 27, 0.6, 128, 112),
 ]
 
@@ -172,10 +172,12 @@ def test_neighbor_expansion(points: int, bits: int, threads: int) -> None:
         first = (np.cumsum(count) - count).astype(np.int32)
         n = len(children)
         out = np.empty((n, 27), np.int32), np.empty(n, np.int32), np.empty(n, np.uint8)
-        native.expand_neighbors(table, codes, first, *out, threads)
+        masks = np.empty(n, np.uint32)
+        native.expand_neighbors(table, codes, first, *out, threads, masks)
         xyz = np.array(children)
         table = neighbor_table(xyz)
         assert np.array_equal(out[0], table)
+        assert np.array_equal(masks, ((table >= 0) << np.arange(27)).sum(1))
         assert np.array_equal(out[1], owner)
         assert np.array_equal(out[2], octants)
 
@@ -186,10 +188,11 @@ def test_neighbor_expansion_refuses_inconsistent_input() -> None:
     codes, first = np.array([3], np.uint8), np.zeros(1, np.int32)
     out = np.empty((2, 27), np.int32), np.empty(2, np.int32), np.empty(2, np.uint8)
     native.expand_neighbors(parents, codes, first, *out)
-    with pytest.raises(ValueError):
+    with pytest.raises(IndexError):  # three children, room for two
         native.expand_neighbors(parents, np.array([7], np.uint8), first, *out)
-    with pytest.raises(ValueError):
-        native.expand_neighbors(parents, codes, np.ones(1, np.int32), *out)
-    parents[0, 4] = 1
     with pytest.raises(IndexError):
-        native.expand_neighbors(parents, codes, first, *out)
+        native.expand_neighbors(parents, codes, np.ones(1, np.int32), *out)
+    for outside in (1, -2, 2**31 - 1):
+        parents[0, 4] = outside
+        with pytest.raises(IndexError):
+            native.expand_neighbors(parents, codes, first, *out)

@@ -38,7 +38,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "usable_isa": (ctypes.c_char_p, (_int,)),
     "plan_new": (_pointer, ()),
     "plan_free": (None, (_pointer,)),
-    "plan_build": (_long, (_pointer, _pointer, _long, _long, _int, _int)),
+    "plan_build": (_long, (_pointer, _pointer, _pointer, _long, _long, _int, _int)),
     "plan_build_part": (_long, (_pointer, _pointer, _long, _int, *[_pointer] * 3, _long, _long, _int, _int)),
     "plan_build_one_tap": (_long, (*[_pointer] * 3, _long, _long, _int, _int)),
     "conv_f32": (_long, (*[_pointer] * 5, _int, _int, _int)),
@@ -46,7 +46,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "conv_int8": (_long, (*[_pointer] * 5, _int)),
     "linear_int8": (_long, (_pointer, _pointer, _long, _pointer, _pointer, _long, _pointer, _pointer, _int)),
     "head_int8": (_long, (*[_pointer] * 3, _long, _pointer, _pointer, _long, _pointer, _pointer, _int)),
-    "expand_neighbors": (_long, (*[_pointer] * 3, _long, _long, *[_pointer] * 3, _int)),
+    "expand_neighbors": (_long, (*[_pointer] * 3, _long, _long, *[_pointer] * 4, _int)),
     "morton_encode": (_long, (_pointer, _long, _pointer, _int)),
     "morton_decode": (_long, (_pointer, _long, _pointer, _int)),
     "sort_keys": (_long, (_pointer, _pointer, _long)),
@@ -107,7 +107,7 @@ def _address(array: Array, name: str, dtype: str, shape: tuple[int | None, ...])
 class Plan:
     """The pairs of a sparse operator, sorted for the kernels: built once per level, used by every layer on it.
 
-    Every ``build`` method replaces the plan, reusing its memory, and returns it. At most 64 taps and 2^31 - 1 pairs; an index
+    Every ``build`` method replaces the plan, reusing its memory, and returns it. At most 32 taps and 2^31 - 1 pairs; an index
     out of range raises :class:`IndexError` and leaves the plan empty.
     """
 
@@ -120,10 +120,17 @@ class Plan:
         if table is not None:
             self.build(table, n_in, threads)
 
-    def build(self, table: Array, n_in: int, threads: int = 0) -> Plan:
-        """``table`` int32 (n_out, taps): the input row, below ``n_in``, that feeds an output row through a tap, or -1."""
+    def build(self, table: Array, n_in: int, threads: int = 0, masks: Array | None = None) -> Plan:
+        """``table`` int32 (n_out, taps): the input row, below ``n_in``, that feeds an output row through a tap, or -1.
+
+        ``masks`` uint32 (n_out,), bit k set where column k is not -1, saves a pass over the table.
+        """
         n_out, taps = (int(size) for size in table.shape)
-        return self._built("plan_build", n_in, n_out, taps, threads, _address(table, "table", "int32", (None, None)))
+        addresses = (
+            _address(table, "table", "int32", (None, None)),
+            None if masks is None else _address(masks, "masks", "uint32", (n_out,)),
+        )
+        return self._built("plan_build", n_in, n_out, taps, threads, *addresses)
 
     def build_part(
         self, table: Array, rows: Array, columns: Array, position: Array, n_in: int, threads: int = 0
@@ -154,7 +161,7 @@ class Plan:
         addresses = _address(rows, "rows", "int32", (n_out,)), _address(tap, "tap", "uint8", (None,))
         return self._built("plan_build_one_tap", n_in, n_out, taps, threads, *addresses)
 
-    def _built(self, function: str, n_in: int, n_out: int, taps: int, threads: int, *arguments: int) -> Plan:
+    def _built(self, function: str, n_in: int, n_out: int, taps: int, threads: int, *arguments: int | None) -> Plan:
         self.n_in = self.n_out = self.n_pairs = 0
         self.n_pairs = _call(function, self.handle, *arguments, n_in, n_out, taps, threads)
         self.n_in, self.n_out, self.taps = n_in, n_out, taps
@@ -241,8 +248,11 @@ class Layer:
         _address(multiplier, "multiplier", "int32", (self.outputs,))
         if weight.dtype != np.int8:
             raise TypeError(f"weight is {weight.dtype}, expected int8")
-        if np.abs(multiplier.astype(np.int64)).max(initial=0) > 1 << shift:
-            raise ValueError("a multiplier exceeds 2^shift")
+        # Everything below fits 53 bits before the last product, so this arithmetic is exact enough to bound it.
+        largest_sum = np.abs(weight.astype(float)).sum((0, 1)) * 127 + np.abs(bias.astype(float)).max(0)
+        largest = largest_sum * np.abs(multiplier.astype(float))
+        if largest_sum.max() >= 2.0**31 or largest.max() >= 2.0 ** min(31 + shift, 62):
+            raise ValueError("sums or outputs of the layer could exceed 32 bits")
         groups = weight.reshape(self.taps, self.inputs // 4, 4, self.outputs)
         self._arrays = np.ascontiguousarray(groups.transpose(0, 1, 3, 2)), bias.copy(), multiplier.copy()
         self._struct = _LayerStruct(
@@ -350,6 +360,7 @@ def expand_neighbors(
     parent_row: Array,
     octant: Array,
     threads: int = 0,
+    masks: Array | None = None,
 ) -> None:
     """The 3x3x3 neighbour table of an octree level from that of the level above; exact, linear, without a search.
 
@@ -360,6 +371,8 @@ def expand_neighbors(
     uint8 (n_child,).
     """
     n_parent, n_child = int(codes.shape[0]), int(octant.shape[0])
+    if masks is None:
+        masks = np.empty(n_child, np.uint32)
     _call(
         "expand_neighbors",
         _address(parents, "parents", "int32", (n_parent, 27)),
@@ -368,6 +381,7 @@ def expand_neighbors(
         n_parent,
         n_child,
         _address(children, "children", "int32", (n_child, 27)),
+        _address(masks, "masks", "uint32", (n_child,)),
         _address(parent_row, "parent_row", "int32", (n_child,)),
         _address(octant, "octant", "uint8", (n_child,)),
         threads,

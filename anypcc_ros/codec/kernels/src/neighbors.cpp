@@ -1,4 +1,5 @@
 // Kernel maps without a search: the neighbours of a level follow from those of the level above it.
+#include <atomic>
 #include <cstring>
 
 #include "status.hpp"
@@ -8,32 +9,25 @@ namespace anypcc {
 namespace {
 
 // Octant o = 4 * bx + 2 * by + bz; offset k = 9 * (dx + 1) + 3 * (dy + 1) + (dz + 1).
+//
+// A node's children and all neighbours of these lie in a block of 4 x 4 x 4 cells, of which the node itself is the middle
+// 2 x 2 x 2: cell 16 x + 4 y + z, with x, y, z in 0 .. 3. A child at octant (bx, by, bz) sees the cells from
+// 16 bx + 4 by + bz on, 3 x 3 x 3 of them.
 struct Tables {
-  // rank[code][o]: children of a node with this occupancy code that come before octant o.
-  uint8_t rank[256][8];
-  // A child's 27 neighbours lie in 8 of its parent's 27 neighbours. For the j-th of those of a child at octant b:
-  uint8_t parent[8][8];      // its offset k
-  uint8_t mask[8][8];        // which of its octants touch the child
-  uint8_t offset[8][8][8];   // and, by octant, the offset k from the child
+  uint8_t rank[256][8];     // children of a node with this occupancy code that come before octant o
+  uint8_t inside[27];       // octants of the neighbour at offset k that lie in the block
+  uint8_t cell[27][8];      // and which of its cells each of them is
 
-  constexpr Tables() : rank(), parent(), mask(), offset() {
+  constexpr Tables() : rank(), inside(), cell() {
     for (int code = 0; code < 256; ++code) {
       for (int o = 1; o < 8; ++o) rank[code][o] = static_cast<uint8_t>(rank[code][o - 1] + ((code >> (o - 1)) & 1));
     }
-    for (int b = 0; b < 8; ++b) {
-      for (int k = 0; k < 27; ++k) {
-        // t: the neighbour's cell per axis, in -1..2, where the child's parent covers 0..1.
-        const int t[3] = {(b >> 2) + k / 9 - 1, ((b >> 1) & 1) + k / 3 % 3 - 1, (b & 1) + k % 3 - 1};
-        int j = 0, p = 0, o = 0;
-        for (int axis = 0; axis < 3; ++axis) {
-          const int shift = t[axis] < 0 ? -1 : t[axis] / 2;
-          j = 2 * j + (shift != 0);
-          p = 3 * p + shift + 1;
-          o = 2 * o + (t[axis] & 1);
-        }
-        parent[b][j] = static_cast<uint8_t>(p);
-        mask[b][j] = static_cast<uint8_t>(mask[b][j] | 1 << o);
-        offset[b][j][o] = static_cast<uint8_t>(k);
+    for (int k = 0; k < 27; ++k) {
+      for (int o = 0; o < 8; ++o) {
+        const int x = 2 * (k / 9) - 1 + (o >> 2), y = 2 * (k / 3 % 3) - 1 + (o >> 1 & 1), z = 2 * (k % 3) - 1 + (o & 1);
+        if (x < 0 || x > 3 || y < 0 || y > 3 || z < 0 || z > 3) continue;
+        inside[k] = static_cast<uint8_t>(inside[k] | 1 << o);
+        cell[k][o] = static_cast<uint8_t>(16 * x + 4 * y + z);
       }
     }
   }
@@ -41,29 +35,66 @@ struct Tables {
 
 constexpr Tables kTables;
 
-void expand(const int32_t* parents, const uint8_t* codes, const int32_t* first_child, int64_t begin, int64_t end,
-            int32_t* children, int32_t* parent_row, uint8_t* octant) {
-  for (int64_t p = begin; p < end; ++p) {
-    const int32_t* around = parents + p * 27;
-    int64_t child = first_child[p];
-    for (unsigned left = codes[p]; left != 0; left &= left - 1, ++child) {
-      const int b = __builtin_ctz(left);
-      int32_t* const row = children + child * 27;
-      std::memset(row, 0xff, sizeof(int32_t) * 27);
-      for (int j = 0; j < 8; ++j) {
-        const int32_t q = around[kTables.parent[b][j]];
-        if (q < 0) continue;
-        const uint8_t* rank = kTables.rank[codes[q]];
-        for (unsigned hits = codes[q] & kTables.mask[b][j]; hits != 0; hits &= hits - 1) {
-          const int o = __builtin_ctz(hits);
-          row[kTables.offset[b][j][o]] = first_child[q] + rank[o];
+// Bits 16 x + 4 y + z, with x, y, z in 0 .. 2, moved together to bits 9 x + 3 y + z.
+uint32_t compress(uint64_t block) {
+  uint32_t mask = 0;
+  for (int x = 0; x < 3; ++x) {
+    const uint32_t plane = static_cast<uint32_t>(block >> (16 * x));
+    mask |= ((plane & 7) | (plane >> 1 & 0x38) | (plane >> 2 & 0x1C0)) << (9 * x);
+  }
+  return mask;
+}
+
+struct Expansion {
+  const int32_t* parents;
+  const uint8_t* codes;
+  const int32_t* first_child;
+  int64_t n_parent, n_child;
+  int32_t* children;
+  uint32_t* masks;
+  int32_t* parent_row;
+  uint8_t* octant;
+
+  // False if the input is inconsistent; nothing is written out of bounds then either.
+  bool run(int64_t begin, int64_t end) const {
+    for (int64_t p = begin; p < end; ++p) {
+      int64_t child = first_child[p];
+      const int64_t next = child + __builtin_popcount(codes[p]);
+      if (child < 0 || next > n_child || (p + 1 < n_parent ? first_child[p + 1] : n_child) != next) return false;
+
+      int32_t cells[64 + 3];  // one row of a copy below may read past the block
+      std::memset(cells, 0xff, sizeof(cells));
+      uint64_t present = 0;
+      const int32_t* around = parents + p * 27;
+      for (int k = 0; k < 27; ++k) {
+        const int32_t q = around[k];
+        if (q == -1) continue;
+        if (static_cast<uint32_t>(q) >= n_parent) return false;
+        const unsigned code = codes[q];
+        for (unsigned hits = code & kTables.inside[k]; hits != 0; hits &= hits - 1) {
+          const int o = __builtin_ctz(hits), cell = kTables.cell[k][o];
+          cells[cell] = first_child[q] + kTables.rank[code][o];
+          present |= uint64_t{1} << cell;
         }
       }
-      parent_row[child] = static_cast<int32_t>(p);
-      octant[child] = static_cast<uint8_t>(b);
+
+      for (unsigned left = codes[p]; left != 0; left &= left - 1, ++child) {
+        const int b = __builtin_ctz(left);
+        const int corner = 16 * (b >> 2) + 4 * (b >> 1 & 1) + (b & 1);
+        // Rows of three are copied as four: the fourth is overwritten by the next row.
+        int32_t row[28];
+        for (int r = 0; r < 9; ++r) {
+          std::memcpy(row + 3 * r, cells + corner + 16 * (r / 3) + 4 * (r % 3), 4 * sizeof(int32_t));
+        }
+        std::memcpy(children + child * 27, row, 27 * sizeof(int32_t));
+        masks[child] = compress(present >> corner);
+        parent_row[child] = static_cast<int32_t>(p);
+        octant[child] = static_cast<uint8_t>(b);
+      }
     }
+    return true;
   }
-}
+};
 
 }  // namespace
 }  // namespace anypcc
@@ -73,28 +104,20 @@ void expand(const int32_t* parents, const uint8_t* codes, const int32_t* first_c
 //   parents     int32 (n_parent, 27)   row of the node at each offset, or -1
 //   codes       uint8 (n_parent,)
 //   first_child int32 (n_parent,)      exclusive prefix sum of the codes' bit counts
-// Written: children int32 (n_child, 27), parent_row int32 (n_child,), octant uint8 (n_child,). Returns n_child; kBadArgument
-// when n_child is not the number of bits set, kBadIndex when a parent's neighbour is not a row of the table.
+// Written: children int32 (n_child, 27), masks uint32 (n_child,) with bit k set where the neighbour at offset k exists,
+// parent_row int32 (n_child,), octant uint8 (n_child,). kBadIndex when first_child does not fit the codes and n_child, or a
+// neighbour is not a row of the table.
 ANYPCC_EXPORT int64_t anypcc_expand_neighbors(const int32_t* parents, const uint8_t* codes, const int32_t* first_child,
-                                              int64_t n_parent, int64_t n_child, int32_t* children,
+                                              int64_t n_parent, int64_t n_child, int32_t* children, uint32_t* masks,
                                               int32_t* parent_row, uint8_t* octant, int threads) {
   using namespace anypcc;
-  if (n_parent < 0 || n_child < 0 || n_child > INT32_MAX) return kBadArgument;
-  int64_t sum = 0;
-  for (int64_t p = 0; p < n_parent; ++p) {
-    if (first_child[p] != sum) return kBadArgument;
-    sum += __builtin_popcount(codes[p]);
-  }
-  if (sum != n_child) return kBadArgument;
-  uint32_t worst = 0;
-  for (int64_t i = 0; i < n_parent * 27; ++i) {
-    const uint32_t above = static_cast<uint32_t>(parents[i]) + 1u;
-    worst = above > worst ? above : worst;
-  }
-  if (worst > static_cast<uint64_t>(n_parent)) return kBadIndex;
-  parallel_ranges(n_parent, threads_for(n_child, 4096, resolve_threads(threads)),
+  if (n_parent < 0 || n_child < 0 || n_child > INT32_MAX || (n_parent == 0 && n_child != 0)) return kBadArgument;
+  if (n_parent > 0 && first_child[0] != 0) return kBadIndex;
+  const Expansion expansion{parents, codes, first_child, n_parent, n_child, children, masks, parent_row, octant};
+  std::atomic<bool> valid{true};
+  parallel_ranges(n_parent, threads_for(n_child, 2048, resolve_threads(threads)),
                   [&](int64_t begin, int64_t end, int) {
-                    expand(parents, codes, first_child, begin, end, children, parent_row, octant);
+                    if (!expansion.run(begin, end)) valid = false;
                   });
-  return n_child;
+  return valid ? kOk : kBadIndex;
 }

@@ -13,16 +13,18 @@ namespace {
 
 // Rules: which input rows feed an output row. visit(row, hit) calls hit(tap, input row) for each, taps ascending.
 
-// All columns of a table (n_out, taps).
+// All columns of a table (n_out, taps), with a bit per entry that is not -1.
 struct WholeTable {
   const int32_t* table;
+  const uint32_t* masks;
   int taps;
 
   template <class Hit>
   void visit(int64_t row, const Hit& hit) const {
     const int32_t* entry = table + row * taps;
-    for (int k = 0; k < taps; ++k) {
-      if (entry[k] != -1) hit(k, entry[k]);
+    for (uint32_t left = masks[row]; left != 0; left &= left - 1) {
+      const int tap = __builtin_ctz(left);
+      hit(tap, entry[tap]);
     }
   }
 };
@@ -56,6 +58,18 @@ struct OneTap {
     hit(tap[row], in[row]);
   }
 };
+
+const uint32_t* row_masks(Plan& plan, const int32_t* table, int64_t n_out, int taps, int threads) {
+  uint32_t* const masks = plan.masks.reserve(n_out);
+  parallel_ranges(n_out, threads_for(n_out, 2048, threads), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      uint32_t mask = 0;
+      for (int k = 0; k < taps; ++k) mask |= static_cast<uint32_t>(table[i * taps + k] != -1) << k;
+      masks[i] = mask;
+    }
+  });
+  return masks;
+}
 
 // Two passes over the rule, each tile by one thread: count, then fill. Returns the number of pairs.
 template <class Rule>
@@ -135,10 +149,18 @@ ANYPCC_EXPORT void anypcc_plan_free(Plan* plan) { delete plan; }
 
 // The three ways to build a plan return the number of pairs. A plan may be built again, with the memory it has.
 
-// From a table int32 (n_out, taps): the input row feeding an output row through a tap, or -1.
-ANYPCC_EXPORT int64_t anypcc_plan_build(Plan* plan, const int32_t* table, int64_t n_in, int64_t n_out, int taps,
-                                        int threads) {
-  return anypcc::build_or_clear(plan, anypcc::WholeTable{table, taps}, n_in, n_out, taps, threads);
+// From a table int32 (n_out, taps): the input row feeding an output row through a tap, or -1. masks uint32 (n_out,), bit k
+// set where column k is not -1, or null.
+ANYPCC_EXPORT int64_t anypcc_plan_build(Plan* plan, const int32_t* table, const uint32_t* masks, int64_t n_in,
+                                        int64_t n_out, int taps, int threads) {
+  if (plan != nullptr && masks == nullptr && n_out > 0 && taps > 0 && taps <= anypcc::kMaxTaps) {
+    try {
+      masks = anypcc::row_masks(*plan, table, n_out, taps, anypcc::resolve_threads(threads));
+    } catch (const std::bad_alloc&) {
+      return anypcc::kOutOfMemory;
+    }
+  }
+  return anypcc::build_or_clear(plan, anypcc::WholeTable{table, masks, taps}, n_in, n_out, taps, threads);
 }
 
 // From a table int32 (n_rows, width) without its other rows and columns: tap k of output row i is column columns[k] of row

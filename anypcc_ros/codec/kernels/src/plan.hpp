@@ -8,7 +8,7 @@
 
 namespace anypcc {
 
-constexpr int kMaxTaps = 64;
+constexpr int kMaxTaps = 32;
 constexpr int kTileRows = 256;
 
 struct Plan {
@@ -18,6 +18,7 @@ struct Plan {
   // the first row of the tile and ascend.
   Buffer<Pair> pairs;
   Buffer<int32_t> start;
+  Buffer<uint32_t> masks;  // of the table a plan is built from, where the caller has none
 
   int64_t tile_begin(int64_t tile) const { return tile * kTileRows; }
   int64_t tile_end(int64_t tile) const {
