@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 # The generated message modules (anypcc_ros.msg) are installed in another directory than a source checkout.
 __path__ = pkgutil.extend_path(__path__, __name__)
 
-__version__ = "0.1.0"
-
 _PUBLIC = {
     "CodecConfig": "anypcc_ros.codec.config",
     "Decoder": "anypcc_ros.codec.codec",

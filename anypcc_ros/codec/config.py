@@ -82,7 +82,7 @@ class CodecConfig:
     )
     merge_duplicates: bool = option(False, "send points of one grid cell once instead of as often as they occur")
     backend: str = option("auto", "what runs the integer network; the bytes are the same", choices=BACKENDS)
-    threads: int = option(0, "threads of the codec, 0 for one per core", minimum=0, maximum=64)
+    threads: int = option(0, "threads of the codec, 0 for one per core (the torch backend: one)", minimum=0, maximum=64)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -93,7 +93,7 @@ class DecoderConfig:
     """What a decoder may use, and the limits that a stream has to stay within. Raises ConfigError."""
 
     backend: str = option("auto", "what runs the integer network; the result is the same", choices=BACKENDS)
-    threads: int = option(0, "threads of the codec, 0 for one per core", minimum=0, maximum=64)
+    threads: int = option(0, "threads of the codec, 0 for one per core (the torch backend: one)", minimum=0, maximum=64)
     model_dir: str = option("", "folder of further models, besides the installed ones")
     max_points: int = option(
         20_000_000, "streams that declare more points are refused", minimum=1, maximum=4_000_000_000

@@ -28,8 +28,10 @@ class TorchArithmetic:
     def __init__(self, model: IntegerModel, device: str = "cpu", threads: int = 0) -> None:
         self.channels = model.config.channels
         self.device = torch.device(device)
-        if threads and self.device.type == "cpu":
-            torch.set_num_threads(threads)
+        if self.device.type == "cpu":
+            # One thread unless told otherwise: the layers are small, and OpenMP's spinning barriers make two threads on
+            # a busy machine ten times slower than one.
+            torch.set_num_threads(threads or 1)
         self._weight = {k: self._tensor(v.weight, torch.float32) for k, v in model.layers.items()}
         self._bias = {k: self._tensor(v.bias, torch.float32) for k, v in model.layers.items()}
         self._multiplier = {k: self._tensor(v.multiplier, torch.float64) for k, v in model.layers.items()}

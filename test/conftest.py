@@ -1,0 +1,62 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anypcc_ros.codec.cloud import PointCloud
+from anypcc_ros.codec.model.integer import IntegerLayer, IntegerModel
+from anypcc_ros.codec.model.network import ModelConfig, layers
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+GOLDEN = Path(__file__).resolve().parent / "golden"
+
+
+def random_model(config: ModelConfig, seed: int = 0) -> IntegerModel:
+    """An untrained integer model whose activations stay in a lively range; the same integers on every machine."""
+    rng = np.random.default_rng(seed)
+    parameters = {}
+    for spec in layers(config):
+        reach = 2.0**24 / np.sqrt(spec.inputs * min(spec.taps, 9)) / 30
+        parameters[spec.name] = IntegerLayer(
+            rng.integers(-90, 91, (spec.taps, spec.inputs, spec.outputs)).astype(np.int8),
+            rng.integers(-20_000, 20_001, (spec.rows, spec.outputs)).astype(np.int32),
+            rng.integers(int(reach / 4), int(reach), spec.outputs).astype(np.int32),
+        )
+    return IntegerModel("random", config, parameters)
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., IntegerModel]:
+    return random_model
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real clouds and bags beside the checkout; tests that need it skip without it."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no folder of shared clouds at {SHARED.name}/ beside the checkout")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Streams and models that pin the bytes of this version."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def scan() -> PointCloud:
+    """A synthetic scan with a LiDAR's rings, ground and walls: 6,000 points in metres, float32."""
+    rng = np.random.default_rng(5)
+    azimuth = np.tile(np.linspace(-np.pi, np.pi, 375, endpoint=False), 16)
+    elevation = np.repeat(np.radians(np.linspace(-22, 8, 16)), 375)
+    wall = 9 + 4 * np.sign(np.sin(3 * azimuth))
+    ground = np.where(elevation < -0.05, 1.7 / np.maximum(np.tan(-elevation), 1e-3), np.inf)
+    distance = np.minimum(wall, ground) + rng.normal(0, 0.01, len(azimuth))
+    direction = np.stack([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)], 1)
+    return PointCloud((direction * distance[:, None]).astype(np.float32))
