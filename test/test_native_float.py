@@ -128,15 +128,15 @@ def test_wrong_arrays_are_refused() -> None:
     table = np.zeros((4, 2), np.int32)
     plan = native.Plan(table, 4)
     x, w, y = np.zeros((4, 16), np.float32), np.zeros((2, 16, 16), np.float32), np.zeros((4, 16), np.float32)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="x is float64"):
         native.conv_f32(plan, x.astype(np.float64), w, None, y)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="x has shape"):
         native.conv_f32(plan, x[:3], w, None, y)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="not C-contiguous"):
         native.conv_f32(plan, np.asfortranarray(x), w, None, y)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="a size"):
         native.conv_f32(plan, x[:, :8].copy(), w[:, :8].copy(), None, y)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="a size"):
         native.set_isa("abacus")
 
 

@@ -1,4 +1,4 @@
-"""The exact integer kernels against plain NumPy: equal in every bit, on every code path, with one and more threads."""
+"""The exact integer kernels against plain NumPy: equal in every bit, on every code path, threaded or not."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class Reference:
     def sums(self, x: np.ndarray, codes: np.ndarray | None) -> np.ndarray:
         return self.bias[0 if codes is None else codes] + x.astype(np.int64) @ self.weight[0]
 
-    def linear(self, x: np.ndarray, codes: np.ndarray | None, residual: np.ndarray | None = None) -> np.ndarray:
+    def linear(
+        self, x: np.ndarray, codes: np.ndarray | None, residual: np.ndarray | None = None
+    ) -> np.ndarray:
         return self._activate(self.sums(x, codes), residual)
 
     def _activate(self, sums: np.ndarray, residual: np.ndarray | None) -> np.ndarray:
@@ -164,7 +166,8 @@ def test_head(isa: str, count: int, symbols: int, kind: str, threads: int) -> No
     logits = out.rescale(out.sums(hidden.linear(x[rows], codes), None))
     expected = reference_frequencies(logits, EXP2)
     assert np.array_equal(found, expected)
-    assert (found.sum(1) == 65536).all() and (found >= 1).all()
+    assert (found.sum(1) == 65536).all()
+    assert (found >= 1).all()
 
 
 @pytest.mark.parametrize("exp2", ["ones", "largest", "first", "powers"])
@@ -172,9 +175,9 @@ def test_softmax_division_is_exact(isa: str, exp2: str) -> None:
     """Quotients on and next to integers."""
     table = {
         "ones": np.ones(512),
-        "largest": np.full(512, 2**31 - 1),
+        "largest": np.full(512, 2**23 - 1),
         "first": np.eye(1, 512)[0],
-        "powers": 2.0 ** (30 - np.minimum(np.arange(512) // 16, 30)),
+        "powers": 2.0 ** (22 - np.minimum(np.arange(512) // 16, 22)),
     }[exp2].astype(np.uint32)
     rng = np.random.default_rng(4)
     hidden = Reference(np.eye(64)[None], np.zeros((1, 64), int), np.full(64, 2), 1)
@@ -253,15 +256,15 @@ def test_bad_layers_are_refused() -> None:
     native.Layer(weight, bias + (1 << 30), one * 511, 8)
     with pytest.raises(ValueError, match="exceed 32 bits"):
         native.Layer(weight, bias + (1 << 30), one * 512, 8)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="shift=0"):
         native.Layer(weight, bias, one, 0)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="multiples of 16"):
         native.Layer(weight[:, :8], bias, one, 8)
     with pytest.raises(TypeError):
         native.Layer(weight.astype(np.int32), bias, one, 8)
     layer = native.Layer(weight, bias, one, 8)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="exp2 must"):
         native.Head(layer, layer, np.zeros(512, np.uint32))
     x = np.zeros((1, 16), np.uint8)
-    with pytest.raises(ValueError):  # three taps in the plan, one in the layer
+    with pytest.raises(ValueError, match="a size"):  # three taps in the plan, one in the layer
         native.conv_int8(native.Plan(np.zeros((1, 3), np.int32), 1), layer, x, x.copy())

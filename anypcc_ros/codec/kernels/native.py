@@ -1,11 +1,13 @@
 """The native kernels (``libanypcc_kernels.so``, built from ``src/``), called through ctypes.
 
-Arrays may be NumPy arrays or CPU torch tensors, C-contiguous and of exactly the stated dtype; nothing is converted or
-copied, and a wrong one raises :class:`TypeError` or :class:`ValueError` before any native code runs. The GIL is released
-during a call. ``threads`` counts the calling thread; 0 means every core of the machine.
+Arrays may be NumPy arrays or CPU torch tensors, C-contiguous and of exactly the stated dtype. Nothing is
+converted or copied; a wrong one raises TypeError or ValueError before any native code runs, an index out of
+range IndexError. The GIL is released during a call. ``threads`` counts the calling thread; 0 means every
+core of the machine.
 
-:func:`available` says whether the library is here and passed its self-test, :func:`unavailable_reason` why not. Importing
-this module never fails; calling a kernel of a missing library raises :class:`RuntimeError` with that reason.
+``available()`` says whether the library is here and passed its self-test, ``unavailable_reason()`` why not.
+Importing this module never fails; calling a kernel that is not available raises RuntimeError with that
+reason.
 """
 
 from __future__ import annotations
@@ -17,22 +19,25 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-#: A NumPy array or a CPU torch tensor.
 Array: TypeAlias = Any
+"""A NumPy array or a CPU torch tensor."""
 
 LIBRARY = Path(__file__).with_name("libanypcc_kernels.so")
+INTERFACE = 1
+"""What anypcc_interface() in src/dispatch.cpp must return: a library of another age is not called."""
 
-_ERRORS = {
+_ERRORS: dict[int, tuple[type[Exception], str]] = {
     -1: (ValueError, "a size or a pointer is out of range"),
-    -2: (IndexError, "a table entry lies outside the rows it points into"),
+    -2: (IndexError, "an index lies outside the rows it points into"),
     -3: (MemoryError, "out of memory"),
     -4: (RuntimeError, "this processor lacks the requested instruction set"),
 }
 
 _pointer, _int, _long = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 
-#: C function -> (result, arguments); see the comment above each function in src/.
+# C function: its result and arguments, in the order of the comment above it in src/.
 _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "interface": (_long, ()),
     "set_isa": (_long, (ctypes.c_char_p,)),
     "active_isa": (ctypes.c_char_p, ()),
     "usable_isa": (ctypes.c_char_p, (_int,)),
@@ -46,7 +51,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "conv_int8": (_long, (*[_pointer] * 5, _int)),
     "linear_int8": (_long, (_pointer, _pointer, _long, _pointer, _pointer, _long, _pointer, _pointer, _int)),
     "head_int8": (_long, (*[_pointer] * 3, _long, _pointer, _pointer, _long, _pointer, _pointer, _int)),
-    "expand_neighbors": (_long, (*[_pointer] * 3, _long, _long, *[_pointer] * 4, _int)),
+    "expand_neighbors": (_long, (*[_pointer] * 4, _long, _long, *[_pointer] * 4, _int)),
     "morton_encode": (_long, (_pointer, _long, _pointer, _int)),
     "morton_decode": (_long, (_pointer, _long, _pointer, _int)),
     "sort_keys": (_long, (_pointer, _pointer, _long)),
@@ -59,18 +64,384 @@ _functions: dict[str, Callable[..., Any]] = {}
 _reason: str | None = None
 
 
-def _load() -> str | None:
-    """Bind every function of the library; the reason if that cannot be done."""
-    try:
-        library = ctypes.CDLL(str(LIBRARY))
-        for name, (result, arguments) in _SIGNATURES.items():
-            function = getattr(library, f"anypcc_{name}")
-            function.restype, function.argtypes = result, arguments
-            _functions[name] = function
-    except (OSError, AttributeError) as error:
-        _functions.clear()
-        return f"cannot load the native kernels: {error}"
-    return None
+def available() -> bool:
+    """Whether the native kernels can be used here."""
+    return _reason is None
+
+
+def unavailable_reason() -> str | None:
+    """Why the native kernels cannot be used, or None if they can."""
+    return _reason
+
+
+def usable_isas() -> list[str]:
+    """The code paths this processor can run, fastest first.
+
+    Of avx512vnni, avxvnni, avx2 and generic on x86-64; of neondot, neon and generic on aarch64; generic
+    elsewhere.
+    """
+    names: list[str] = []
+    while (name := _call("usable_isa", len(names))) is not None:
+        names.append(name.decode())
+    return names
+
+
+def active_isa() -> str:
+    """The code path in use."""
+    return str(_call("active_isa").decode())
+
+
+def set_isa(name: str) -> None:
+    """Force a code path for the whole process, "auto" for the fastest; meant for tests.
+
+    Integer kernels give the same bits on every path; float32 kernels differ in rounding.
+    """
+    _call("set_isa", name.encode())
+
+
+class Plan:
+    """The pairs of a sparse operator, sorted for the kernels: built once per level for all its layers.
+
+    Every ``build`` method replaces the plan, reusing its memory, and returns it. At most 32 taps and 2^31 -
+    1 pairs; an IndexError leaves the plan empty.
+    """
+
+    def __init__(self, table: Array | None = None, n_in: int = 0, threads: int = 0) -> None:
+        self.handle: int | None = _call("plan_new")
+        if not self.handle:
+            raise MemoryError("plan: out of memory")
+        self.n_in = self.n_out = self.n_pairs = 0
+        self.taps = 1
+        if table is not None:
+            self.build(table, n_in, threads)
+
+    def build(self, table: Array, n_in: int, threads: int = 0, masks: Array | None = None) -> Plan:
+        """``table`` int32 (n_out, taps): the input row, below n_in, feeding an output row by a tap, or -1.
+
+        ``masks`` uint32 (n_out,), bit k set where column k is not -1, saves a pass over the table.
+        """
+        n_out, taps = (int(size) for size in table.shape)
+        addresses = (
+            _address(table, "table", "int32", (None, None)),
+            _optional(masks, "masks", "uint32", (n_out,)),
+        )
+        return self._built("plan_build", n_in, n_out, taps, threads, *addresses)
+
+    def build_part(
+        self, table: Array, rows: Array, columns: Array, position: Array, n_in: int, threads: int = 0
+    ) -> Plan:
+        """Tap k of output row i is ``table[rows[i], columns[k]]``; entry e >= 0 is input row ``position[e]``.
+
+        ``table`` int32 (n_rows, width), ``rows`` int32 (n_out,), ``columns`` int32 (taps,), ``position``
+        int32 (n_rows,) with -1 for rows that are no input.
+        """
+        n_rows, width = (int(size) for size in table.shape)
+        n_out, taps = int(rows.shape[0]), int(columns.shape[0])
+        arguments = (
+            _address(table, "table", "int32", (None, None)),
+            n_rows,
+            width,
+            _address(rows, "rows", "int32", (None,)),
+            _address(columns, "columns", "int32", (None,)),
+            _address(position, "position", "int32", (n_rows,)),
+        )
+        return self._built("plan_build_part", n_in, n_out, taps, threads, *arguments)
+
+    def build_one_tap(self, rows: Array, tap: Array, n_in: int, taps: int, threads: int = 0) -> Plan:
+        """Output row i is fed by input row ``rows[i]`` (int32) through tap ``tap[i]`` (uint8) alone."""
+        n_out = int(tap.shape[0])
+        addresses = _address(rows, "rows", "int32", (n_out,)), _address(tap, "tap", "uint8", (None,))
+        return self._built("plan_build_one_tap", n_in, n_out, taps, threads, *addresses)
+
+    def _built(
+        self, function: str, n_in: int, n_out: int, taps: int, threads: int, *arguments: int | None
+    ) -> Plan:
+        self.n_in = self.n_out = self.n_pairs = 0
+        self.n_pairs = _call(function, self.handle, *arguments, n_in, n_out, taps, threads)
+        self.n_in, self.n_out, self.taps = n_in, n_out, taps
+        return self
+
+    def __del__(self) -> None:
+        handle, self.handle = getattr(self, "handle", None), None
+        if handle and _functions:
+            _functions["plan_free"](handle)
+
+
+# ---- float32: training ---------------------------------------------------------------------------
+
+
+def conv_f32(plan: Plan, x: Array, w: Array, bias: Array | None, y: Array, threads: int = 0) -> None:
+    """``y = bias + sum over taps k of x[table[:, k]] @ w[k]``, float32.
+
+    ``x`` (n_in, cin), ``w`` (taps, cin, cout), ``bias`` (cout,) or None, ``y`` (n_out, cout) written; cin
+    and cout are multiples of 16. The gradient of ``x`` is the same call on ``dy`` with the plan of the
+    transposed table and ``w`` transposed per tap; a 3x3x3 neighbour table is its own transpose with ``w``
+    flipped along the taps.
+    """
+    cin, cout = int(w.shape[1]), int(w.shape[2])
+    addresses = (
+        _address(x, "x", "float32", (plan.n_in, cin)),
+        _address(w, "w", "float32", (plan.taps, cin, cout)),
+        _optional(bias, "bias", "float32", (cout,)),
+        _address(y, "y", "float32", (plan.n_out, cout)),
+    )
+    _call("conv_f32", plan.handle, *addresses, cin, cout, threads)
+
+
+def conv_f32_dw(plan: Plan, x: Array, dy: Array, dw: Array, threads: int = 0) -> None:
+    """``dw[k] = sum over the pairs of tap k of x[in]^T dy[out]``, float32; ``dw`` (taps, cin, cout) written.
+
+    The same inputs and number of threads give the same bits.
+    """
+    cin, cout = int(dw.shape[1]), int(dw.shape[2])
+    addresses = (
+        _address(x, "x", "float32", (plan.n_in, cin)),
+        _address(dy, "dy", "float32", (plan.n_out, cout)),
+        _address(dw, "dw", "float32", (plan.taps, cin, cout)),
+    )
+    _call("conv_f32_dw", plan.handle, *addresses, cin, cout, threads)
+
+
+# ---- integers: the exact network -----------------------------------------------------------------
+
+
+class _LayerStruct(ctypes.Structure):
+    """``Layer`` of src/conv_int8.cpp."""
+
+    _fields_ = (
+        ("weight", _pointer),
+        ("bias", _pointer),
+        ("multiplier", _pointer),
+        ("taps", ctypes.c_int32),
+        ("inputs", ctypes.c_int32),
+        ("outputs", ctypes.c_int32),
+        ("rows", ctypes.c_int32),
+        ("shift", ctypes.c_int32),
+    )
+
+
+class Layer:
+    """Integer weights, packed for the kernels once.
+
+    ``weight`` int8 (taps, inputs, outputs); ``bias`` int32 (rows, outputs), one row or one per code;
+    ``multiplier`` int32 (outputs,); ``shift`` 1..62; inputs and outputs are multiples of 16. The layer
+    computes ``(sum * multiplier + 2^(shift - 1)) >> shift`` of ``sum = bias[code] + x @ weight``, x being
+    at most 127. Raises ValueError if sums or results could leave 32 bits.
+    """
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: int) -> None:
+        self.taps, self.inputs, self.outputs = weight.shape
+        self.rows = bias.shape[0]
+        if self.inputs % 16 or self.outputs % 16:
+            raise ValueError(f"{self.inputs} inputs and {self.outputs} outputs: multiples of 16 are needed")
+        if not 1 <= shift <= 62:
+            raise ValueError(f"shift={shift} is not in 1..62")
+        _address(bias, "bias", "int32", (None, self.outputs))
+        _address(multiplier, "multiplier", "int32", (self.outputs,))
+        if weight.dtype != np.int8:
+            raise TypeError(f"weight is {weight.dtype}, expected int8")
+        largest_sum = np.abs(weight.astype(float)).sum((0, 1)) * 127 + np.abs(bias.astype(float)).max(0)
+        largest_product = (largest_sum * np.abs(multiplier.astype(float))).max()
+        if largest_sum.max() >= 2.0**31 or largest_product >= 2.0 ** min(31 + shift, 62):
+            raise ValueError("sums or results of the layer could exceed 32 bits")
+        groups = weight.reshape(self.taps, self.inputs // 4, 4, self.outputs)
+        self._arrays = np.ascontiguousarray(groups.transpose(0, 1, 3, 2)), bias.copy(), multiplier.copy()
+        addresses = (array.ctypes.data for array in self._arrays)
+        self._struct = _LayerStruct(*addresses, self.taps, self.inputs, self.outputs, self.rows, shift)
+        self.address = ctypes.addressof(self._struct)
+
+
+def conv_int8(
+    plan: Plan, layer: Layer, x: Array, y: Array, residual: Array | None = None, threads: int = 0
+) -> None:
+    """``y = clamp(layer(x over the plan's pairs) + residual, 0, 127)``, exact.
+
+    ``x`` uint8 (n_in, inputs) of at most 127, ``y`` uint8 (n_out, outputs) written, ``residual`` like ``y``.
+    """
+    shape = (plan.n_out, layer.outputs)
+    addresses = (
+        _address(x, "x", "uint8", (plan.n_in, layer.inputs)),
+        _optional(residual, "residual", "uint8", shape),
+        _address(y, "y", "uint8", shape),
+    )
+    _call("conv_int8", plan.handle, layer.address, *addresses, threads)
+
+
+def linear_int8(
+    layer: Layer,
+    x: Array,
+    y: Array,
+    rows: Array | None = None,
+    codes: Array | None = None,
+    residual: Array | None = None,
+    threads: int = 0,
+) -> None:
+    """``y[i] = clamp(layer(x[rows[i]], codes[i]) + residual[i], 0, 127)``, exact.
+
+    ``x`` uint8 (n_in, inputs) of at most 127, ``y`` uint8 (count, outputs) written, ``rows`` int32 (count,)
+    or None for all rows in order, ``codes`` uint8 (count,) or None for bias row 0, ``residual`` like ``y``.
+    """
+    shape = (int(y.shape[0]), layer.outputs)
+    addresses = _optional(residual, "residual", "uint8", shape), _address(y, "y", "uint8", shape)
+    _call("linear_int8", layer.address, *_row_arguments(layer, x, rows, codes, shape[0]), *addresses, threads)
+
+
+class Head:
+    """A prediction head: a hidden layer, logits, and an integer softmax.
+
+    The logits are the results of the layer ``out``, in units of 1/32 bit. With d the distance below the
+    largest, at most 511, a symbol weighs ``exp2[d]`` and gets ``1 + floor(exp2[d] * (2^16 - symbols) /
+    total weight)``; what is missing to 2^16 goes to the first symbol with the largest logit. ``exp2``
+    uint32 (512,), all below 2^23 and the first above 0; 16 or 256 symbols.
+    """
+
+    def __init__(self, hidden: Layer, out: Layer, exp2: np.ndarray) -> None:
+        self._exp2_address = _address(exp2, "exp2", "uint32", (512,))
+        if exp2[0] == 0 or exp2.max() >= 1 << 23:
+            raise ValueError("exp2 must start above 0 and stay below 2^23")
+        self.hidden, self.out, self._exp2 = hidden, out, exp2
+
+    def frequencies(
+        self,
+        x: Array,
+        frequencies: Array,
+        rows: Array | None = None,
+        codes: Array | None = None,
+        threads: int = 0,
+    ) -> None:
+        """Write ``frequencies`` float32 (count, symbols): integers of at least 1, 2^16 in total per row.
+
+        Row i is that of ``x[rows[i]]``, or ``x[i]``, with the hidden layer's bias row ``codes[i]``, or 0.
+        """
+        count = int(frequencies.shape[0])
+        _call(
+            "head_int8",
+            self.hidden.address,
+            self.out.address,
+            *_row_arguments(self.hidden, x, rows, codes, count),
+            self._exp2_address,
+            _address(frequencies, "frequencies", "float32", (count, self.out.outputs)),
+            threads,
+        )
+
+
+def _row_arguments(
+    layer: Layer, x: Array, rows: Array | None, codes: Array | None, count: int
+) -> tuple[int | None, ...]:
+    n_in = count if rows is None else int(x.shape[0])
+    return (
+        _address(x, "x", "uint8", (n_in, layer.inputs)),
+        n_in,
+        _optional(rows, "rows", "int32", (count,)),
+        _optional(codes, "codes", "uint8", (count,)),
+        count,
+    )
+
+
+# ---- octree --------------------------------------------------------------------------------------
+
+
+def expand_neighbors(
+    parents: Array,
+    codes: Array,
+    first_child: Array,
+    children: Array,
+    parent_row: Array,
+    octant: Array,
+    threads: int = 0,
+    masks: Array | None = None,
+    parent_masks: Array | None = None,
+) -> None:
+    """The 3x3x3 neighbour table of an octree level from that of the level above; exact, without a search.
+
+    Offset ``k = 9 (dx + 1) + 3 (dy + 1) + (dz + 1)``; an entry is the row of the node at that offset, or
+    -1. Children are ordered by parent, then by octant ``o = 4 bx + 2 by + bz``; child o exists when bit o
+    of the code is set.
+
+    Read: ``parents`` int32 (n_parent, 27), ``codes`` uint8 (n_parent,), ``first_child`` int32 (n_parent,),
+    the exclusive prefix sum of the codes' bit counts. Written: ``children`` int32 (n_child, 27),
+    ``parent_row`` int32 (n_child,), ``octant`` uint8 (n_child,), ``masks`` uint32 (n_child,) with bit k set
+    where the neighbour at offset k exists. ``parent_masks``, those of ``parents``, save a pass over it.
+    """
+    n_parent, n_child = int(codes.shape[0]), int(octant.shape[0])
+    if masks is None:
+        masks = np.empty(n_child, np.uint32)
+    _call(
+        "expand_neighbors",
+        _address(parents, "parents", "int32", (n_parent, 27)),
+        _optional(parent_masks, "parent_masks", "uint32", (n_parent,)),
+        _address(codes, "codes", "uint8", (n_parent,)),
+        _address(first_child, "first_child", "int32", (n_parent,)),
+        n_parent,
+        n_child,
+        _address(children, "children", "int32", (n_child, 27)),
+        _address(masks, "masks", "uint32", (n_child,)),
+        _address(parent_row, "parent_row", "int32", (n_child,)),
+        _address(octant, "octant", "uint8", (n_child,)),
+        threads,
+    )
+
+
+def morton_encode(coords: Array, keys: Array, threads: int = 0) -> None:
+    """``keys`` uint64 (N,) from ``coords`` int32 (N, 3) in 0..2^21 - 1, their bits interleaved, x first."""
+    count = int(keys.shape[0])
+    addresses = _address(coords, "coords", "int32", (count, 3)), _address(keys, "keys", "uint64", (None,))
+    _call("morton_encode", addresses[0], count, addresses[1], threads)
+
+
+def morton_decode(keys: Array, coords: Array, threads: int = 0) -> None:
+    """The inverse of ``morton_encode``."""
+    count = int(keys.shape[0])
+    addresses = _address(keys, "keys", "uint64", (None,)), _address(coords, "coords", "int32", (count, 3))
+    _call("morton_decode", addresses[0], count, addresses[1], threads)
+
+
+def sort_keys(keys: Array, order: Array) -> None:
+    """Sort ``keys`` uint64 (N,) in place, stably; ``order`` uint32 (N,) gets the row each came from."""
+    count = int(keys.shape[0])
+    addresses = _address(keys, "keys", "uint64", (None,)), _address(order, "order", "uint32", (count,))
+    _call("sort_keys", *addresses, count)
+
+
+def unique_keys(keys: Array, occurrences: Array) -> int:
+    """Move the distinct values of sorted ``keys`` uint64 (N,) to its front and return how many they are.
+
+    ``occurrences`` int64 (N,) gets how often each occurs.
+    """
+    count = int(keys.shape[0])
+    addresses = (
+        _address(keys, "keys", "uint64", (None,)),
+        _address(occurrences, "occurrences", "int64", (count,)),
+    )
+    return int(_call("unique_keys", addresses[0], count, addresses[1]))
+
+
+def parent_keys(keys: Array, parents: Array, codes: Array) -> int:
+    """The level above distinct sorted ``keys`` uint64 (N,); returns its number of nodes.
+
+    Written: the front of ``parents`` uint64 (N,), which may be ``keys``, and of ``codes`` uint8 (N,), the
+    parents' occupancy codes.
+    """
+    count = int(keys.shape[0])
+    addresses = (
+        _address(parents, "parents", "uint64", (count,)),
+        _address(codes, "codes", "uint8", (count,)),
+    )
+    return int(_call("parent_keys", _address(keys, "keys", "uint64", (None,)), count, *addresses))
+
+
+def child_keys(keys: Array, codes: Array, children: Array) -> int:
+    """The level below ``keys`` uint64 (N,) with occupancy ``codes`` uint8 (N,); returns its number of nodes.
+
+    Written: the front of ``children`` uint64. Raises ValueError if there is no room for all of them.
+    """
+    count, capacity = int(keys.shape[0]), int(children.shape[0])
+    addresses = _address(keys, "keys", "uint64", (None,)), _address(codes, "codes", "uint8", (count,))
+    children_address = _address(children, "children", "uint64", (None,))
+    return int(_call("child_keys", *addresses, count, children_address, capacity))
+
+
+# ---- the library ---------------------------------------------------------------------------------
 
 
 def _call(name: str, *arguments: Any) -> Any:
@@ -87,412 +458,88 @@ def _call(name: str, *arguments: Any) -> Any:
 
 def _address(array: Array, name: str, dtype: str, shape: tuple[int | None, ...]) -> int:
     """Address of the first element, after checking dtype, shape (None: any size) and contiguity."""
-    actual = tuple(array.shape)
-    if len(actual) != len(shape) or any(w is not None and w != a for a, w in zip(actual, shape, strict=True)):
+    found = tuple(array.shape)
+    if len(found) != len(shape) or any(w is not None and w != f for f, w in zip(found, shape, strict=True)):
         wanted = ", ".join("*" if size is None else str(size) for size in shape)
-        raise ValueError(f"{name} has shape {actual}, expected ({wanted})")
+        raise ValueError(f"{name} has shape {found}, expected ({wanted})")
     if isinstance(array, np.ndarray):
-        found, contiguous, address = array.dtype.name, array.flags.c_contiguous, array.ctypes.data
+        kind, contiguous, address = array.dtype.name, array.flags.c_contiguous, array.ctypes.data
     else:
         if array.device.type != "cpu":
             raise TypeError(f"{name} is on {array.device}, expected the CPU")
-        found, contiguous, address = str(array.dtype).removeprefix("torch."), array.is_contiguous(), array.data_ptr()
-    if found != dtype:
-        raise TypeError(f"{name} is {found}, expected {dtype}")
+        kind, contiguous = str(array.dtype).removeprefix("torch."), array.is_contiguous()
+        address = array.data_ptr()
+    if kind != dtype:
+        raise TypeError(f"{name} is {kind}, expected {dtype}")
     if not contiguous:
         raise ValueError(f"{name} is not C-contiguous")
     return int(address)
 
 
-class Plan:
-    """The pairs of a sparse operator, sorted for the kernels: built once per level, used by every layer on it.
-
-    Every ``build`` method replaces the plan, reusing its memory, and returns it. At most 32 taps and 2^31 - 1 pairs; an index
-    out of range raises :class:`IndexError` and leaves the plan empty.
-    """
-
-    def __init__(self, table: Array | None = None, n_in: int = 0, threads: int = 0) -> None:
-        self.handle: int | None = _call("plan_new")
-        if not self.handle:
-            raise MemoryError("plan: out of memory")
-        self.n_in = self.n_out = self.n_pairs = 0
-        self.taps = 1
-        if table is not None:
-            self.build(table, n_in, threads)
-
-    def build(self, table: Array, n_in: int, threads: int = 0, masks: Array | None = None) -> Plan:
-        """``table`` int32 (n_out, taps): the input row, below ``n_in``, that feeds an output row through a tap, or -1.
-
-        ``masks`` uint32 (n_out,), bit k set where column k is not -1, saves a pass over the table.
-        """
-        n_out, taps = (int(size) for size in table.shape)
-        addresses = (
-            _address(table, "table", "int32", (None, None)),
-            None if masks is None else _address(masks, "masks", "uint32", (n_out,)),
-        )
-        return self._built("plan_build", n_in, n_out, taps, threads, *addresses)
-
-    def build_part(
-        self, table: Array, rows: Array, columns: Array, position: Array, n_in: int, threads: int = 0
-    ) -> Plan:
-        """Tap k of output row i is ``table[rows[i], columns[k]]``; an entry e >= 0 of it stands for input row ``position[e]``.
-
-        ``table`` int32 (n_rows, width), ``rows`` int32 (n_out,), ``columns`` int32 (taps,), ``position`` int32 (n_rows,) with
-        -1 for rows that are no input.
-        """
-        n_rows, width, n_out, taps = int(table.shape[0]), int(table.shape[1]), int(rows.shape[0]), int(columns.shape[0])
-        return self._built(
-            "plan_build_part",
-            n_in,
-            n_out,
-            taps,
-            threads,
-            _address(table, "table", "int32", (None, None)),
-            n_rows,
-            width,
-            _address(rows, "rows", "int32", (None,)),
-            _address(columns, "columns", "int32", (None,)),
-            _address(position, "position", "int32", (n_rows,)),
-        )
-
-    def build_one_tap(self, rows: Array, tap: Array, n_in: int, taps: int, threads: int = 0) -> Plan:
-        """Output row i is fed by input row ``rows[i]`` (int32) through tap ``tap[i]`` (uint8) alone."""
-        n_out = int(tap.shape[0])
-        addresses = _address(rows, "rows", "int32", (n_out,)), _address(tap, "tap", "uint8", (None,))
-        return self._built("plan_build_one_tap", n_in, n_out, taps, threads, *addresses)
-
-    def _built(self, function: str, n_in: int, n_out: int, taps: int, threads: int, *arguments: int | None) -> Plan:
-        self.n_in = self.n_out = self.n_pairs = 0
-        self.n_pairs = _call(function, self.handle, *arguments, n_in, n_out, taps, threads)
-        self.n_in, self.n_out, self.taps = n_in, n_out, taps
-        return self
-
-    def __del__(self) -> None:
-        handle, self.handle = getattr(self, "handle", None), None
-        if handle and _functions:
-            _functions["plan_free"](handle)
+def _optional(array: Array | None, name: str, dtype: str, shape: tuple[int | None, ...]) -> int | None:
+    return None if array is None else _address(array, name, dtype, shape)
 
 
-def conv_f32(plan: Plan, x: Array, w: Array, bias: Array | None, y: Array, threads: int = 0) -> None:
-    """``y = bias + sum over taps k of x[table[:, k]] @ w[k]``, float32.
-
-    ``x`` (n_in, cin), ``w`` (taps, cin, cout), ``bias`` (cout,) or None, ``y`` (n_out, cout) written; cin and cout are
-    multiples of 16. The gradient of ``x`` is the same call on ``dy`` with the plan of the transposed table and ``w`` transposed
-    per tap; for a 3x3x3 neighbour table that plan is the same one with ``w`` flipped: ``w.flip(0).transpose(1, 2)``.
-    """
-    cin, cout = int(w.shape[1]), int(w.shape[2])
-    _call(
-        "conv_f32",
-        plan.handle,
-        _address(x, "x", "float32", (plan.n_in, cin)),
-        _address(w, "w", "float32", (plan.taps, cin, cout)),
-        None if bias is None else _address(bias, "bias", "float32", (cout,)),
-        _address(y, "y", "float32", (plan.n_out, cout)),
-        cin,
-        cout,
-        threads,
-    )
-
-
-def conv_f32_dw(plan: Plan, x: Array, dy: Array, dw: Array, threads: int = 0) -> None:
-    """``dw[k] = sum over the pairs of tap k of x[in]^T dy[out]``, float32; ``dw`` (taps, cin, cout) is overwritten.
-
-    The same inputs and number of threads give the same bits.
-    """
-    cin, cout = int(dw.shape[1]), int(dw.shape[2])
-    _call(
-        "conv_f32_dw",
-        plan.handle,
-        _address(x, "x", "float32", (plan.n_in, cin)),
-        _address(dy, "dy", "float32", (plan.n_out, cout)),
-        _address(dw, "dw", "float32", (plan.taps, cin, cout)),
-        cin,
-        cout,
-        threads,
-    )
-
-
-class _LayerStruct(ctypes.Structure):
-    """``Layer`` of src/conv_int8.cpp."""
-
-    _fields_ = [
-        ("weight", _pointer),
-        ("bias", _pointer),
-        ("multiplier", _pointer),
-        ("taps", ctypes.c_int32),
-        ("inputs", ctypes.c_int32),
-        ("outputs", ctypes.c_int32),
-        ("rows", ctypes.c_int32),
-        ("shift", ctypes.c_int32),
-    ]
-
-
-class Layer:
-    """Integer weights, packed for the kernels once.
-
-    ``weight`` int8 (taps, inputs, outputs); ``bias`` int32 (rows, outputs), one row or one per code; ``multiplier`` int32
-    (outputs,) within -2^shift .. 2^shift; ``shift`` 1 .. 62; inputs and outputs multiples of 16. The layer computes
-    ``floor((sum * multiplier + 2^(shift - 1)) / 2^shift)`` of ``sum = bias[code] + x @ weight``, where x is at most 127 and the
-    caller warrants that sums fit 32 bits.
-    """
-
-    def __init__(self, weight: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: int) -> None:
-        self.taps, self.inputs, self.outputs = weight.shape
-        self.rows = bias.shape[0]
-        self.shift = shift
-        if self.inputs % 16 or self.outputs % 16:
-            raise ValueError(f"a layer of {self.inputs} inputs and {self.outputs} outputs: multiples of 16 are needed")
-        if not 1 <= shift <= 62:
-            raise ValueError(f"shift={shift} is not in 1 .. 62")
-        _address(bias, "bias", "int32", (None, self.outputs))
-        _address(multiplier, "multiplier", "int32", (self.outputs,))
-        if weight.dtype != np.int8:
-            raise TypeError(f"weight is {weight.dtype}, expected int8")
-        # Everything below fits 53 bits before the last product, so this arithmetic is exact enough to bound it.
-        largest_sum = np.abs(weight.astype(float)).sum((0, 1)) * 127 + np.abs(bias.astype(float)).max(0)
-        largest = largest_sum * np.abs(multiplier.astype(float))
-        if largest_sum.max() >= 2.0**31 or largest.max() >= 2.0 ** min(31 + shift, 62):
-            raise ValueError("sums or outputs of the layer could exceed 32 bits")
-        groups = weight.reshape(self.taps, self.inputs // 4, 4, self.outputs)
-        self._arrays = np.ascontiguousarray(groups.transpose(0, 1, 3, 2)), bias.copy(), multiplier.copy()
-        self._struct = _LayerStruct(
-            *(array.ctypes.data for array in self._arrays), self.taps, self.inputs, self.outputs, self.rows, shift
-        )
-        self.address = ctypes.addressof(self._struct)
-
-
-class Head:
-    """A prediction head: a hidden layer, logits, and an integer softmax.
-
-    The logits are ``out``'s rescaled sums, in units of 1/32 bit. With d the distance below the largest, at most 511, symbol i
-    weighs ``exp2[d]`` and gets ``1 + floor(exp2[d] * (2^16 - symbols) / total weight)``; what is missing to 2^16 goes to the
-    first symbol with the largest logit. ``exp2`` uint32 (512,), below 2^31, the first above 0; 16 or 256 symbols.
-    """
-
-    def __init__(self, hidden: Layer, out: Layer, exp2: np.ndarray) -> None:
-        self._exp2_address = _address(exp2, "exp2", "uint32", (512,))
-        if exp2[0] == 0 or exp2.max() >= 1 << 31:
-            raise ValueError("exp2 must start above 0 and stay below 2^31")
-        self.hidden, self.out, self._exp2 = hidden, out, exp2
-
-    def frequencies(
-        self,
-        x: Array,
-        frequencies: Array,
-        rows: Array | None = None,
-        codes: Array | None = None,
-        threads: int = 0,
-    ) -> None:
-        """Write ``frequencies`` float32 (count, symbols): whole numbers of at least 1 that sum to 2^16 per row.
-
-        Row i is that of ``x[rows[i]]``, or ``x[i]``, with the hidden layer's bias row ``codes[i]``, or 0.
-        """
-        count = int(frequencies.shape[0])
-        _call(
-            "head_int8",
-            self.hidden.address,
-            self.out.address,
-            *_row_arguments(self.hidden, x, rows, codes, count),
-            self._exp2_address,
-            _address(frequencies, "frequencies", "float32", (count, self.out.outputs)),
-            threads,
-        )
-
-
-def _row_arguments(layer: Layer, x: Array, rows: Array | None, codes: Array | None, count: int) -> tuple[Any, ...]:
-    n_in = count if rows is None else int(x.shape[0])
-    return (
-        _address(x, "x", "uint8", (n_in, layer.inputs)),
-        n_in,
-        None if rows is None else _address(rows, "rows", "int32", (count,)),
-        None if codes is None else _address(codes, "codes", "uint8", (count,)),
-        count,
-    )
-
-
-def conv_int8(plan: Plan, layer: Layer, x: Array, y: Array, residual: Array | None = None, threads: int = 0) -> None:
-    """``y = clamp(layer(x over the plan's pairs) + residual, 0, 127)``, exact.
-
-    ``x`` uint8 (n_in, inputs) of at most 127, ``y`` uint8 (n_out, outputs) written, ``residual`` like ``y``.
-    """
-    shape = (plan.n_out, layer.outputs)
-    _call(
-        "conv_int8",
-        plan.handle,
-        layer.address,
-        _address(x, "x", "uint8", (plan.n_in, layer.inputs)),
-        None if residual is None else _address(residual, "residual", "uint8", shape),
-        _address(y, "y", "uint8", shape),
-        threads,
-    )
-
-
-def linear_int8(
-    layer: Layer,
-    x: Array,
-    y: Array,
-    rows: Array | None = None,
-    codes: Array | None = None,
-    residual: Array | None = None,
-    threads: int = 0,
-) -> None:
-    """``y[i] = clamp(layer(x[rows[i]], codes[i]) + residual[i], 0, 127)``, exact.
-
-    ``x`` uint8 (n_in, inputs) of at most 127, ``y`` uint8 (count, outputs) written, ``rows`` int32 (count,) or None for all
-    rows in order, ``codes`` uint8 (count,) or None for bias row 0, ``residual`` like ``y``.
-    """
-    count = int(y.shape[0])
-    _call(
-        "linear_int8",
-        layer.address,
-        *_row_arguments(layer, x, rows, codes, count),
-        None if residual is None else _address(residual, "residual", "uint8", (count, layer.outputs)),
-        _address(y, "y", "uint8", (count, layer.outputs)),
-        threads,
-    )
-
-
-def expand_neighbors(
-    parents: Array,
-    codes: Array,
-    first_child: Array,
-    children: Array,
-    parent_row: Array,
-    octant: Array,
-    threads: int = 0,
-    masks: Array | None = None,
-) -> None:
-    """The 3x3x3 neighbour table of an octree level from that of the level above; exact, linear, without a search.
-
-    Offset ``k = 9 (dx + 1) + 3 (dy + 1) + (dz + 1)``; an entry is the row of the node at that offset, or -1. Children are
-    ordered by parent, then by octant ``o = 4 bx + 2 by + bz``; child o exists when bit o of the parent's code is set.
-    Read: ``parents`` int32 (n_parent, 27), ``codes`` uint8 (n_parent,), ``first_child`` int32 (n_parent,), the exclusive prefix
-    sum of the codes' bit counts. Written: ``children`` int32 (n_child, 27), ``parent_row`` int32 (n_child,), ``octant``
-    uint8 (n_child,).
-    """
-    n_parent, n_child = int(codes.shape[0]), int(octant.shape[0])
-    if masks is None:
-        masks = np.empty(n_child, np.uint32)
-    _call(
-        "expand_neighbors",
-        _address(parents, "parents", "int32", (n_parent, 27)),
-        _address(codes, "codes", "uint8", (n_parent,)),
-        _address(first_child, "first_child", "int32", (n_parent,)),
-        n_parent,
-        n_child,
-        _address(children, "children", "int32", (n_child, 27)),
-        _address(masks, "masks", "uint32", (n_child,)),
-        _address(parent_row, "parent_row", "int32", (n_child,)),
-        _address(octant, "octant", "uint8", (n_child,)),
-        threads,
-    )
-
-
-def morton_encode(coords: Array, keys: Array, threads: int = 0) -> None:
-    """``keys`` uint64 (N,) from ``coords`` int32 (N, 3) in 0 .. 2^21 - 1: bits of x, y, z interleaved, x highest."""
-    count = int(keys.shape[0])
-    arguments = _address(coords, "coords", "int32", (count, 3)), count, _address(keys, "keys", "uint64", (None,))
-    _call("morton_encode", *arguments, threads)
-
-
-def morton_decode(keys: Array, coords: Array, threads: int = 0) -> None:
-    """The inverse of :func:`morton_encode`."""
-    count = int(keys.shape[0])
-    arguments = _address(keys, "keys", "uint64", (None,)), count, _address(coords, "coords", "int32", (count, 3))
-    _call("morton_decode", *arguments, threads)
-
-
-def sort_keys(keys: Array, order: Array) -> None:
-    """Sort ``keys`` uint64 (N,) in place, stably; ``order`` uint32 (N,) gets the row each came from."""
-    count = int(keys.shape[0])
-    _call("sort_keys", _address(keys, "keys", "uint64", (None,)), _address(order, "order", "uint32", (count,)), count)
-
-
-def unique_keys(keys: Array, occurrences: Array) -> int:
-    """Move the distinct values of sorted ``keys`` uint64 (N,) to its front and return how many they are.
-
-    ``occurrences`` int64 (N,) gets how often each occurs.
-    """
-    count = int(keys.shape[0])
-    addresses = _address(keys, "keys", "uint64", (None,)), _address(occurrences, "occurrences", "int64", (count,))
-    return int(_call("unique_keys", addresses[0], count, addresses[1]))
-
-
-def parent_keys(keys: Array, parents: Array, codes: Array) -> int:
-    """The level above distinct sorted ``keys`` uint64 (N,): writes the front of ``parents`` uint64 (N,), which may be ``keys``,
-    and of ``codes`` uint8 (N,), the parents' occupancy codes; returns the number of parents."""
-    count = int(keys.shape[0])
-    return int(
-        _call(
-            "parent_keys",
-            _address(keys, "keys", "uint64", (None,)),
-            count,
-            _address(parents, "parents", "uint64", (count,)),
-            _address(codes, "codes", "uint8", (count,)),
-        )
-    )
-
-
-def child_keys(keys: Array, codes: Array, children: Array) -> int:
-    """The level below ``keys`` uint64 (N,) with occupancy ``codes`` uint8 (N,): writes the front of ``children`` uint64 and
-    returns their number; :class:`ValueError` if there is no room for them."""
-    count = int(keys.shape[0])
-    return int(
-        _call(
-            "child_keys",
-            _address(keys, "keys", "uint64", (None,)),
-            _address(codes, "codes", "uint8", (count,)),
-            count,
-            _address(children, "children", "uint64", (None,)),
-            int(children.shape[0]),
-        )
-    )
-
-
-def usable_isas() -> list[str]:
-    """The code paths this processor can run, fastest first.
-
-    Of avx512vnni, avxvnni, avx2 and generic on x86-64, neondot, neon and generic on aarch64, generic elsewhere.
-    """
-    names: list[str] = []
-    while (name := _call("usable_isa", len(names))) is not None:
-        names.append(name.decode())
-    return names
-
-
-def active_isa() -> str:
-    """The code path in use."""
-    return str(_call("active_isa").decode())
-
-
-def set_isa(name: str) -> None:
-    """Force a code path for the whole process ("auto": the fastest). Meant for tests: results do not depend on it.
-
-    Integer kernels give the same bits on every path; float32 kernels differ in rounding.
-    """
-    _call("set_isa", name.encode())
-
-
-def _self_test() -> str | None:
-    """Compare a tiny convolution with NumPy; what differs, if anything."""
-    table = np.array([[0, -1], [1, 0], [-1, 1]], np.int32)
-    x = np.arange(32, dtype=np.float32).reshape(2, 16)
-    w = np.arange(512, dtype=np.float32).reshape(2, 16, 16) % 7
-    y = np.empty((3, 16), np.float32)
-    conv_f32(Plan(table, 2, threads=1), x, w, None, y, threads=1)
-    if not np.array_equal(y, np.stack([x[0] @ w[0], x[1] @ w[0] + x[0] @ w[1], x[1] @ w[1]])):
-        return "the float32 convolution is wrong on this machine"
+def _load() -> str | None:
+    """Bind every function of the library; the reason if that cannot be done."""
+    try:
+        library = ctypes.CDLL(str(LIBRARY))
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(library, f"anypcc_{name}")
+            function.restype, function.argtypes = result, arguments
+            _functions[name] = function
+    except (OSError, AttributeError) as error:
+        _functions.clear()
+        return f"the native kernels do not load: {error}"
+    if (interface := _functions["interface"]()) != INTERFACE:
+        _functions.clear()
+        return f"{LIBRARY} has interface {interface}, not {INTERFACE}: build it again"
     return None
 
 
-def available() -> bool:
-    """Whether the native kernels can be used here."""
-    return _reason is None
+def _self_test() -> str | None:
+    """Compare a tiny case of every kind of arithmetic with NumPy; what differs, if anything does."""
+    table = np.array([[0, -1], [1, 0], [-1, 1], [-1, -1], [1, 1]], np.int32)
+    x = (np.arange(64) * 37 % 128).astype(np.uint8).reshape(2, 32)
+    weight = (np.arange(2 * 32 * 48) * 89 % 255 - 127).astype(np.int8).reshape(2, 32, 48)
+    plan = Plan(table, 2, threads=1)
+    padded = np.vstack([x, np.zeros((1, 32))]).astype(np.int64)  # row -1 feeds nothing
+    sums = sum(padded[table[:, k]] @ weight[k] for k in range(2))
+
+    real = np.empty((5, 48), np.float32)
+    conv_f32(plan, x.astype(np.float32), weight.astype(np.float32), None, real, threads=1)
+    if not np.array_equal(real, sums):
+        return "the float32 convolution is wrong"
+
+    bias, multiplier = np.arange(48, dtype=np.int32)[None] * 999, np.arange(48, dtype=np.int32) - 9
+    layer, y = Layer(weight, bias, multiplier, 14), np.empty((5, 48), np.uint8)
+    conv_int8(plan, layer, x, y, threads=1)
+    activation = np.clip((sums + bias) * multiplier + (1 << 13) >> 14, 0, 127)
+    if not np.array_equal(y, activation):
+        return "the integer convolution is wrong"
+
+    exp2 = np.arange(512, 0, -1, dtype=np.uint32)
+    last = Layer(weight[:1, :, :16], bias[:, :16], np.full(16, 20, np.int32), 14)
+    zeros, twos = np.zeros((1, 32), np.int32), np.full(32, 2, np.int32)
+    identity = Layer(np.eye(32, dtype=np.int8)[None], zeros, twos, 1)
+    frequencies = np.empty((2, 16), np.float32)
+    Head(identity, last, exp2).frequencies(x, frequencies, threads=1)
+    logits = (padded[:2] @ weight[0, :, :16] + bias[:, :16]) * 20 + (1 << 13) >> 14
+    weights = exp2[np.minimum(logits.max(1, keepdims=True) - logits, 511)].astype(np.int64)
+    expected = 1 + weights * (65536 - 16) // weights.sum(1, keepdims=True)
+    expected[np.arange(2), logits.argmax(1)] += 65536 - expected.sum(1)
+    if not np.array_equal(frequencies, expected):
+        return "the integer softmax is wrong"
+    return None
 
 
-def unavailable_reason() -> str | None:
-    """Why the native kernels cannot be used, or None if they can."""
-    return _reason
+def _start() -> str | None:
+    if (reason := _load()) is not None:
+        return reason
+    if (wrong := _self_test()) is not None:
+        reason = f"{wrong} on this machine (code path {active_isa()})"
+        _functions.clear()
+    return reason
 
 
-_reason = _load() or _self_test()
+_reason = _start()

@@ -45,9 +45,10 @@ void conv(const Plan& plan, const float* x, const float* w, const float* bias, f
   });
 }
 
-// Each thread sums over its own run of tiles, split so that runs have nearly equal pairs; then the sums are added in
-// thread order. So the result depends on the number of threads, but never on their timing.
-int64_t conv_dw(const Plan& plan, const float* x, const float* dy, float* dw, int cin, int cout, int threads) {
+// Each thread sums over its own run of tiles, split so that runs have nearly equal pairs; then the sums are
+// added in thread order. So the result depends on the number of threads, but never on their timing.
+int64_t conv_dw(const Plan& plan, const float* x, const float* dy, float* dw, int cin, int cout,
+                int threads) {
   const Isa& isa = active_isa();
   const int workers = workers_for(plan, cin, cout, threads);
   const int64_t size = int64_t{plan.taps} * cin * cout;
@@ -60,7 +61,10 @@ int64_t conv_dw(const Plan& plan, const float* x, const float* dy, float* dw, in
     int64_t low = 0, high = plan.n_tiles;
     while (low < high) {
       const int64_t middle = (low + high) / 2;
-      if (plan.pairs_before(middle) < target) low = middle + 1; else high = middle;
+      if (plan.pairs_before(middle) < target)
+        low = middle + 1;
+      else
+        high = middle;
     }
     return low;
   };
@@ -91,17 +95,18 @@ int64_t conv_dw(const Plan& plan, const float* x, const float* dy, float* dw, in
 
 using anypcc::Plan;
 
-// y (n_out, cout) = bias (cout, or null for zero) + sum over taps k of x (n_in, cin)[table[:, k]] @ w (taps, cin, cout)[k].
-ANYPCC_EXPORT int64_t anypcc_conv_f32(const Plan* plan, const float* x, const float* w, const float* bias, float* y,
-                                      int cin, int cout, int threads) {
+// y (n_out, cout) = bias (cout, or null for zero) + sum over taps k of x (n_in, cin)[table[:, k]] @ w (taps,
+// cin, cout)[k].
+ANYPCC_EXPORT int64_t anypcc_conv_f32(const Plan* plan, const float* x, const float* w, const float* bias,
+                                      float* y, int cin, int cout, int threads) {
   if (!anypcc::valid(plan, cin, cout)) return anypcc::kBadArgument;
   anypcc::conv(*plan, x, w, bias, y, cin, cout, threads);
   return anypcc::kOk;
 }
 
 // dw (taps, cin, cout) = sum over the pairs of tap k of x[in]^T dy[out].
-ANYPCC_EXPORT int64_t anypcc_conv_f32_dw(const Plan* plan, const float* x, const float* dy, float* dw, int cin,
-                                         int cout, int threads) {
+ANYPCC_EXPORT int64_t anypcc_conv_f32_dw(const Plan* plan, const float* x, const float* dy, float* dw,
+                                         int cin, int cout, int threads) {
   if (!anypcc::valid(plan, cin, cout)) return anypcc::kBadArgument;
   try {
     return anypcc::conv_dw(*plan, x, dy, dw, cin, cout, threads);

@@ -12,17 +12,19 @@
 namespace anypcc {
 namespace {
 
-// One layer of the integer network; native.py mirrors this structure. y = requantise(bias[code] + sum over taps x @ w[tap]).
+// One layer of the integer network; native.py mirrors this structure. y = requantise(bias[code] + sum over
+// taps x @ w[tap]).
 struct Layer {
-  const int8_t* weight;         // packed: (taps, inputs / 4, outputs, 4)
-  const int32_t* bias;          // (rows, outputs): one row, or one per code
-  const int32_t* multiplier;    // (outputs,), within -2^shift .. 2^shift
+  const int8_t* weight;       // packed: (taps, inputs / 4, outputs, 4)
+  const int32_t* bias;        // (rows, outputs): one row, or one per code
+  const int32_t* multiplier;  // (outputs,), within -2^shift .. 2^shift
   int32_t taps, inputs, outputs, rows, shift;
 };
 
 bool valid(const Layer* layer) {
-  return layer != nullptr && layer->taps > 0 && layer->inputs > 0 && layer->inputs % 16 == 0 && layer->outputs > 0 &&
-         layer->outputs % 16 == 0 && layer->rows > 0 && layer->shift > 0 && layer->shift <= 62;
+  return layer != nullptr && layer->taps > 0 && layer->inputs > 0 && layer->inputs % 16 == 0 &&
+         layer->outputs > 0 && layer->outputs % 16 == 0 && layer->rows > 0 && layer->shift > 0 &&
+         layer->shift <= 62;
 }
 
 // Multiply-adds, and rows, below which a second thread costs more than it brings.
@@ -66,13 +68,14 @@ int64_t conv(const Plan& plan, const Layer& layer, const uint8_t* x, const uint8
       isa.product_int8(plan.pairs.data() + start[k], start[k + 1] - start[k], x,
                        layer.weight + int64_t{k} * cin * cout, sums, cin, cout);
     }
-    isa.requantise(sums, layer.multiplier, layer.shift, residual == nullptr ? nullptr : residual + first * cout,
-                   y + first * cout, rows, cout);
+    isa.requantise(sums, layer.multiplier, layer.shift,
+                   residual == nullptr ? nullptr : residual + first * cout, y + first * cout, rows, cout);
   });
   return done ? kOk : kOutOfMemory;
 }
 
-// The input of a layer without taps: row rows[i] of x (row i if `rows` is null), bias row codes[i] (0 if null).
+// The input of a layer without taps: row rows[i] of x (row i if `rows` is null), bias row codes[i] (0 if
+// null).
 struct Rows {
   const uint8_t* x;
   int64_t n_in;
@@ -80,8 +83,10 @@ struct Rows {
   const uint8_t* codes;
 };
 
-// sums (count, outputs) = bias[code] + x @ w for output rows first .. first + count; false if an index is out of range.
-bool linear_sums(const Isa& isa, const Layer& layer, const Rows& in, int64_t first, int64_t count, int32_t* sums) {
+// sums (count, outputs) = bias[code] + x @ w for output rows first .. first + count; false if an index is out
+// of range.
+bool linear_sums(const Isa& isa, const Layer& layer, const Rows& in, int64_t first, int64_t count,
+                 int32_t* sums) {
   const int cout = layer.outputs;
   for (int64_t i = 0; i < count; ++i) {
     const int64_t row = in.rows == nullptr ? first + i : in.rows[first + i];
@@ -107,14 +112,15 @@ int64_t for_rows(int64_t count, int tile_rows, int threads, const Body& body) {
   return !done ? kOutOfMemory : !valid ? kBadIndex : kOk;
 }
 
-int64_t linear(const Layer& layer, const Rows& in, int64_t count, const uint8_t* residual, uint8_t* y, int threads) {
+int64_t linear(const Layer& layer, const Rows& in, int64_t count, const uint8_t* residual, uint8_t* y,
+               int threads) {
   const Isa& isa = active_isa();
   return for_rows(count, kTileRows, threads, [&](int64_t first, int64_t rows) {
     int32_t* const sums = scratch.sums.reserve(kTileRows * int64_t{layer.outputs});
     if (!linear_sums(isa, layer, in, first, rows, sums)) return false;
     const int64_t offset = first * layer.outputs;
-    isa.requantise(sums, layer.multiplier, layer.shift, residual == nullptr ? nullptr : residual + offset, y + offset,
-                   rows, layer.outputs);
+    isa.requantise(sums, layer.multiplier, layer.shift, residual == nullptr ? nullptr : residual + offset,
+                   y + offset, rows, layer.outputs);
     return true;
   });
 }
@@ -131,7 +137,8 @@ int64_t head(const Layer& hidden, const Layer& out, const Rows& in, int64_t coun
     if (!linear_sums(isa, hidden, in, first, rows, sums)) return false;
     isa.requantise(sums, hidden.multiplier, hidden.shift, nullptr, activations, rows, hidden.outputs);
     linear_sums(isa, out, {activations, rows, nullptr, nullptr}, 0, rows, sums);
-    isa.frequencies(sums, out.multiplier, out.shift, exp2, frequencies + first * out.outputs, rows, out.outputs);
+    isa.frequencies(sums, out.multiplier, out.shift, exp2, frequencies + first * out.outputs, rows,
+                    out.outputs);
     return true;
   });
 }
@@ -143,29 +150,32 @@ using anypcc::Layer;
 using anypcc::Plan;
 
 // y (n_out, outputs) uint8 from x (n_in, inputs) uint8 at most 127; `residual` (n_out, outputs) or null.
-ANYPCC_EXPORT int64_t anypcc_conv_int8(const Plan* plan, const Layer* layer, const uint8_t* x, const uint8_t* residual,
-                                       uint8_t* y, int threads) {
+ANYPCC_EXPORT int64_t anypcc_conv_int8(const Plan* plan, const Layer* layer, const uint8_t* x,
+                                       const uint8_t* residual, uint8_t* y, int threads) {
   if (plan == nullptr || !anypcc::valid(layer) || layer->taps != plan->taps || layer->rows != 1) {
     return anypcc::kBadArgument;
   }
   return anypcc::conv(*plan, *layer, x, residual, y, threads);
 }
 
-// y (count, outputs) uint8 from row rows[i] of x (n_in, inputs), or row i when `rows` is null, with bias row codes[i], or 0.
-ANYPCC_EXPORT int64_t anypcc_linear_int8(const Layer* layer, const uint8_t* x, int64_t n_in, const int32_t* rows,
-                                         const uint8_t* codes, int64_t count, const uint8_t* residual, uint8_t* y,
-                                         int threads) {
+// y (count, outputs) uint8 from row rows[i] of x (n_in, inputs), or row i when `rows` is null, with bias row
+// codes[i], or 0.
+ANYPCC_EXPORT int64_t anypcc_linear_int8(const Layer* layer, const uint8_t* x, int64_t n_in,
+                                         const int32_t* rows, const uint8_t* codes, int64_t count,
+                                         const uint8_t* residual, uint8_t* y, int threads) {
   if (!anypcc::valid(layer) || layer->taps != 1 || count < 0 || n_in > INT32_MAX) return anypcc::kBadArgument;
   return anypcc::linear(*layer, {x, n_in, rows, codes}, count, residual, y, threads);
 }
 
-// frequencies (count, symbols) float32, whole numbers of at least 1 with a sum of 2^16 per row; exp2 uint32 (512,), all
-// below 2^31 and the first above 0. `hidden` reads its input like anypcc_linear_int8, `out` has 16 or 256 outputs.
+// frequencies (count, symbols) float32, whole numbers of at least 1 with a sum of 2^16 per row; exp2 uint32
+// (512,), all below 2^23 and the first above 0. `hidden` reads its input like anypcc_linear_int8, `out` has
+// 16 or 256 outputs.
 ANYPCC_EXPORT int64_t anypcc_head_int8(const Layer* hidden, const Layer* out, const uint8_t* x, int64_t n_in,
-                                       const int32_t* rows, const uint8_t* codes, int64_t count, const uint32_t* exp2,
-                                       float* frequencies, int threads) {
-  if (!anypcc::valid(hidden) || !anypcc::valid(out) || hidden->taps != 1 || out->taps != 1 || out->rows != 1 ||
-      out->inputs != hidden->outputs || (out->outputs != 16 && out->outputs != 256) || count < 0 || n_in > INT32_MAX) {
+                                       const int32_t* rows, const uint8_t* codes, int64_t count,
+                                       const uint32_t* exp2, float* frequencies, int threads) {
+  if (!anypcc::valid(hidden) || !anypcc::valid(out) || hidden->taps != 1 || out->taps != 1 ||
+      out->rows != 1 || out->inputs != hidden->outputs || (out->outputs != 16 && out->outputs != 256) ||
+      count < 0 || n_in > INT32_MAX) {
     return anypcc::kBadArgument;
   }
   return anypcc::head(*hidden, *out, {x, n_in, rows, codes}, count, exp2, frequencies, threads);

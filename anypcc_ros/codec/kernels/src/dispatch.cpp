@@ -32,9 +32,9 @@ bool has_avx_vnni() {
 const Candidate* candidates(int* count) {
 #if defined(__x86_64__)
   static const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  static const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                             __builtin_cpu_supports("avx512vnni");
+  static const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                             __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
   static const bool avxvnni = avx2 && has_avx_vnni();
   static const Candidate all[] = {
       {&kIsaAvx512, avx512}, {&kIsaAvxVnni, avxvnni}, {&kIsaAvx2, avx2}, {&kIsaGeneric, true}};
@@ -94,3 +94,7 @@ ANYPCC_EXPORT const char* anypcc_usable_isa(int index) {
   }
   return nullptr;
 }
+
+// Version of this C interface, to be raised with every change of a function or structure; native.py checks
+// it.
+ANYPCC_EXPORT int64_t anypcc_interface() { return 1; }

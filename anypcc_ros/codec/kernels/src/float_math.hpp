@@ -1,5 +1,5 @@
-// FloatMath in the compiler's own vectors (a GCC and Clang extension), for any register width. Included once per
-// instruction set inside that set's namespace (no include guard, on purpose).
+// FloatMath in the compiler's own vectors (a GCC and Clang extension), for any register width. Included once
+// per instruction set inside that set's namespace (no include guard, on purpose).
 
 template <int Lanes, int Vectors, int Registers>
 struct FloatVectors {

@@ -1,7 +1,7 @@
-// The code paths: one table of function pointers per instruction set. Every isa_*.cpp file compiles the same kernels
-// (isa_kernels.hpp) with its own compiler flags and fills one table. What those files include must not have inline
-// functions with external linkage, such as the standard library's: of several copies the linker keeps one, and that could
-// be the one compiled for a newer processor.
+// The code paths: one table of function pointers per instruction set. Every isa_*.cpp file compiles the same
+// kernels (isa_kernels.hpp) with its own compiler flags and fills one table. What those files include must
+// not have inline functions with external linkage, such as the standard library's: of several copies the
+// linker keeps one, and that could be the one compiled for a newer processor.
 #pragma once
 
 #include <cstdint>
@@ -14,22 +14,25 @@ struct Isa {
   const char* name;
 
   // y[out] += x[in] @ w over `count` pairs of distinct output rows; x (., cin), w (cin, cout), y (., cout).
-  void (*product_f32)(const Pair* pairs, int64_t count, const float* x, const float* w, float* y, int cin, int cout);
+  void (*product_f32)(const Pair* pairs, int64_t count, const float* x, const float* w, float* y, int cin,
+                      int cout);
 
   // The same on integers; w is packed as (cin / 4, cout, 4). Activations are at most 127.
-  void (*product_int8)(const Pair* pairs, int64_t count, const uint8_t* x, const int8_t* w, int32_t* y, int cin,
-                       int cout);
+  void (*product_int8)(const Pair* pairs, int64_t count, const uint8_t* x, const int8_t* w, int32_t* y,
+                       int cin, int cout);
 
   // dw += x[in]^T dy[out] over `count` pairs; dw (cin, cout).
-  void (*outer_f32)(const Pair* pairs, int64_t count, const float* x, const float* dy, float* dw, int cin, int cout);
+  void (*outer_f32)(const Pair* pairs, int64_t count, const float* x, const float* dy, float* dw, int cin,
+                    int cout);
 
-  // y = clamp(round(sum * multiplier / 2^shift) + residual, 0, 127) over `rows` rows of `cout`; residual may be null.
-  void (*requantise)(const int32_t* sum, const int32_t* multiplier, int shift, const uint8_t* residual, uint8_t* y,
-                     int64_t rows, int cout);
+  // y = clamp(round(sum * multiplier / 2^shift) + residual, 0, 127) over `rows` rows of `cout`; residual may
+  // be null.
+  void (*requantise)(const int32_t* sum, const int32_t* multiplier, int shift, const uint8_t* residual,
+                     uint8_t* y, int64_t rows, int cout);
 
   // Frequencies of `symbols` symbols, summing to 2^16, from their logits round(sum * multiplier / 2^shift).
-  void (*frequencies)(const int32_t* sum, const int32_t* multiplier, int shift, const uint32_t* exp2, float* frequency,
-                      int64_t rows, int symbols);
+  void (*frequencies)(const int32_t* sum, const int32_t* multiplier, int shift, const uint32_t* exp2,
+                      float* frequency, int64_t rows, int symbols);
 };
 
 extern const Isa kIsaGeneric, kIsaAvx2, kIsaAvxVnni, kIsaAvx512, kIsaNeon, kIsaNeonDot;

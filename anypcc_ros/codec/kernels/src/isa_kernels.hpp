@@ -8,7 +8,8 @@
 //   kRegisters             accumulators to use
 //   load, store, load_weights, splat, multiply_add
 
-// ---- products -------------------------------------------------------------------------------------------------------
+// ---- products
+// -------------------------------------------------------------------------------------------------------
 
 // Calls body.run<Vectors>(first column) over all columns (a multiple of 16) in the widest blocks.
 template <class Math, int Vectors, class Body>
@@ -93,12 +94,14 @@ struct Product {
     }
   }
 
-  static void all(const Pair* pairs, int64_t count, const Input* x, const Weight* w, Sum* y, int cin, int cout) {
+  static void all(const Pair* pairs, int64_t count, const Input* x, const Weight* w, Sum* y, int cin,
+                  int cout) {
     for_column_blocks<Math, Math::kVectors>(cout, Product{pairs, count, x, w, y, cin, cout});
   }
 };
 
-// ---- weight gradient ------------------------------------------------------------------------------------------------
+// ---- weight gradient
+// ------------------------------------------------------------------------------------------------
 
 template <class Math>
 struct OuterProduct {
@@ -146,15 +149,17 @@ struct OuterProduct {
     for (int c = 0; c < cin; c += kRows) block<kRows, Vectors>(c, column);
   }
 
-  static void all(const Pair* pairs, int64_t count, const float* x, const float* dy, float* dw, int cin, int cout) {
+  static void all(const Pair* pairs, int64_t count, const float* x, const float* dy, float* dw, int cin,
+                  int cout) {
     for_column_blocks<Math, Math::kVectors>(cout, OuterProduct{pairs, count, x, dy, dw, cin, cout});
   }
 };
 
-// ---- integer activation and softmax: plain loops that the compiler turns into this set's vectors ----------------------
+// ---- integer activation and softmax: plain loops that the compiler turns into this set's vectors
+// ----------------------
 
-// round(sum * multiplier / 2^shift), halves up. |multiplier| <= 2^shift, so the result fits 32 bits. The offset makes the
-// shift one of an unsigned number: most instruction sets lack the arithmetic 64-bit shift.
+// round(sum * multiplier / 2^shift), halves up. |multiplier| <= 2^shift, so the result fits 32 bits. The
+// offset makes the shift one of an unsigned number: most instruction sets lack the arithmetic 64-bit shift.
 struct Rescale {
   static constexpr uint64_t kOffset = uint64_t{1} << 62;
   uint64_t add;
@@ -162,7 +167,9 @@ struct Rescale {
   int shift;
 
   explicit Rescale(int bits)
-      : add(kOffset + (uint64_t{1} << (bits - 1))), subtract(static_cast<uint32_t>(kOffset >> bits)), shift(bits) {}
+      : add(kOffset + (uint64_t{1} << (bits - 1))),
+        subtract(static_cast<uint32_t>(kOffset >> bits)),
+        shift(bits) {}
 
   int32_t operator()(int32_t sum, int32_t multiplier) const {
     const uint64_t product = static_cast<uint64_t>(static_cast<int64_t>(sum) * multiplier) + add;
@@ -191,54 +198,77 @@ void requantise(const int32_t* sum, const int32_t* multiplier, int shift, const 
   }
 }
 
-// exp2[d] stands for 2^(-d / 32), d = 0 .. 511, as an integer below 2^27, exp2[0] > 0.
+// exp2[d] stands for 2^(-d / 32), d = 0 .. 511, as an integer below 2^23, exp2[0] > 0. Each step is done for
+// several rows before the next: their long chains of dependent instructions then overlap.
 template <int Symbols>
-void frequencies_of(const int32_t* sum, const int32_t* multiplier, int shift, const uint32_t* exp2, float* frequency,
-                    int64_t rows) {
-  constexpr int32_t kLast = 511, kTotal = 1 << 16;
-  const Rescale rescale(shift);
-  for (int64_t i = 0; i < rows; ++i, sum += Symbols, frequency += Symbols) {
-    int32_t logit[Symbols];
-    for (int j = 0; j < Symbols; ++j) logit[j] = rescale(sum[j], multiplier[j]);
-    int32_t largest = logit[0];
-    for (int j = 1; j < Symbols; ++j) largest = logit[j] > largest ? logit[j] : largest;
+struct Softmax {
+  static constexpr int kRows = 256 / Symbols;
+  static constexpr int32_t kLast = 511, kTotal = 1 << 16, kSpread = kTotal - Symbols;
 
-    int32_t weight[Symbols];
-    for (int j = 0; j < Symbols; ++j) {
-      // Unsigned, because two logits may be further apart than an int32 can say.
-      const uint32_t below = static_cast<uint32_t>(largest) - static_cast<uint32_t>(logit[j]);
-      weight[j] = static_cast<int32_t>(exp2[below < kLast ? below : kLast]);
-    }
-    int64_t all = 0;
-    for (int j = 0; j < Symbols; ++j) all += weight[j];
+  int32_t logit[kRows][Symbols], weight[kRows][Symbols], largest[kRows], all[kRows];
+  double reciprocal[kRows];
 
-    // floor(weight * kSpread / all): the half keeps the product with the rounded reciprocal away from every integer by
-    // more than its error, as long as weight * kSpread < 2^50.
-    constexpr int32_t kSpread = kTotal - Symbols;
-    const double reciprocal = 1.0 / static_cast<double>(all);
-    int32_t count[Symbols];
-    for (int j = 0; j < Symbols; ++j) {
-      count[j] = 1 + static_cast<int32_t>((static_cast<double>(weight[j]) * kSpread + 0.5) * reciprocal);
+  void run(const int32_t* sum, const int32_t* multiplier, const Rescale& rescale, const uint32_t* exp2,
+           float* frequency, int rows) {
+    for (int r = 0; r < rows; ++r) {
+      for (int j = 0; j < Symbols; ++j) logit[r][j] = rescale(sum[r * Symbols + j], multiplier[j]);
+      int32_t most = logit[r][0];
+      for (int j = 1; j < Symbols; ++j) most = logit[r][j] > most ? logit[r][j] : most;
+      largest[r] = most;
     }
-    int32_t rest = kTotal;
-    for (int j = 0; j < Symbols; ++j) rest -= count[j];
-    for (int j = 0; j < Symbols; ++j) frequency[j] = static_cast<float>(count[j]);
-    int first = 0;
-    while (logit[first] != largest) ++first;
-    frequency[first] = static_cast<float>(count[first] + rest);
+    for (int r = 0; r < rows; ++r) {
+      for (int j = 0; j < Symbols; ++j) {
+        // Unsigned, because two logits may be further apart than an int32 can say.
+        const uint32_t below = static_cast<uint32_t>(largest[r]) - static_cast<uint32_t>(logit[r][j]);
+        weight[r][j] = static_cast<int32_t>(exp2[below < kLast ? below : kLast]);
+      }
+    }
+    for (int r = 0; r < rows; ++r) {
+      int32_t total = 0;
+      for (int j = 0; j < Symbols; ++j) total += weight[r][j];
+      all[r] = total;
+    }
+    for (int r = 0; r < rows; ++r) reciprocal[r] = 1.0 / all[r];
+    for (int r = 0; r < rows; ++r) {
+      // floor(weight * kSpread / all): the half keeps the product with the rounded reciprocal away from every
+      // integer by more than its error, as long as weight * kSpread < 2^50.
+      int32_t rest = kTotal;
+      for (int j = 0; j < Symbols; ++j) {
+        weight[r][j] =
+            1 + static_cast<int32_t>((static_cast<double>(weight[r][j]) * kSpread + 0.5) * reciprocal[r]);
+        rest -= weight[r][j];
+      }
+      int first = Symbols;
+      for (int j = Symbols - 1; j >= 0; --j) first = logit[r][j] == largest[r] ? j : first;
+      weight[r][first] += rest;
+    }
+    for (int r = 0; r < rows; ++r) {
+      for (int j = 0; j < Symbols; ++j) frequency[r * Symbols + j] = static_cast<float>(weight[r][j]);
+    }
   }
-}
 
-void frequencies(const int32_t* sum, const int32_t* multiplier, int shift, const uint32_t* exp2, float* frequency,
-                 int64_t rows, int symbols) {
+  static void all_rows(const int32_t* sum, const int32_t* multiplier, int shift, const uint32_t* exp2,
+                       float* frequency, int64_t rows) {
+    const Rescale rescale(shift);
+    Softmax softmax;
+    for (int64_t i = 0; i < rows; i += kRows) {
+      softmax.run(sum + i * Symbols, multiplier, rescale, exp2, frequency + i * Symbols,
+                  rows - i < kRows ? static_cast<int>(rows - i) : kRows);
+    }
+  }
+};
+
+void frequencies(const int32_t* sum, const int32_t* multiplier, int shift, const uint32_t* exp2,
+                 float* frequency, int64_t rows, int symbols) {
   if (symbols == 16) {
-    frequencies_of<16>(sum, multiplier, shift, exp2, frequency, rows);
+    Softmax<16>::all_rows(sum, multiplier, shift, exp2, frequency, rows);
   } else {
-    frequencies_of<256>(sum, multiplier, shift, exp2, frequency, rows);
+    Softmax<256>::all_rows(sum, multiplier, shift, exp2, frequency, rows);
   }
 }
 
 constexpr Isa isa_table(const char* name) {
-  return {name,       Product<FloatMath>::all, Product<Int8Math>::all, OuterProduct<FloatMath>::all,
-          requantise, frequencies};
+  return {
+      name,       Product<FloatMath>::all, Product<Int8Math>::all, OuterProduct<FloatMath>::all, requantise,
+      frequencies};
 }

@@ -6,8 +6,8 @@
 namespace anypcc {
 namespace {
 
-#include "neon_math.hpp"
 #include "isa_kernels.hpp"
+#include "neon_math.hpp"
 
 }  // namespace
 

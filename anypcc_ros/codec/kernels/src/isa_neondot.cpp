@@ -1,4 +1,5 @@
-// aarch64 with the dot product extension: Cortex-A55, A75 and later, all Jetsons since Xavier's successor Orin.
+// aarch64 with the dot product extension: Cortex-A55, A75 and later, all Jetsons since Xavier's successor
+// Orin.
 #include <arm_neon.h>
 
 #include "isa.hpp"
@@ -6,8 +7,8 @@
 namespace anypcc {
 namespace {
 
-#include "neon_math.hpp"
 #include "isa_kernels.hpp"
+#include "neon_math.hpp"
 
 }  // namespace
 

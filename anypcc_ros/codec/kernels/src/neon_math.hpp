@@ -1,5 +1,5 @@
-// Arithmetic in NEON registers for the two aarch64 code paths; __ARM_FEATURE_DOTPROD tells which. Included once per
-// instruction set inside that set's namespace (no include guard, on purpose).
+// Arithmetic in NEON registers for the two aarch64 code paths; __ARM_FEATURE_DOTPROD tells which. Included
+// once per instruction set inside that set's namespace (no include guard, on purpose).
 
 #include "float_math.hpp"
 

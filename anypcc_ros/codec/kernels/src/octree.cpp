@@ -1,4 +1,5 @@
-// Morton order and the octree above it. A key interleaves three coordinates of 21 bits: bit 3 b + 2 is bit b of x, then y, z.
+// Morton order and the octree above it. A key interleaves three coordinates of 21 bits: bit 3 b + 2 is bit b
+// of x, then y, z.
 #include <cstring>
 #include <new>
 
@@ -44,7 +45,8 @@ int64_t sort(uint64_t* keys, uint32_t* order, int64_t count) {
   std::memset(histogram, 0, sizeof(histogram));
   for (int64_t i = 0; i < count; ++i) {
     from[i] = {keys[i], static_cast<uint32_t>(i)};
-    for (int pass = 0; pass < kPasses; ++pass) ++histogram[pass][keys[i] >> (pass * kDigitBits) & (kDigits - 1)];
+    for (int pass = 0; pass < kPasses; ++pass)
+      ++histogram[pass][keys[i] >> (pass * kDigitBits) & (kDigits - 1)];
   }
   for (int pass = 0; pass < kPasses; ++pass) {
     uint32_t* place = histogram[pass];
@@ -74,7 +76,8 @@ int64_t sort(uint64_t* keys, uint32_t* order, int64_t count) {
 using namespace anypcc;
 
 // keys uint64 (count,) from coords int32 (count, 3), each in 0 .. 2^21 - 1, else kBadIndex.
-ANYPCC_EXPORT int64_t anypcc_morton_encode(const int32_t* coords, int64_t count, uint64_t* keys, int threads) {
+ANYPCC_EXPORT int64_t anypcc_morton_encode(const int32_t* coords, int64_t count, uint64_t* keys,
+                                           int threads) {
   if (count < 0) return kBadArgument;
   bool valid[kMaxThreads];
   const int workers = threads_for(count, kGrain, resolve_threads(threads));
@@ -95,19 +98,22 @@ ANYPCC_EXPORT int64_t anypcc_morton_encode(const int32_t* coords, int64_t count,
 }
 
 // The inverse.
-ANYPCC_EXPORT int64_t anypcc_morton_decode(const uint64_t* keys, int64_t count, int32_t* coords, int threads) {
+ANYPCC_EXPORT int64_t anypcc_morton_decode(const uint64_t* keys, int64_t count, int32_t* coords,
+                                           int threads) {
   if (count < 0) return kBadArgument;
-  parallel_ranges(count, threads_for(count, kGrain, resolve_threads(threads)), [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      coords[3 * i] = gather(keys[i] >> 2);
-      coords[3 * i + 1] = gather(keys[i] >> 1);
-      coords[3 * i + 2] = gather(keys[i]);
-    }
-  });
+  parallel_ranges(count, threads_for(count, kGrain, resolve_threads(threads)),
+                  [&](int64_t begin, int64_t end, int) {
+                    for (int64_t i = begin; i < end; ++i) {
+                      coords[3 * i] = gather(keys[i] >> 2);
+                      coords[3 * i + 1] = gather(keys[i] >> 1);
+                      coords[3 * i + 2] = gather(keys[i]);
+                    }
+                  });
   return kOk;
 }
 
-// Sorts keys uint64 (count,) ascending and stably, in place; order uint32 (count,) gets the row each came from.
+// Sorts keys uint64 (count,) ascending and stably, in place; order uint32 (count,) gets the row each came
+// from.
 ANYPCC_EXPORT int64_t anypcc_sort_keys(uint64_t* keys, uint32_t* order, int64_t count) {
   if (count < 0 || count > UINT32_MAX) return kBadArgument;
   try {
@@ -131,9 +137,10 @@ ANYPCC_EXPORT int64_t anypcc_unique_keys(uint64_t* keys, int64_t count, int64_t*
   return unique;
 }
 
-// The level above: distinct parents of distinct sorted keys (count,), and their occupancy codes. parents uint64 (count,)
-// may be keys itself; codes uint8 (count,). Returns the number of parents.
-ANYPCC_EXPORT int64_t anypcc_parent_keys(const uint64_t* keys, int64_t count, uint64_t* parents, uint8_t* codes) {
+// The level above: distinct parents of distinct sorted keys (count,), and their occupancy codes. parents
+// uint64 (count,) may be keys itself; codes uint8 (count,). Returns the number of parents.
+ANYPCC_EXPORT int64_t anypcc_parent_keys(const uint64_t* keys, int64_t count, uint64_t* parents,
+                                         uint8_t* codes) {
   if (count < 0) return kBadArgument;
   int64_t unique = 0;
   for (int64_t i = 0; i < count; ++unique) {
@@ -146,10 +153,10 @@ ANYPCC_EXPORT int64_t anypcc_parent_keys(const uint64_t* keys, int64_t count, ui
   return unique;
 }
 
-// The level below: keys uint64 (capacity,) of the children of keys (count,) with occupancy codes (count,). Returns the
-// number of children, kBadArgument if there are more than `capacity`.
-ANYPCC_EXPORT int64_t anypcc_child_keys(const uint64_t* keys, const uint8_t* codes, int64_t count, uint64_t* children,
-                                        int64_t capacity) {
+// The level below: keys uint64 (capacity,) of the children of keys (count,) with occupancy codes (count,).
+// Returns the number of children, kBadArgument if there are more than `capacity`.
+ANYPCC_EXPORT int64_t anypcc_child_keys(const uint64_t* keys, const uint8_t* codes, int64_t count,
+                                        uint64_t* children, int64_t capacity) {
   if (count < 0) return kBadArgument;
   int64_t child = 0;
   for (int64_t i = 0; i < count; ++i) {

@@ -11,7 +11,8 @@
 namespace anypcc {
 namespace {
 
-// Rules: which input rows feed an output row. visit(row, hit) calls hit(tap, input row) for each, taps ascending.
+// Rules: which input rows feed an output row. visit(row, hit) calls hit(tap, input row) for each, taps
+// ascending.
 
 // All columns of a table (n_out, taps), with a bit per entry that is not -1.
 struct WholeTable {
@@ -115,7 +116,8 @@ int64_t build(Plan& plan, const Rule& rule, int64_t n_in, int64_t n_out, int tap
       std::memcpy(next, start + tile * taps, sizeof(int32_t) * taps);
       const int64_t first = plan.tile_begin(tile);
       for (int64_t i = first; i < plan.tile_end(tile); ++i) {
-        rule.visit(i, [&](int tap, int32_t in) { pairs[next[tap]++] = {in, static_cast<int32_t>(i - first)}; });
+        rule.visit(i,
+                   [&](int tap, int32_t in) { pairs[next[tap]++] = {in, static_cast<int32_t>(i - first)}; });
       }
     }
   });
@@ -147,10 +149,11 @@ ANYPCC_EXPORT Plan* anypcc_plan_new() { return new (std::nothrow) Plan; }
 
 ANYPCC_EXPORT void anypcc_plan_free(Plan* plan) { delete plan; }
 
-// The three ways to build a plan return the number of pairs. A plan may be built again, with the memory it has.
+// The three ways to build a plan return the number of pairs. A plan may be built again, with the memory it
+// has.
 
-// From a table int32 (n_out, taps): the input row feeding an output row through a tap, or -1. masks uint32 (n_out,), bit k
-// set where column k is not -1, or null.
+// From a table int32 (n_out, taps): the input row feeding an output row through a tap, or -1. masks uint32
+// (n_out,), bit k set where column k is not -1, or null.
 ANYPCC_EXPORT int64_t anypcc_plan_build(Plan* plan, const int32_t* table, const uint32_t* masks, int64_t n_in,
                                         int64_t n_out, int taps, int threads) {
   if (plan != nullptr && masks == nullptr && n_out > 0 && taps > 0 && taps <= anypcc::kMaxTaps) {
@@ -163,11 +166,13 @@ ANYPCC_EXPORT int64_t anypcc_plan_build(Plan* plan, const int32_t* table, const 
   return anypcc::build_or_clear(plan, anypcc::WholeTable{table, masks, taps}, n_in, n_out, taps, threads);
 }
 
-// From a table int32 (n_rows, width) without its other rows and columns: tap k of output row i is column columns[k] of row
-// rows[i]; an entry e >= 0 stands for input row position[e], none if that is -1. position is int32 (n_rows,).
+// From a table int32 (n_rows, width) without its other rows and columns: tap k of output row i is column
+// columns[k] of row rows[i]; an entry e >= 0 stands for input row position[e], none if that is -1. position
+// is int32 (n_rows,).
 ANYPCC_EXPORT int64_t anypcc_plan_build_part(Plan* plan, const int32_t* table, int64_t n_rows, int width,
-                                             const int32_t* rows, const int32_t* columns, const int32_t* position,
-                                             int64_t n_in, int64_t n_out, int taps, int threads) {
+                                             const int32_t* rows, const int32_t* columns,
+                                             const int32_t* position, int64_t n_in, int64_t n_out, int taps,
+                                             int threads) {
   using namespace anypcc;
   for (int k = 0; k < taps; ++k) {
     if (columns[k] < 0 || columns[k] >= width) return kBadIndex;
@@ -175,11 +180,12 @@ ANYPCC_EXPORT int64_t anypcc_plan_build_part(Plan* plan, const int32_t* table, i
   for (int64_t i = 0; i < n_out; ++i) {
     if (rows[i] < 0 || rows[i] >= n_rows) return kBadIndex;
   }
-  return build_or_clear(plan, PartOfTable{table, n_rows, width, taps, rows, columns, position}, n_in, n_out, taps, threads);
+  return build_or_clear(plan, PartOfTable{table, n_rows, width, taps, rows, columns, position}, n_in, n_out,
+                        taps, threads);
 }
 
 // Output row i is fed by input row in[i] through tap tap[i] alone.
-ANYPCC_EXPORT int64_t anypcc_plan_build_one_tap(Plan* plan, const int32_t* in, const uint8_t* tap, int64_t n_in,
-                                                int64_t n_out, int taps, int threads) {
+ANYPCC_EXPORT int64_t anypcc_plan_build_one_tap(Plan* plan, const int32_t* in, const uint8_t* tap,
+                                                int64_t n_in, int64_t n_out, int taps, int threads) {
   return anypcc::build_or_clear(plan, anypcc::OneTap{in, tap}, n_in, n_out, taps, threads);
 }

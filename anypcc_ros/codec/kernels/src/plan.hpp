@@ -1,4 +1,5 @@
-// A plan: the (input row, output row) pairs of a sparse operator, grouped by tile of output rows, then by tap.
+// A plan: the (input row, output row) pairs of a sparse operator, grouped by tile of output rows, then by
+// tap.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +15,8 @@ constexpr int kTileRows = 256;
 struct Plan {
   int64_t n_out = 0, n_pairs = 0, n_tiles = 0;
   int taps = 0;
-  // Pairs of tile t and tap k are pairs[start[t * taps + k]] up to start[t * taps + k + 1]. Their output rows count from
-  // the first row of the tile and ascend.
+  // Pairs of tile t and tap k are pairs[start[t * taps + k]] up to start[t * taps + k + 1]. Their output rows
+  // count from the first row of the tile and ascend.
   Buffer<Pair> pairs;
   Buffer<int32_t> start;
   Buffer<uint32_t> masks;  // of the table a plan is built from, where the caller has none

@@ -101,8 +101,8 @@ class Pool {
   void* context_ = nullptr;
 };
 
-// The pool of this process. After a fork the child has none of its parent's threads, so it gets a pool of its own; the
-// parent's is left alone on purpose (its locks may be held by threads that do not exist here).
+// The pool of this process. After a fork the child has none of its parent's threads, so it gets a pool of its
+// own; the parent's is left alone on purpose (its locks may be held by threads that do not exist here).
 Pool& pool() {
   static std::mutex mutex;
   static Pool* current = nullptr;

@@ -12,8 +12,9 @@ constexpr int kMaxThreads = 64;
 // Threads a call that asks for `requested` gets (0 asks for all the processor's), between 1 and kMaxThreads.
 int resolve_threads(int requested);
 
-// Calls task(context, worker) once for every worker in [0, workers), worker 0 on the calling thread. Returns when all
-// are done. If the pool already serves another caller, every call is made on the calling thread, one after another.
+// Calls task(context, worker) once for every worker in [0, workers), worker 0 on the calling thread. Returns
+// when all are done. If the pool already serves another caller, every call is made on the calling thread, one
+// after another.
 void run_workers(int workers, void (*task)(void* context, int worker), void* context);
 
 template <class Body>
@@ -23,8 +24,7 @@ void parallel_workers(int workers, Body&& body) {
     return;
   }
   using Plain = std::remove_reference_t<Body>;
-  run_workers(
-      workers, [](void* context, int worker) { (*static_cast<Plain*>(context))(worker); }, &body);
+  run_workers(workers, [](void* context, int worker) { (*static_cast<Plain*>(context))(worker); }, &body);
 }
 
 // Splits [0, count) into `workers` contiguous ranges of nearly equal length; calls body(begin, end, worker).
