@@ -1,0 +1,43 @@
+"""Golden streams: the bytes of this version and what they decode to, on every backend. See scripts/make_golden.py."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anypcc_ros.codec.cloud import PointCloud
+from anypcc_ros.codec.codec import Decoder, Encoder
+from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.codec.kernels import native
+from anypcc_ros.codec.model import store
+
+ROOT = Path(__file__).resolve().parents[1]
+CASES = runpy.run_path(str(ROOT / "scripts" / "make_golden.py"))["CASES"]
+STREAMS = sorted(path.name for path in (ROOT / "test" / "golden").glob("*.apcc"))
+BACKENDS = ["torch", *(["native"] if native.available() else [])]
+
+
+def test_there_is_a_golden_stream_of_every_case_and_shipped_model():
+    assert STREAMS == sorted(f"{case}.{model}.apcc" for case in CASES for model in ["tiny", *store.installed()])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", STREAMS)
+def test_golden_streams_decode_to_the_bit(golden, name, backend):
+    decoded = Decoder(DecoderConfig(model_dir=str(golden), backend=backend)).decode((golden / name).read_bytes()).xyz
+    expected = np.load(golden / f"{name.split('.')[0]}.decoded.npy")
+    assert decoded.dtype == expected.dtype
+    assert decoded.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", STREAMS)
+def test_encoding_again_gives_the_golden_bytes(golden, name, backend):
+    case, label, _ = name.split(".")
+    source, options = CASES[case]
+    model = str(golden / "tiny.safetensors") if label == "tiny" else label
+    encoder = Encoder(CodecConfig(model=model, backend=backend, **options))
+    assert encoder.encode(PointCloud(np.load(golden / f"{source}.npy"))) == (golden / name).read_bytes()
