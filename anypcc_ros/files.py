@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,20 @@ from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.errors import FileError, InputError
 
 NPZ_EXTRAS = ("scale", "offset", "step", "meta")  # describe the whole cloud of an .npz, not its points
+LAZ_MAXIMUM_RATIO = 1000  # points per byte of file; what claims to be denser is taken for a broken header
+
+_MALFORMED = (  # what numpy, zipfile, plyfile and laspy raise on bytes that are not what they claim to be
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
 
 
 def read_cloud(path: str | os.PathLike[str]) -> PointCloud:
@@ -94,15 +110,7 @@ def _naming(path: Path, verb: str) -> Iterator[None]:
         raise FileError(f"{path}: cannot {verb}: {error.strerror or error}") from error
     except InputError as error:
         raise FileError(f"{path}: {error}") from error
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        EOFError,
-        OverflowError,
-        zipfile.BadZipFile,
-    ) as error:
+    except _MALFORMED as error:
         raise FileError(f"{path}: cannot {verb}: {type(error).__name__}: {error}") from error
 
 
@@ -225,7 +233,7 @@ def _write_ply(out: IO[bytes], cloud: PointCloud) -> None:
 
 
 def _as_ply_type(name: str, values: np.ndarray) -> np.ndarray:
-    """The same values in a type that PLY has: no 64-bit integers, booleans or half floats. Raises FileError."""
+    """The same values in a type that PLY has: no 64-bit integers, booleans or half floats."""
     if values.dtype == np.bool_:
         return values.astype(np.uint8)
     if values.dtype == np.float16:
@@ -244,28 +252,66 @@ def _as_ply_type(name: str, values: np.ndarray) -> np.ndarray:
 
 def _read_las(path: Path) -> PointCloud:
     laspy = _library("laspy")
+    unreadable: tuple[type[Exception], ...] = (laspy.errors.LaspyException,)
     if path.suffix.lower() == ".laz":
-        _library("lazrs")
+        unreadable += (_library("lazrs").LazrsError,)
+    _check_las_records(path)
     try:
-        data = laspy.read(str(path))
-        declared = data.header.point_count
-        if len(data.points) != declared:
-            raise FileError(f"{len(data.points)} points where its header declares {declared}")
-        columns = {axis: np.asarray(getattr(data, axis), np.float64) for axis in "xyz"}
-        for name in data.point_format.dimension_names:
-            if name not in ("X", "Y", "Z"):
-                columns[name] = np.array(data[name])
-    except laspy.errors.LaspyException as error:
-        raise FileError(f"not a readable LAS file: {error}") from error
-    except Exception as error:
-        # The LAZ decoder is compiled and raises a type of its own, which only it can name.
-        if (
-            type(error).__module__.partition(".")[0] in ("lazrs", "builtins")
-            and "Lazrs" in type(error).__name__
-        ):
-            raise FileError(f"not a readable LAZ file: {error}") from error
-        raise
+        with laspy.open(
+            str(path), laz_backend=laspy.LazBackend.Lazrs
+        ) as reader:  # not LazrsParallel, see below
+            declared = reader.header.point_count
+            _check_las_points(path, reader.header)
+            data = reader.read()
+    except unreadable as error:
+        raise FileError(f"not a readable {path.suffix[1:].upper()} file: {error}") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # the compiled LAZ decoder's, and no Exception
+            raise
+        raise FileError(f"not a readable LAZ file: {error}") from error
+    if len(data.points) != declared:
+        raise FileError(f"{len(data.points)} points where its header declares {declared}")
+    columns = {axis: np.asarray(getattr(data, axis), np.float64) for axis in "xyz"}
+    for name in data.point_format.dimension_names:
+        if name not in ("X", "Y", "Z"):
+            columns[name] = np.array(data[name])
     return _cloud_from_columns(columns)
+
+
+# laspy reads as many records as a LAS header declares; the LAZ decoder allocates what it declares and ends
+# the process when that fails. So the counts of a header are held against the size of the file first.
+
+
+def _check_las_records(path: Path) -> None:
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        header = file.read(375)  # of LAS 1.4, the longest
+    if len(header) < 227 or header[:4] != b"LASF":
+        raise FileError(f"not a LAS file: {size} bytes that begin with {header[:4]!r}")
+    header_size, points_at, records = struct.unpack_from("<HII", header, 94)
+    if not header_size + 54 * records <= points_at <= size:
+        raise FileError(f"declares {records} records before its points at byte {points_at} of {size}")
+    if header[25] >= 4 and len(header) == 375:
+        extended_at, extended = struct.unpack_from("<QI", header, 235)
+        if extended and extended_at + 60 * extended > size:
+            raise FileError(f"declares {extended} extended records at byte {extended_at} of {size}")
+
+
+def _check_las_points(path: Path, header: Any) -> None:
+    points, point_size, start = header.point_count, header.point_format.size, header.offset_to_point_data
+    available = path.stat().st_size - start
+    if points > (available * LAZ_MAXIMUM_RATIO if header.are_points_compressed else available // point_size):
+        raise FileError(f"declares {points} points of {point_size} bytes, and has {available} bytes for them")
+    if header.are_points_compressed and points:
+        with open(path, "rb") as file:
+            file.seek(start)
+            (table,) = struct.unpack("<q", file.read(8))
+            if not start < table <= path.stat().st_size - 8:
+                raise FileError(f"its table of chunks would be at byte {table} of {path.stat().st_size}")
+            file.seek(table + 4)
+            (chunks,) = struct.unpack("<I", file.read(4))
+        if chunks > points:
+            raise FileError(f"declares {chunks} chunks for {points} points")
 
 
 _READERS: dict[str, Callable[[Path], PointCloud]] = {

@@ -49,8 +49,9 @@ class Header:
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """All fields of a PCD file, each (N,) or (N, count); packed ``rgb`` becomes (N, 3), ``rgba`` (N, 4) uint8.
+    """All fields of a PCD file, each (N,) or (N, count).
 
+    Packed colours are unpacked, ``rgb`` to (N, 3), ``rgba`` to (N, 4) uint8, in the order of the name.
     Padding fields (named _) are left out. Raises FileError for a header or a length that does not fit.
     """
     with open(path, "rb") as file:
@@ -150,10 +151,9 @@ def _parse_header(entries: dict[str, list[str]]) -> Header:
     names = entries.get("FIELDS", entries.get("COLUMNS", []))
     sizes, kinds = numbers("SIZE"), entries.get("TYPE", [])
     counts = numbers("COUNT", [1] * len(names))
-    if not len(names) == len(sizes) == len(kinds) == len(counts):
-        raise FileError(
-            f"PCD header has {len(names)} FIELDS, {len(sizes)} SIZE, {len(kinds)} TYPE, {len(counts)} COUNT entries"
-        )
+    entry_counts = {"FIELDS": len(names), "SIZE": len(sizes), "TYPE": len(kinds), "COUNT": len(counts)}
+    if len(set(entry_counts.values())) != 1:
+        raise FileError(f"PCD header describes different numbers of fields: {entry_counts}")
     real = [name for name in names if name != "_"]
     if len(set(real)) != len(real):
         raise FileError(f"PCD header names a field twice: {' '.join(names)}")

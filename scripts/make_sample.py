@@ -5,11 +5,11 @@
         --stream /rubyplus/points rubyplus intensity,ring recording.mcap frame3.npz frame4.npz \\
         --stream /os2_128/points os_lidar intensity,ring scan.npz
 
-Each --stream is a topic, the frame_id of its messages, the fields that follow x, y, z, and its frames in order. A frame
-is an .npz file with `xyz` (N, 3) float32 and the fields, or a bag, whose PointCloud2 messages are all taken. Points are
-written as they are, in their order: x, y, z, intensity as float32, ring as uint16, t as float32, without padding,
-which is how the common drivers lay them out. Stamps and log times are made: frame i of every stream has
---start + i * --period.
+Each --stream is a topic, the frame_id of its messages, the fields that follow x, y, z, and its frames in
+order. A frame is an .npz file with `xyz` (N, 3) float32 and the fields, or a bag, whose PointCloud2 messages
+are all taken. Points are written as they are, in their order: x, y, z, intensity as float32, ring as uint16,
+t as float32, without padding, which is how the common drivers lay them out. Stamps and log times are made:
+frame i of every stream has --start + i * --period.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def frames_of_npz(path: Path) -> list[Frame]:
         xyz = data["xyz"]
         if xyz.dtype != np.float32:
             raise SystemExit(f"{path}: xyz is {xyz.dtype}; a driver publishes float32")
-        return [dict(zip("xyz", xyz.T)) | {name: data[name] for name in LAYOUT if name in data.files}]
+        return [
+            dict(zip("xyz", xyz.T, strict=True)) | {name: data[name] for name in LAYOUT if name in data.files}
+        ]
 
 
 def frames_of_bag(path: Path) -> list[Frame]:
