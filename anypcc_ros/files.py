@@ -7,7 +7,6 @@ one ``rgb`` field (N, 3) in every format. plyfile and laspy are imported when a 
 
 from __future__ import annotations
 
-import importlib
 import os
 import struct
 import zipfile
@@ -22,6 +21,7 @@ import numpy as np
 from anypcc_ros import pcd
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.errors import FileError, InputError
+from anypcc_ros.optional import MissingPackageError, optional
 
 NPZ_EXTRAS = ("scale", "offset", "step", "meta")  # describe the whole cloud of an .npz, not its points
 LAZ_MAXIMUM_RATIO = 1000  # points per byte of file; what claims to be denser is taken for a broken header
@@ -108,7 +108,7 @@ def _naming(path: Path, verb: str) -> Iterator[None]:
         raise error if str(path) in str(error) else FileError(f"{path}: {error}") from error
     except OSError as error:
         raise FileError(f"{path}: cannot {verb}: {error.strerror or error}") from error
-    except InputError as error:
+    except (InputError, MissingPackageError) as error:
         raise FileError(f"{path}: {error}") from error
     except _MALFORMED as error:
         raise FileError(f"{path}: cannot {verb}: {type(error).__name__}: {error}") from error
@@ -121,13 +121,6 @@ def _format(path: Path, known: Mapping[str, Callable[..., Any]], verb: str) -> C
         raise FileError(
             f"{path}: cannot {verb} {path.suffix or 'a file without ending'}; one of {' '.join(known)}"
         ) from None
-
-
-def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise FileError(f'needs the Python package {name}: pip install "anypcc_ros[files]"') from error
 
 
 def _coordinates(columns: list[np.ndarray]) -> np.ndarray:
@@ -206,7 +199,7 @@ def _write_pcd(out: IO[bytes], cloud: PointCloud) -> None:
 
 
 def _read_ply(path: Path) -> PointCloud:
-    plyfile = _library("plyfile")
+    plyfile = optional("plyfile", "files")
     try:
         data = plyfile.PlyData.read(str(path), mmap=False)
         if "vertex" not in data:
@@ -224,7 +217,7 @@ def _read_ply(path: Path) -> PointCloud:
 
 
 def _write_ply(out: IO[bytes], cloud: PointCloud) -> None:
-    plyfile = _library("plyfile")
+    plyfile = optional("plyfile", "files")
     columns = {name: _as_ply_type(name, values) for name, values in _columns_of_cloud(cloud).items()}
     vertices = np.empty(len(cloud), [(name, values.dtype) for name, values in columns.items()])
     for name, values in columns.items():
@@ -251,10 +244,10 @@ def _as_ply_type(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def _read_las(path: Path) -> PointCloud:
-    laspy = _library("laspy")
+    laspy = optional("laspy", "files")
     unreadable: tuple[type[Exception], ...] = (laspy.errors.LaspyException,)
     if path.suffix.lower() == ".laz":
-        unreadable += (_library("lazrs").LazrsError,)
+        unreadable += (optional("lazrs", "files").LazrsError,)
     _check_las_records(path)
     try:
         with laspy.open(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -141,7 +142,7 @@ def test_ply_of_another_writer(tmp_path: Path, text: bool) -> None:
         ("blue", "u1"),
         ("tags", "O"),
     ]
-    vertices = np.array([(0.1, 2, 3, 9, 8, 7, [1, 2]), (4, 5, 6, 1, 2, 3, [])], dtype)
+    vertices = np.array([(0.1, 2, 3, 9, 8, 7, [1, 2]), (4, 5, 6, 1, 2, 3, [3])], dtype)
     faces = np.array([([0, 1, 0],)], [("vertex_indices", "O")])
     elements = [
         plyfile.PlyElement.describe(vertices, "vertex", val_types={"tags": "u1"}),
@@ -314,6 +315,20 @@ def test_damaged_bytes_never_raise_anything_else(cloud: PointCloud, tmp_path: Pa
         path.write_bytes(damaged)
         with suppress(FileError):
             read_cloud(path)
+
+
+@pytest.mark.parametrize(("name", "package"), [("a.ply", "plyfile"), ("a.las", "laspy"), ("a.laz", "lazrs")])
+def test_a_missing_package_is_named_with_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str
+) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    monkeypatch.setitem(
+        sys.modules, package, None
+    )  # what the import system does for a module that is not there
+    with pytest.raises(
+        FileError, match=rf"{name}: needs the Python package {package}: .*anypcc_ros\[files\]"
+    ):
+        read_cloud(tmp_path / name)
 
 
 # ---- writing
