@@ -1,4 +1,4 @@
-"""`anypcc train`: the command line of the training loop."""
+"""`anypcc train` and `anypcc export`: from clouds to an installed model."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
+from anypcc_ros.codec.model.integer import save_model
 from anypcc_ros.codec.model.network import ModelConfig
 from anypcc_ros.training.dataset import load_clouds
+from anypcc_ros.training.export import load_checkpoint, model_card, quantise
 from anypcc_ros.training.loop import Trainer, TrainingConfig
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``anypcc train``."""
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of training clouds")
     parser.add_argument("--val", type=Path, nargs="+", required=True, help="folders of validation clouds")
@@ -29,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(_flag(item.name), type=int, default=item.default, help="(default: %(default)s)")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_train(arguments: argparse.Namespace) -> int:
     """Train, printing one line per validation. Returns the exit status."""
     model = ModelConfig(**{item.name: getattr(arguments, item.name) for item in fields(ModelConfig)})
     options = {item.name: getattr(arguments, item.name) for item in fields(TrainingConfig) if item.name != "model"}
@@ -40,6 +42,24 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{parameters} parameters, {len(train)} training clouds, starting at step {trainer.step}", flush=True)
     for record in trainer.run(train, val):
         print(", ".join(f"{key} {value:.4g}" for key, value in record.items()), flush=True)
+    return 0
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of ``anypcc export``."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder that `anypcc train --out` wrote")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="model file to write, NAME.safetensors")
+    parser.add_argument("--notes", default="", help="a sentence for the model card, such as the data it was trained on")
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    """Quantise the averaged weights of a run and write the model and its card. Returns the exit status."""
+    network, step = load_checkpoint(arguments.run / "checkpoint.pt")
+    model = quantise(network, arguments.output.stem)
+    save_model(model, arguments.output)
+    card = arguments.output.with_suffix(".md")
+    card.write_text(model_card(model, step, arguments.run / "log.csv", arguments.notes), encoding="utf-8")
+    print(f"{arguments.output}: model {model.hash}, {model.parameters} parameters, {step} steps; card in {card}")
     return 0
 
 

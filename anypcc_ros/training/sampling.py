@@ -26,6 +26,11 @@ CATEGORY_WEIGHT = {
 """How often each category is drawn. Robots first; the others often enough that one model serves all."""
 
 
+DENSE_CROP = 4
+"""Crops of voxelised surfaces take this many times the points: four of their points share one node of the level above,
+and the loss counts nodes."""
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Occupancy codes per level, root first, of ``len(codes[0])`` octrees; and the points that they encode."""
@@ -56,7 +61,7 @@ class Sampler:
         clouds = self._by_category[self._names[rng.choice(len(self._names), p=self._weight)]]
         cloud = clouds[rng.integers(len(clouds))]
         step = random_step(rng, cloud)
-        xyz = crop(rng, cloud, points)
+        xyz = crop(rng, cloud, points * DENSE_CROP if cloud.voxelised else points)
         if step == 1.0:
             return _random_symmetry(rng, xyz)
         xyz = (xyz.astype(np.float64) * cloud.unit) @ _random_rotation(rng, cloud.category).T
