@@ -12,6 +12,14 @@ from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.model.integer import IntegerLayer, IntegerModel
 from anypcc_ros.codec.model.network import ModelConfig, layers
 
+try:
+    import torch
+except ImportError:  # the codec runs without it on the native kernels
+    pass
+else:
+    # The test networks are tiny: a second thread brings nothing and, on a busy machine, costs minutes in OpenMP barriers.
+    torch.set_num_threads(1)
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 GOLDEN = Path(__file__).resolve().parent / "golden"
 
