@@ -35,7 +35,7 @@ _ERRORS: dict[int, tuple[type[Exception], str]] = {
 
 _pointer, _int, _long = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 
-# C function: its result and arguments, in the order of the comment above it in src/.
+# C function: its result and arguments, as declared in src/api.hpp.
 _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "interface": (_long, ()),
     "set_isa": (_long, (ctypes.c_char_p,)),
@@ -206,7 +206,7 @@ def conv_f32_dw(plan: Plan, x: Array, dy: Array, dw: Array, threads: int = 0) ->
 
 
 class _LayerStruct(ctypes.Structure):
-    """``Layer`` of src/conv_int8.cpp."""
+    """``Layer`` of src/api.hpp."""
 
     _fields_ = (
         ("weight", _pointer),

@@ -3,10 +3,10 @@
 #include <cstring>
 #include <new>
 
+#include "api.hpp"
 #include "buffer.hpp"
 #include "isa.hpp"
 #include "plan.hpp"
-#include "status.hpp"
 #include "thread_pool.hpp"
 
 namespace anypcc {
@@ -95,18 +95,15 @@ int64_t conv_dw(const Plan& plan, const float* x, const float* dy, float* dw, in
 
 using anypcc::Plan;
 
-// y (n_out, cout) = bias (cout, or null for zero) + sum over taps k of x (n_in, cin)[table[:, k]] @ w (taps,
-// cin, cout)[k].
-ANYPCC_EXPORT int64_t anypcc_conv_f32(const Plan* plan, const float* x, const float* w, const float* bias,
-                                      float* y, int cin, int cout, int threads) {
+int64_t anypcc_conv_f32(const Plan* plan, const float* x, const float* w, const float* bias, float* y,
+                        int cin, int cout, int threads) {
   if (!anypcc::valid(plan, cin, cout)) return anypcc::kBadArgument;
   anypcc::conv(*plan, x, w, bias, y, cin, cout, threads);
   return anypcc::kOk;
 }
 
-// dw (taps, cin, cout) = sum over the pairs of tap k of x[in]^T dy[out].
-ANYPCC_EXPORT int64_t anypcc_conv_f32_dw(const Plan* plan, const float* x, const float* dy, float* dw,
-                                         int cin, int cout, int threads) {
+int64_t anypcc_conv_f32_dw(const Plan* plan, const float* x, const float* dy, float* dw, int cin, int cout,
+                           int threads) {
   if (!anypcc::valid(plan, cin, cout)) return anypcc::kBadArgument;
   try {
     return anypcc::conv_dw(*plan, x, dy, dw, cin, cout, threads);

@@ -3,23 +3,14 @@
 #include <cstring>
 #include <new>
 
+#include "api.hpp"
 #include "buffer.hpp"
 #include "isa.hpp"
 #include "plan.hpp"
-#include "status.hpp"
 #include "thread_pool.hpp"
 
 namespace anypcc {
 namespace {
-
-// One layer of the integer network; native.py mirrors this structure. y = requantise(bias[code] + sum over
-// taps x @ w[tap]).
-struct Layer {
-  const int8_t* weight;       // packed: (taps, inputs / 4, outputs, 4)
-  const int32_t* bias;        // (rows, outputs): one row, or one per code
-  const int32_t* multiplier;  // (outputs,), within -2^shift .. 2^shift
-  int32_t taps, inputs, outputs, rows, shift;
-};
 
 bool valid(const Layer* layer) {
   return layer != nullptr && layer->taps > 0 && layer->inputs > 0 && layer->inputs % 16 == 0 &&
@@ -149,30 +140,24 @@ int64_t head(const Layer& hidden, const Layer& out, const Rows& in, int64_t coun
 using anypcc::Layer;
 using anypcc::Plan;
 
-// y (n_out, outputs) uint8 from x (n_in, inputs) uint8 at most 127; `residual` (n_out, outputs) or null.
-ANYPCC_EXPORT int64_t anypcc_conv_int8(const Plan* plan, const Layer* layer, const uint8_t* x,
-                                       const uint8_t* residual, uint8_t* y, int threads) {
+int64_t anypcc_conv_int8(const Plan* plan, const Layer* layer, const uint8_t* x, const uint8_t* residual,
+                         uint8_t* y, int threads) {
   if (plan == nullptr || !anypcc::valid(layer) || layer->taps != plan->taps || layer->rows != 1) {
     return anypcc::kBadArgument;
   }
   return anypcc::conv(*plan, *layer, x, residual, y, threads);
 }
 
-// y (count, outputs) uint8 from row rows[i] of x (n_in, inputs), or row i when `rows` is null, with bias row
-// codes[i], or 0.
-ANYPCC_EXPORT int64_t anypcc_linear_int8(const Layer* layer, const uint8_t* x, int64_t n_in,
-                                         const int32_t* rows, const uint8_t* codes, int64_t count,
-                                         const uint8_t* residual, uint8_t* y, int threads) {
+int64_t anypcc_linear_int8(const Layer* layer, const uint8_t* x, int64_t n_in, const int32_t* rows,
+                           const uint8_t* codes, int64_t count, const uint8_t* residual, uint8_t* y,
+                           int threads) {
   if (!anypcc::valid(layer) || layer->taps != 1 || count < 0 || n_in > INT32_MAX) return anypcc::kBadArgument;
   return anypcc::linear(*layer, {x, n_in, rows, codes}, count, residual, y, threads);
 }
 
-// frequencies (count, symbols) float32, whole numbers of at least 1 with a sum of 2^16 per row; exp2 uint32
-// (512,), all below 2^23 and the first above 0. `hidden` reads its input like anypcc_linear_int8, `out` has
-// 16 or 256 outputs.
-ANYPCC_EXPORT int64_t anypcc_head_int8(const Layer* hidden, const Layer* out, const uint8_t* x, int64_t n_in,
-                                       const int32_t* rows, const uint8_t* codes, int64_t count,
-                                       const uint32_t* exp2, float* frequencies, int threads) {
+int64_t anypcc_head_int8(const Layer* hidden, const Layer* out, const uint8_t* x, int64_t n_in,
+                         const int32_t* rows, const uint8_t* codes, int64_t count, const uint32_t* exp2,
+                         float* frequencies, int threads) {
   if (!anypcc::valid(hidden) || !anypcc::valid(out) || hidden->taps != 1 || out->taps != 1 ||
       out->rows != 1 || out->inputs != hidden->outputs || (out->outputs != 16 && out->outputs != 256) ||
       count < 0 || n_in > INT32_MAX) {

@@ -8,8 +8,8 @@
 #include <sys/auxv.h>
 #endif
 
+#include "api.hpp"
 #include "isa.hpp"
-#include "status.hpp"
 
 namespace anypcc {
 
@@ -65,8 +65,7 @@ const Isa& active_isa() { return *active.load(std::memory_order_relaxed); }
 
 }  // namespace anypcc
 
-// "auto" restores the best path.
-ANYPCC_EXPORT int64_t anypcc_set_isa(const char* name) {
+int64_t anypcc_set_isa(const char* name) {
   if (std::strcmp(name, "auto") == 0) {
     anypcc::active = anypcc::best();
     return anypcc::kOk;
@@ -83,10 +82,9 @@ ANYPCC_EXPORT int64_t anypcc_set_isa(const char* name) {
   return anypcc::kBadArgument;
 }
 
-ANYPCC_EXPORT const char* anypcc_active_isa() { return anypcc::active_isa().name; }
+const char* anypcc_active_isa() { return anypcc::active_isa().name; }
 
-// Name of the i-th usable path, best first; null past the last.
-ANYPCC_EXPORT const char* anypcc_usable_isa(int index) {
+const char* anypcc_usable_isa(int index) {
   int count;
   const anypcc::Candidate* all = anypcc::candidates(&count);
   for (int i = 0; i < count; ++i) {
@@ -95,6 +93,4 @@ ANYPCC_EXPORT const char* anypcc_usable_isa(int index) {
   return nullptr;
 }
 
-// Version of this C interface, to be raised with every change of a function or structure; native.py checks
-// it.
-ANYPCC_EXPORT int64_t anypcc_interface() { return 1; }
+int64_t anypcc_interface() { return 1; }

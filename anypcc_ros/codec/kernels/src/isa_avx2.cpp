@@ -7,6 +7,7 @@ namespace anypcc {
 namespace {
 
 #include "avx2_math.hpp"
+
 #include "isa_kernels.hpp"
 
 }  // namespace

@@ -6,8 +6,9 @@
 namespace anypcc {
 namespace {
 
-#include "isa_kernels.hpp"
 #include "neon_math.hpp"
+
+#include "isa_kernels.hpp"
 
 }  // namespace
 

@@ -7,8 +7,9 @@
 namespace anypcc {
 namespace {
 
-#include "isa_kernels.hpp"
 #include "neon_math.hpp"
+
+#include "isa_kernels.hpp"
 
 }  // namespace
 

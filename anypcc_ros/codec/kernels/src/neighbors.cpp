@@ -2,7 +2,7 @@
 #include <atomic>
 #include <cstring>
 
-#include "status.hpp"
+#include "api.hpp"
 #include "thread_pool.hpp"
 
 namespace anypcc {
@@ -38,6 +38,7 @@ struct Tables {
 };
 
 constexpr Tables kTables;
+constexpr uint32_t kAllOffsets = (1u << 27) - 1;
 
 // Bits 16 x + 4 y + z, with x, y, z in 0 .. 2, moved together to bits 9 x + 3 y + z.
 uint32_t compress(uint64_t block) {
@@ -76,7 +77,8 @@ struct Expansion {
         return false;
 
       // Few neighbours are written one by one; where there are many, whole rows of cells are cheaper.
-      const uint32_t around = parent_masks == nullptr ? row_mask(parents + p * 27) : parent_masks[p];
+      const uint32_t around =
+          parent_masks == nullptr ? row_mask(parents + p * 27) : parent_masks[p] & kAllOffsets;
       const bool crowded = __builtin_popcount(around) > 6;
       if (crowded) std::memset(cells, 0xff, sizeof(cells));
       uint64_t present = 0;
@@ -130,21 +132,10 @@ struct Expansion {
 }  // namespace
 }  // namespace anypcc
 
-// The 3x3x3 table of a level from its parents'. Offset k = 9 * (dx + 1) + 3 * (dy + 1) + (dz + 1); children
-// are ordered by parent, then octant o = 4 * bx + 2 * by + bz, child o being present when bit o of the
-// parent's code is set.
-//   parents     int32 (n_parent, 27)   row of the node at each offset, or -1
-//   parent_masks uint32 (n_parent,)    bit k set where that is not -1; may be null
-//   codes       uint8 (n_parent,)
-//   first_child int32 (n_parent,)      exclusive prefix sum of the codes' bit counts
-// Written: children int32 (n_child, 27), masks uint32 (n_child,) with bit k set where the neighbour at offset
-// k exists, parent_row int32 (n_child,), octant uint8 (n_child,). kBadIndex when first_child does not fit the
-// codes and n_child, or a neighbour is not a row of the table.
-ANYPCC_EXPORT int64_t anypcc_expand_neighbors(const int32_t* parents, const uint32_t* parent_masks,
-                                              const uint8_t* codes, const int32_t* first_child,
-                                              int64_t n_parent, int64_t n_child, int32_t* children,
-                                              uint32_t* masks, int32_t* parent_row, uint8_t* octant,
-                                              int threads) {
+int64_t anypcc_expand_neighbors(const int32_t* parents, const uint32_t* parent_masks, const uint8_t* codes,
+                                const int32_t* first_child, int64_t n_parent, int64_t n_child,
+                                int32_t* children, uint32_t* masks, int32_t* parent_row, uint8_t* octant,
+                                int threads) {
   using namespace anypcc;
   if (n_parent < 0 || n_child < 0 || n_child > INT32_MAX || (n_parent == 0 && n_child != 0))
     return kBadArgument;

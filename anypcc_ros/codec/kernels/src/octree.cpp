@@ -3,8 +3,8 @@
 #include <cstring>
 #include <new>
 
+#include "api.hpp"
 #include "buffer.hpp"
-#include "status.hpp"
 #include "thread_pool.hpp"
 
 namespace anypcc {
@@ -75,9 +75,7 @@ int64_t sort(uint64_t* keys, uint32_t* order, int64_t count) {
 
 using namespace anypcc;
 
-// keys uint64 (count,) from coords int32 (count, 3), each in 0 .. 2^21 - 1, else kBadIndex.
-ANYPCC_EXPORT int64_t anypcc_morton_encode(const int32_t* coords, int64_t count, uint64_t* keys,
-                                           int threads) {
+int64_t anypcc_morton_encode(const int32_t* coords, int64_t count, uint64_t* keys, int threads) {
   if (count < 0) return kBadArgument;
   bool valid[kMaxThreads];
   const int workers = threads_for(count, kGrain, resolve_threads(threads));
@@ -97,9 +95,7 @@ ANYPCC_EXPORT int64_t anypcc_morton_encode(const int32_t* coords, int64_t count,
   return kOk;
 }
 
-// The inverse.
-ANYPCC_EXPORT int64_t anypcc_morton_decode(const uint64_t* keys, int64_t count, int32_t* coords,
-                                           int threads) {
+int64_t anypcc_morton_decode(const uint64_t* keys, int64_t count, int32_t* coords, int threads) {
   if (count < 0) return kBadArgument;
   parallel_ranges(count, threads_for(count, kGrain, resolve_threads(threads)),
                   [&](int64_t begin, int64_t end, int) {
@@ -112,9 +108,7 @@ ANYPCC_EXPORT int64_t anypcc_morton_decode(const uint64_t* keys, int64_t count, 
   return kOk;
 }
 
-// Sorts keys uint64 (count,) ascending and stably, in place; order uint32 (count,) gets the row each came
-// from.
-ANYPCC_EXPORT int64_t anypcc_sort_keys(uint64_t* keys, uint32_t* order, int64_t count) {
+int64_t anypcc_sort_keys(uint64_t* keys, uint32_t* order, int64_t count) {
   if (count < 0 || count > UINT32_MAX) return kBadArgument;
   try {
     return sort(keys, order, count);
@@ -123,8 +117,7 @@ ANYPCC_EXPORT int64_t anypcc_sort_keys(uint64_t* keys, uint32_t* order, int64_t 
   }
 }
 
-// Distinct values of sorted keys (count,), in place, and how often each occurs, int64. Returns their number.
-ANYPCC_EXPORT int64_t anypcc_unique_keys(uint64_t* keys, int64_t count, int64_t* occurrences) {
+int64_t anypcc_unique_keys(uint64_t* keys, int64_t count, int64_t* occurrences) {
   if (count < 0) return kBadArgument;
   int64_t unique = 0;
   for (int64_t i = 0; i < count; ++unique) {
@@ -137,10 +130,7 @@ ANYPCC_EXPORT int64_t anypcc_unique_keys(uint64_t* keys, int64_t count, int64_t*
   return unique;
 }
 
-// The level above: distinct parents of distinct sorted keys (count,), and their occupancy codes. parents
-// uint64 (count,) may be keys itself; codes uint8 (count,). Returns the number of parents.
-ANYPCC_EXPORT int64_t anypcc_parent_keys(const uint64_t* keys, int64_t count, uint64_t* parents,
-                                         uint8_t* codes) {
+int64_t anypcc_parent_keys(const uint64_t* keys, int64_t count, uint64_t* parents, uint8_t* codes) {
   if (count < 0) return kBadArgument;
   int64_t unique = 0;
   for (int64_t i = 0; i < count; ++unique) {
@@ -153,10 +143,8 @@ ANYPCC_EXPORT int64_t anypcc_parent_keys(const uint64_t* keys, int64_t count, ui
   return unique;
 }
 
-// The level below: keys uint64 (capacity,) of the children of keys (count,) with occupancy codes (count,).
-// Returns the number of children, kBadArgument if there are more than `capacity`.
-ANYPCC_EXPORT int64_t anypcc_child_keys(const uint64_t* keys, const uint8_t* codes, int64_t count,
-                                        uint64_t* children, int64_t capacity) {
+int64_t anypcc_child_keys(const uint64_t* keys, const uint8_t* codes, int64_t count, uint64_t* children,
+                          int64_t capacity) {
   if (count < 0) return kBadArgument;
   int64_t child = 0;
   for (int64_t i = 0; i < count; ++i) {

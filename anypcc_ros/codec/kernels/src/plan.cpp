@@ -5,7 +5,7 @@
 #include <cstring>
 #include <new>
 
-#include "status.hpp"
+#include "api.hpp"
 #include "thread_pool.hpp"
 
 namespace anypcc {
@@ -23,7 +23,7 @@ struct WholeTable {
   template <class Hit>
   void visit(int64_t row, const Hit& hit) const {
     const int32_t* entry = table + row * taps;
-    for (uint32_t left = masks[row]; left != 0; left &= left - 1) {
+    for (uint32_t left = masks[row] & UINT32_MAX >> (32 - taps); left != 0; left &= left - 1) {
       const int tap = __builtin_ctz(left);
       hit(tap, entry[tap]);
     }
@@ -145,17 +145,12 @@ int64_t build_or_clear(Plan* plan, const Rule& rule, int64_t n_in, int64_t n_out
 
 using anypcc::Plan;
 
-ANYPCC_EXPORT Plan* anypcc_plan_new() { return new (std::nothrow) Plan; }
+Plan* anypcc_plan_new() { return new (std::nothrow) Plan; }
 
-ANYPCC_EXPORT void anypcc_plan_free(Plan* plan) { delete plan; }
+void anypcc_plan_free(Plan* plan) { delete plan; }
 
-// The three ways to build a plan return the number of pairs. A plan may be built again, with the memory it
-// has.
-
-// From a table int32 (n_out, taps): the input row feeding an output row through a tap, or -1. masks uint32
-// (n_out,), bit k set where column k is not -1, or null.
-ANYPCC_EXPORT int64_t anypcc_plan_build(Plan* plan, const int32_t* table, const uint32_t* masks, int64_t n_in,
-                                        int64_t n_out, int taps, int threads) {
+int64_t anypcc_plan_build(Plan* plan, const int32_t* table, const uint32_t* masks, int64_t n_in,
+                          int64_t n_out, int taps, int threads) {
   if (plan != nullptr && masks == nullptr && n_out > 0 && taps > 0 && taps <= anypcc::kMaxTaps) {
     try {
       masks = anypcc::row_masks(*plan, table, n_out, taps, anypcc::resolve_threads(threads));
@@ -166,13 +161,9 @@ ANYPCC_EXPORT int64_t anypcc_plan_build(Plan* plan, const int32_t* table, const 
   return anypcc::build_or_clear(plan, anypcc::WholeTable{table, masks, taps}, n_in, n_out, taps, threads);
 }
 
-// From a table int32 (n_rows, width) without its other rows and columns: tap k of output row i is column
-// columns[k] of row rows[i]; an entry e >= 0 stands for input row position[e], none if that is -1. position
-// is int32 (n_rows,).
-ANYPCC_EXPORT int64_t anypcc_plan_build_part(Plan* plan, const int32_t* table, int64_t n_rows, int width,
-                                             const int32_t* rows, const int32_t* columns,
-                                             const int32_t* position, int64_t n_in, int64_t n_out, int taps,
-                                             int threads) {
+int64_t anypcc_plan_build_part(Plan* plan, const int32_t* table, int64_t n_rows, int width,
+                               const int32_t* rows, const int32_t* columns, const int32_t* position,
+                               int64_t n_in, int64_t n_out, int taps, int threads) {
   using namespace anypcc;
   for (int k = 0; k < taps; ++k) {
     if (columns[k] < 0 || columns[k] >= width) return kBadIndex;
@@ -184,8 +175,7 @@ ANYPCC_EXPORT int64_t anypcc_plan_build_part(Plan* plan, const int32_t* table, i
                         taps, threads);
 }
 
-// Output row i is fed by input row in[i] through tap tap[i] alone.
-ANYPCC_EXPORT int64_t anypcc_plan_build_one_tap(Plan* plan, const int32_t* in, const uint8_t* tap,
-                                                int64_t n_in, int64_t n_out, int taps, int threads) {
+int64_t anypcc_plan_build_one_tap(Plan* plan, const int32_t* in, const uint8_t* tap, int64_t n_in,
+                                  int64_t n_out, int taps, int threads) {
   return anypcc::build_or_clear(plan, anypcc::OneTap{in, tap}, n_in, n_out, taps, threads);
 }

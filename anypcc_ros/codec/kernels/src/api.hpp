@@ -1,0 +1,133 @@
+// The C interface of the library: everything native.py calls. Arrays are row-major and belong to the caller,
+// who warrants their sizes; row and code indices are checked. `threads` counts the calling thread, 0 means
+// all cores.
+#pragma once
+
+#include <cstdint>
+
+namespace anypcc {
+
+// What the functions return: a count or kOk, or one of the others.
+enum Status : int64_t {
+  kOk = 0,
+  kBadArgument = -1,  // a size out of range or a null pointer
+  kBadIndex = -2,     // an index outside the rows it points into
+  kOutOfMemory = -3,
+  kUnsupported = -4,  // a code path this processor does not have
+};
+
+struct Plan;
+
+// One layer of the integer network. result = (sum * multiplier + 2^(shift - 1)) >> shift of sum = bias[code]
+// + x @ w, with x at most 127; the caller warrants that sums and results fit 32 bits.
+struct Layer {
+  const int8_t* weight;       // packed: (taps, inputs / 4, outputs, 4)
+  const int32_t* bias;        // (rows, outputs): one row, or one per code
+  const int32_t* multiplier;  // (outputs,)
+  int32_t taps, inputs, outputs, rows, shift;
+};
+
+}  // namespace anypcc
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+// Version of this interface, to be raised with every change of a function or structure.
+int64_t anypcc_interface();
+
+// ---- code paths: "auto" restores the fastest one; the i-th usable one, fastest first, null past the last
+
+int64_t anypcc_set_isa(const char* name);
+const char* anypcc_active_isa();
+const char* anypcc_usable_isa(int index);
+
+// ---- plans: built in one of three ways, which return the number of pairs; building again reuses the memory
+
+anypcc::Plan* anypcc_plan_new();
+void anypcc_plan_free(anypcc::Plan* plan);
+
+// table (n_out, taps): the input row feeding an output row through a tap, or -1. masks (n_out,): bit k set
+// where column k is not -1, or null.
+int64_t anypcc_plan_build(anypcc::Plan* plan, const int32_t* table, const uint32_t* masks, int64_t n_in,
+                          int64_t n_out, int taps, int threads);
+
+// Some rows and columns of a table (n_rows, width): tap k of output row i is column columns[k] of row
+// rows[i]; an entry e >= 0 stands for input row position[e] of position (n_rows,), for none if that is -1.
+int64_t anypcc_plan_build_part(anypcc::Plan* plan, const int32_t* table, int64_t n_rows, int width,
+                               const int32_t* rows, const int32_t* columns, const int32_t* position,
+                               int64_t n_in, int64_t n_out, int taps, int threads);
+
+// Output row i is fed by input row in[i] through tap tap[i] alone.
+int64_t anypcc_plan_build_one_tap(anypcc::Plan* plan, const int32_t* in, const uint8_t* tap, int64_t n_in,
+                                  int64_t n_out, int taps, int threads);
+
+// ---- float32; cin and cout are multiples of 16
+
+// y (n_out, cout) = bias (cout,), null for zero, + sum over the pairs of x (n_in, cin)[in] @ w (taps, cin,
+// cout)[tap].
+int64_t anypcc_conv_f32(const anypcc::Plan* plan, const float* x, const float* w, const float* bias, float* y,
+                        int cin, int cout, int threads);
+
+// dw (taps, cin, cout)[tap] = sum over its pairs of x[in]^T dy[out].
+int64_t anypcc_conv_f32_dw(const anypcc::Plan* plan, const float* x, const float* dy, float* dw, int cin,
+                           int cout, int threads);
+
+// ---- integers: y = clamp(result + residual, 0, 127); residual, of y's shape, may be null
+
+// y (n_out, outputs) from x (n_in, inputs) over the pairs of the plan.
+int64_t anypcc_conv_int8(const anypcc::Plan* plan, const anypcc::Layer* layer, const uint8_t* x,
+                         const uint8_t* residual, uint8_t* y, int threads);
+
+// y (count, outputs) from row rows[i] of x (n_in, inputs), or row i when `rows` is null, with bias row
+// codes[i], or 0.
+int64_t anypcc_linear_int8(const anypcc::Layer* layer, const uint8_t* x, int64_t n_in, const int32_t* rows,
+                           const uint8_t* codes, int64_t count, const uint8_t* residual, uint8_t* y,
+                           int threads);
+
+// The hidden layer, which reads its input like anypcc_linear_int8, then `out` with 16 or 256 outputs, whose
+// results are logits in units of 1/32 bit. With d the distance below the largest, at most 511, a symbol
+// weighs exp2[d] and gets 1 + floor(exp2[d] * (2^16 - outputs) / total weight); what is missing to 2^16 goes
+// to the first symbol with the largest logit. frequencies (count, outputs); exp2 (512,), all below 2^23 and
+// the first above 0.
+int64_t anypcc_head_int8(const anypcc::Layer* hidden, const anypcc::Layer* out, const uint8_t* x,
+                         int64_t n_in, const int32_t* rows, const uint8_t* codes, int64_t count,
+                         const uint32_t* exp2, float* frequencies, int threads);
+
+// ---- octree
+
+// The 3x3x3 table of a level from its parents'. Offset k = 9 * (dx + 1) + 3 * (dy + 1) + (dz + 1); children
+// are ordered by parent, then octant o = 4 * bx + 2 * by + bz, child o being present when bit o of the code
+// is set.
+//   parents (n_parent, 27)     row of the node at each offset, or -1
+//   parent_masks (n_parent,)   bit k set where that is not -1; may be null
+//   codes (n_parent,)          occupancy codes
+//   first_child (n_parent,)    exclusive prefix sum of the codes' bit counts
+// Written: children (n_child, 27) and their masks (n_child,), parent_row (n_child,), octant (n_child,).
+// kBadIndex when first_child does not fit the codes and n_child.
+int64_t anypcc_expand_neighbors(const int32_t* parents, const uint32_t* parent_masks, const uint8_t* codes,
+                                const int32_t* first_child, int64_t n_parent, int64_t n_child,
+                                int32_t* children, uint32_t* masks, int32_t* parent_row, uint8_t* octant,
+                                int threads);
+
+// keys (count,) from coords (count, 3) of 21 bits each, else kBadIndex: bit 3 b + 2 is bit b of x, then y,
+// then z.
+int64_t anypcc_morton_encode(const int32_t* coords, int64_t count, uint64_t* keys, int threads);
+int64_t anypcc_morton_decode(const uint64_t* keys, int64_t count, int32_t* coords, int threads);
+
+// Sorts keys (count,) in place, stably; order (count,) gets the row each came from.
+int64_t anypcc_sort_keys(uint64_t* keys, uint32_t* order, int64_t count);
+
+// Distinct values of sorted keys (count,), in place, and how often each occurs. Returns their number.
+int64_t anypcc_unique_keys(uint64_t* keys, int64_t count, int64_t* occurrences);
+
+// The level above distinct sorted keys (count,): parents (count,), which may be keys itself, and their
+// occupancy codes (count,). Returns the number of parents.
+int64_t anypcc_parent_keys(const uint64_t* keys, int64_t count, uint64_t* parents, uint8_t* codes);
+
+// The level below keys (count,) with occupancy codes (count,): children (capacity,). Returns the number of
+// children, kBadArgument if there are more than `capacity`.
+int64_t anypcc_child_keys(const uint64_t* keys, const uint8_t* codes, int64_t count, uint64_t* children,
+                          int64_t capacity);
+
+}  // extern "C"
+#pragma GCC visibility pop

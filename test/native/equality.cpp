@@ -1,0 +1,195 @@
+// Every code path of the native kernels against plain loops: what the Python tests check with NumPy, for
+// machines that are emulated or have no Python. Prints "N passed, M failed"; the exit status is 1 if any
+// failed.
+#include <algorithm>
+#include <cstdio>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "api.hpp"
+
+namespace {
+
+std::mt19937 random_bits(1);
+int passed = 0, failed = 0;
+
+int between(int low,
+            int high) {  // inclusive; not a standard distribution, whose values differ between libraries
+  return low + static_cast<int>(random_bits() % (static_cast<unsigned>(high - low) + 1u));
+}
+
+template <class T>
+std::vector<T> numbers(size_t count, int low, int high) {
+  std::vector<T> values(count);
+  for (T& value : values) value = static_cast<T>(between(low, high));
+  return values;
+}
+
+void check(bool right, const std::string& what) {
+  right ? ++passed : ++failed;
+  if (!right) std::printf("FAILED: %s\n", what.c_str());
+}
+
+struct Weights {
+  int taps, inputs, outputs, rows, shift;
+  std::vector<int8_t> weight, packed;
+  std::vector<int32_t> bias, multiplier;
+
+  Weights(int taps, int inputs, int outputs, int rows, bool extreme)
+      : taps(taps), inputs(inputs), outputs(outputs), rows(rows), shift(24) {
+    weight = numbers<int8_t>(size_t(taps) * inputs * outputs, -127, 127);
+    if (extreme) {  // every column all 127 or all -127
+      for (size_t i = 0; i < weight.size(); ++i) weight[i] = weight[i % outputs] < 0 ? -127 : 127;
+    }
+    bias = numbers<int32_t>(size_t(rows) * outputs, -(1 << 20), 1 << 20);
+    multiplier = numbers<int32_t>(outputs, 0, extreme ? (1 << 28) - 1 : 1 << 16);
+    packed.resize(weight.size());
+    for (int k = 0; k < taps; ++k) {
+      for (int c = 0; c < inputs; ++c) {
+        for (int j = 0; j < outputs; ++j) {
+          packed[((size_t(k) * inputs / 4 + c / 4) * outputs + j) * 4 + c % 4] = at(k, c, j);
+        }
+      }
+    }
+  }
+
+  int8_t at(int k, int c, int j) const { return weight[(size_t(k) * inputs + c) * outputs + j]; }
+  anypcc::Layer layer() const {
+    return {packed.data(), bias.data(), multiplier.data(), taps, inputs, outputs, rows, shift};
+  }
+  int64_t rescale(int64_t sum, int j) const {
+    return (sum * multiplier[j] + (int64_t{1} << (shift - 1))) >> shift;
+  }
+};
+
+uint8_t activate(int64_t value) { return static_cast<uint8_t>(std::clamp<int64_t>(value, 0, 127)); }
+
+void convolution(const std::string& isa, int n_in, int n_out, int taps, int filled, int cin, int cout,
+                 bool extreme, int threads) {
+  std::vector<int32_t> table(size_t(n_out) * taps, -1);
+  for (int32_t& entry : table) {
+    if (n_in > 0 && between(1, 100) <= filled) entry = between(0, n_in - 1);
+  }
+  const auto x =
+      extreme ? std::vector<uint8_t>(size_t(n_in) * cin, 127) : numbers<uint8_t>(size_t(n_in) * cin, 0, 127);
+  const auto residual = numbers<uint8_t>(size_t(n_out) * cout, 0, 127);
+  const Weights weights(taps, cin, cout, 1, extreme);
+  std::vector<uint8_t> expected(size_t(n_out) * cout);
+  std::vector<float> sums(expected.size()), xf(x.begin(), x.end()),
+      wf(weights.weight.begin(), weights.weight.end());
+  for (int i = 0; i < n_out; ++i) {
+    for (int j = 0; j < cout; ++j) {
+      int64_t sum = 0;
+      for (int k = 0; k < taps; ++k) {
+        const int in = table[size_t(i) * taps + k];
+        for (int c = 0; in >= 0 && c < cin; ++c) sum += x[size_t(in) * cin + c] * weights.at(k, c, j);
+      }
+      const size_t at = size_t(i) * cout + j;
+      sums[at] = static_cast<float>(sum);
+      expected[at] = activate(weights.rescale(sum + weights.bias[j], j) + residual[at]);
+    }
+  }
+  const std::string what = isa + " " + std::to_string(n_out) + " rows " + std::to_string(taps) + " taps " +
+                           std::to_string(cin) + "->" + std::to_string(cout) + (extreme ? " extreme" : "");
+  anypcc::Plan* plan = anypcc_plan_new();
+  anypcc_plan_build(plan, table.data(), nullptr, n_in, n_out, taps, threads);
+  const anypcc::Layer layer = weights.layer();
+  std::vector<uint8_t> y(expected.size(), 255);
+  anypcc_conv_int8(plan, &layer, x.data(), residual.data(), y.data(), threads);
+  check(y == expected, what + " conv_int8");
+  std::vector<float> yf(sums.size());
+  anypcc_conv_f32(plan, xf.data(), wf.data(), nullptr, yf.data(), cin, cout, threads);
+  check(yf == sums, what + " conv_f32 of integers");
+  anypcc_plan_free(plan);
+}
+
+void head(const std::string& isa, int count, int symbols, bool extreme, int threads) {
+  const int cin = 32, width = 32;
+  const Weights hidden(1, cin, width, 16, false), out(1, width, symbols, 1, extreme);
+  const auto x = numbers<uint8_t>(size_t(count) * cin, 0, 127), codes = numbers<uint8_t>(count, 0, 15);
+  std::vector<uint32_t> exp2(512);
+  for (int d = 0; d < 512; ++d) exp2[d] = static_cast<uint32_t>((512 - d) * 100 + d % 7);
+  std::vector<uint8_t> activations(size_t(count) * width), y(activations.size());
+  std::vector<float> expected(size_t(count) * symbols), found(expected.size());
+  for (int i = 0; i < count; ++i) {
+    for (int j = 0; j < width; ++j) {
+      int64_t sum = hidden.bias[codes[i] * width + j];
+      for (int c = 0; c < cin; ++c) sum += x[size_t(i) * cin + c] * hidden.at(0, c, j);
+      activations[size_t(i) * width + j] = activate(hidden.rescale(sum, j));
+    }
+    std::vector<int64_t> logits(symbols);
+    for (int j = 0; j < symbols; ++j) {
+      int64_t sum = out.bias[j];
+      for (int c = 0; c < width; ++c) sum += activations[size_t(i) * width + c] * out.at(0, c, j);
+      logits[j] = out.rescale(sum, j);
+    }
+    const auto largest = std::max_element(logits.begin(), logits.end());
+    int64_t total = 0, rest = 65536;
+    for (int64_t logit : logits) total += exp2[std::min<int64_t>(*largest - logit, 511)];
+    float* row = expected.data() + size_t(i) * symbols;
+    for (int j = 0; j < symbols; ++j) {
+      const int64_t weight = exp2[std::min<int64_t>(*largest - logits[j], 511)];
+      const int64_t frequency = 1 + weight * (65536 - symbols) / total;
+      row[j] = static_cast<float>(frequency);
+      rest -= frequency;
+    }
+    row[largest - logits.begin()] += static_cast<float>(rest);
+  }
+  const anypcc::Layer first = hidden.layer(), last = out.layer();
+  const std::string what =
+      isa + " " + std::to_string(count) + " rows " + std::to_string(symbols) + " symbols";
+  anypcc_linear_int8(&first, x.data(), count, nullptr, codes.data(), count, nullptr, y.data(), threads);
+  check(y == activations, what + " linear_int8");
+  anypcc_head_int8(&first, &last, x.data(), count, nullptr, codes.data(), count, exp2.data(), found.data(),
+                   threads);
+  check(found == expected, what + " head_int8");
+}
+
+void octree(int count, int bits) {
+  auto coords = numbers<int32_t>(size_t(count) * 3, 0, (1 << bits) - 1);
+  std::vector<int32_t> back(coords.size());
+  std::vector<uint64_t> keys(count);
+  std::vector<uint32_t> order(count);
+  anypcc_morton_encode(coords.data(), count, keys.data(), 2);
+  anypcc_morton_decode(keys.data(), count, back.data(), 2);
+  check(back == coords, "Morton keys");
+  const std::vector<uint64_t> unsorted = keys;
+  anypcc_sort_keys(keys.data(), order.data(), count);
+  bool sorted = std::is_sorted(keys.begin(), keys.end());
+  for (int i = 0; i < count; ++i) sorted = sorted && unsorted[order[i]] == keys[i];
+  check(sorted, "sorted keys");
+  std::vector<int64_t> occurrences(count);
+  keys.resize(anypcc_unique_keys(keys.data(), count, occurrences.data()));
+  std::vector<uint64_t> parents(keys.size()), children(keys.size());
+  std::vector<uint8_t> codes(keys.size());
+  const int64_t above =
+      anypcc_parent_keys(keys.data(), static_cast<int64_t>(keys.size()), parents.data(), codes.data());
+  const int64_t below = anypcc_child_keys(parents.data(), codes.data(), above, children.data(),
+                                          static_cast<int64_t>(children.size()));
+  check(below == static_cast<int64_t>(keys.size()) && children == keys, "parents and children");
+}
+
+}  // namespace
+
+int main() {
+  for (int i = 0; const char* isa = anypcc_usable_isa(i); ++i) {
+    if (anypcc_set_isa(isa) != anypcc::kOk) return 2;
+    for (int threads : {1, 2}) {
+      for (bool extreme : {false, true}) {
+        convolution(isa, 1, 1, 27, 100, 16, 16, extreme, threads);
+        convolution(isa, 0, 5, 27, 50, 32, 32, extreme, threads);
+        convolution(isa, 300, 300, 27, 30, 32, 32, extreme, threads);
+        convolution(isa, 200, 270, 8, 13, 64, 48, extreme, threads);
+        convolution(isa, 90, 100, 14, 100, 16, 112, extreme, threads);
+        head(isa, 1, 16, extreme, threads);
+        head(isa, 1100, 16, extreme, threads);
+        head(isa, 70, 256, extreme, threads);
+      }
+    }
+  }
+  octree(20000, 21);
+  octree(20000, 4);
+  std::printf("%d passed, %d failed\n", passed, failed);
+  return failed > 0;
+}
