@@ -7,18 +7,14 @@
 # Variables: PYTHON, an interpreter of version 3.11 or 3.12 (default: the first found); VENV, the environment
 # (default .venv in the checkout); ROS_WHEELS, jazzy (default) or kilted (needs Python 3.12).
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-VENV=${VENV:-.venv}
 ROS_WHEELS=${ROS_WHEELS:-jazzy}
 CONSTRAINTS=requirements/constraints.txt
 STAMPS=$VENV/anypcc_setup
 
 say() { printf '[setup] %s\n' "$*"; }
 fail() { printf '[setup] %s\n' "$@" >&2; exit 1; }
-
-# The ROS wheels leak their library path into child processes; another environment's libraries must not be loaded here.
-unset LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE PYTHONPATH PYTHONHOME
 
 find_python() {
   local candidate

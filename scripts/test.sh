@@ -4,8 +4,8 @@
 #   bash scripts/test.sh                       everything
 #   bash scripts/test.sh -k launch -x          what matches, up to the first failure
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 bash scripts/setup.sh
 # `pytest`, not `python -m pytest`: the checkout stays off the import path, so what is tested is what users get.
-exec "${VENV:-.venv}/bin/pytest" "$@"
+exec "$VENV/bin/pytest" "$@"

@@ -1,0 +1,221 @@
+"""Demo: compares every decoded cloud with the one that was published, point by point, without using the codec."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import PointCloud2
+
+from anypcc_ros.codec.cloud import PointCloud
+from anypcc_ros.evaluation.pictures import before_after
+from anypcc_ros.msg import CompressedCloud
+from anypcc_ros.nodes.conversion import cloud_from_message
+
+KEEP = QoSProfile(depth=100)
+"""The checker may fall behind for a moment; it must not lose messages of its own."""
+
+PATIENCE = 5.0
+"""Seconds without any message after which what is missing is taken for dropped."""
+
+COLUMNS = "{:>5} {:>7} {:>8} {:>7} {:>7} {:>8} {:>8} {:>9} {:>10}  {}"
+HEADINGS = ("frame", "points", "bytes", "bpp", "ratio", "enc ms", "dec ms", "delay ms", "error/half", "")
+
+
+@dataclass
+class Passage:
+    """One frame on its way; every part fills in as its message arrives. Times in nanoseconds of the system clock."""
+
+    number: int
+    original: PointCloud2
+    published_at: int
+    compressed: CompressedCloud | None = None
+    decoded: PointCloud2 | None = None
+    decoded_at: int = 0
+    encode_ms: float | None = None
+    decode_ms: float | None = None
+
+    def complete(self) -> bool:
+        return None not in (self.compressed, self.decoded, self.encode_ms, self.decode_ms)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``error``: largest distance along an axis between a point and its decoded one, in units of half a step."""
+
+    exact: bool
+    error: float
+    reason: str = ""
+
+
+def compare(original: np.ndarray, decoded: np.ndarray, step: float) -> Verdict:
+    """Whether ``decoded`` is ``original`` on its grid: the same cells as often, and of each the centre to the last bit.
+
+    Both (N, 3) float32; no order is expected. Rounded here in float64, as the codec's documentation defines the grid.
+    """
+    if original.dtype != decoded.dtype or original.shape != decoded.shape:
+        return Verdict(False, np.inf, f"{original.dtype} {original.shape} in, {decoded.dtype} {decoded.shape} out")
+    cells_in, cells_out = (np.rint(xyz.astype(np.float64) / step).astype(np.int64) for xyz in (original, decoded))
+    order_in, order_out = np.lexsort(cells_in.T), np.lexsort(cells_out.T)
+    original, decoded = original[order_in], decoded[order_out]
+    error = float(np.abs(original.astype(np.float64) - decoded).max(initial=0.0) / (step / 2))
+    differing = int(np.count_nonzero((cells_in[order_in] != cells_out[order_out]).any(axis=1)))
+    if differing:
+        return Verdict(False, error, f"{differing} points in other cells")
+    expected = (cells_in[order_in] * step).astype(decoded.dtype)
+    differing = int(np.count_nonzero((expected != decoded).any(axis=1)))
+    return Verdict(not differing, error, f"{differing} points beside the centre of their cell" if differing else "")
+
+
+class Checker(Node):
+    """Collects the parts of every frame by its stamp, prints a line when all are there, and counts."""
+
+    def __init__(self, step: float, picture: Path) -> None:
+        super().__init__("demo_checker")
+        self._step, self._picture = step, picture
+        self._open: dict[tuple[int, int], Passage] = {}
+        self.seen = 0
+        self.last_message = time.monotonic()
+        self.inexact = 0
+        self.verdicts: list[Verdict] = []
+        self.done: list[Passage] = []
+        self.totals: dict[str, dict[str, str]] = {}
+        self.create_subscription(PointCloud2, "points", self._on_original, KEEP)
+        self.create_subscription(CompressedCloud, "points/anypcc", self._on_compressed, KEEP)
+        self.create_subscription(PointCloud2, "points/decoded", self._on_decoded, KEEP)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, KEEP)
+
+    @property
+    def pending(self) -> int:
+        return len(self._open)
+
+    def _on_original(self, message: PointCloud2, info: dict[str, int]) -> None:
+        self.seen += 1
+        self._open[_stamp(message)] = Passage(self.seen, message, info["source_timestamp"])
+        self.last_message = time.monotonic()
+
+    def _on_compressed(self, message: CompressedCloud) -> None:
+        self._update(_stamp(message), compressed=message)
+
+    def _on_decoded(self, message: PointCloud2, info: dict[str, int]) -> None:
+        self._update(_stamp(message), decoded=message, decoded_at=info["received_timestamp"])
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            values = {item.key: item.value for item in status.values}
+            self.totals[status.name] = values
+            if "last frame stamp" in values:
+                seconds, nanoseconds = values["last frame stamp"].split(".")
+                parts = {
+                    f"{verb}_ms": float(values[f"{verb} time [ms]"])
+                    for verb in ("encode", "decode")
+                    if f"{verb} time [ms]" in values
+                }
+                self._update((int(seconds), int(nanoseconds)), **parts)
+
+    def _update(self, stamp: tuple[int, int], **parts: Any) -> None:
+        self.last_message = time.monotonic()
+        passage = self._open.get(stamp)
+        if passage is None:
+            return
+        for name, value in parts.items():
+            setattr(passage, name, value)
+        if passage.complete():
+            del self._open[stamp]
+            self._finish(passage)
+
+    def _finish(self, passage: Passage) -> None:
+        compressed, decoded = passage.compressed, passage.decoded
+        assert compressed is not None and decoded is not None
+        before, after = cloud_from_message(passage.original), cloud_from_message(decoded)
+        verdict = compare(before.xyz, after.xyz, self._step)
+        if decoded.header != passage.original.header:
+            verdict = Verdict(False, verdict.error, f"header {decoded.header}")
+        if not self.done:
+            self._picture.parent.mkdir(parents=True, exist_ok=True)
+            before_after(PointCloud(before.xyz), PointCloud(after.xyz), self._picture)
+        self.done.append(passage)
+        self.verdicts.append(verdict)
+        size = len(compressed.data)
+        print(
+            COLUMNS.format(
+                passage.number,
+                compressed.points,
+                size,
+                f"{8 * size / max(1, compressed.points):.3f}",
+                f"{len(passage.original.data) / size:.2f}",
+                f"{passage.encode_ms:.1f}",
+                f"{passage.decode_ms:.1f}",
+                f"{_delay_ms(passage):.1f}",
+                f"{verdict.error:.4f}",
+                "exact" if verdict.exact else f"NOT EXACT: {verdict.reason}",
+            ),
+            flush=True,
+        )
+
+    def summary(self, published: int) -> list[str]:
+        done = self.done
+        lines = [f"{published} published, {len(done)} decoded, {published - len(done)} dropped on the way"]
+        for name, values in sorted(self.totals.items()):
+            counted = [f"{values[key]} {key}" for key in values if key.startswith("frames ") and values[key] != "0"]
+            lines.append(f"{name}: {', '.join(counted)}")
+        if done:
+            points = sum(passage.compressed.points for passage in done)
+            size = sum(len(passage.compressed.data) for passage in done)
+            raw = sum(len(passage.original.data) for passage in done)
+            delays = np.array([_delay_ms(passage) for passage in done])
+            seconds = (done[-1].decoded_at - done[0].decoded_at) * 1e-9
+            rate = f", {(len(done) - 1) / seconds:.2f} clouds/s" if seconds > 0 else ""
+            lines += [
+                f"{8 * size / points:.3f} bits per point, {raw / size:.2f} times smaller{rate}",
+                f"encode {np.mean([p.encode_ms for p in done]):.1f} ms, decode {np.mean([p.decode_ms for p in done]):.1f} ms,"
+                f" topic to topic {np.median(delays):.1f} ms median, {delays.max():.1f} ms longest",
+                f"largest error {max(v.error for v in self.verdicts):.4f} half steps (one half step is {self._step / 2:g} m)",
+                f"picture of the first frame before and after: {self._picture}",
+            ]
+        wrong = sum(not verdict.exact for verdict in self.verdicts)
+        lines.append(f"{wrong} of {len(done)} NOT exact" if wrong else f"all {len(done)} exact on their grid")
+        return lines
+
+
+def _stamp(message: Any) -> tuple[int, int]:
+    return message.header.stamp.sec, message.header.stamp.nanosec
+
+
+def _delay_ms(passage: Passage) -> float:
+    """From the publication of the original to the arrival of the decoded cloud."""
+    return (passage.decoded_at - passage.published_at) * 1e-6
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--step", type=float, required=True, help="the encoder's grid step, metres")
+    parser.add_argument("--frames", type=int, required=True, help="how many the player publishes")
+    parser.add_argument("--picture", type=Path, required=True, help="where to write the picture of the first frame")
+    options = parser.parse_args()
+
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    checker = Checker(options.step, options.picture)
+    print(COLUMNS.format(*HEADINGS), flush=True)
+    while checker.seen < options.frames or checker.pending:
+        rclpy.spin_once(checker, timeout_sec=0.2)
+        if checker.seen and time.monotonic() - checker.last_message > PATIENCE:
+            break
+    print("\n".join(["", *checker.summary(options.frames)]), flush=True)
+    checker.destroy_node()
+    rclpy.shutdown()
+    return 0 if checker.done and all(verdict.exact for verdict in checker.verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
