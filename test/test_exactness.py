@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -171,7 +172,7 @@ def test_a_float_network_would_not_have_passed(voxels):
         level, features = root_level(), model.root_features()
         pyramid = occupancy_pyramid(voxels)
         with torch.no_grad():
-            for above, codes in zip(pyramid, pyramid[1:], strict=False):
+            for above, codes in pairwise(pyramid):
                 below = network.expand(level, above)
                 features = model.descend(features, above, level, below)
                 model.code_level(features, below, listener.level(codes))

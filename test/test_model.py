@@ -11,7 +11,15 @@ from safetensors.numpy import load_file, save_file
 from anypcc_ros.codec.errors import ModelFileError
 from anypcc_ros.codec.geometry import decode_occupancy, encode_occupancy
 from anypcc_ros.codec.model.backend import context_model
-from anypcc_ros.codec.model.integer import EXACT_SUM, EXP2, IntegerLayer, IntegerModel, largest_sum, load_model, save_model
+from anypcc_ros.codec.model.integer import (
+    EXACT_SUM,
+    EXP2,
+    IntegerLayer,
+    IntegerModel,
+    largest_sum,
+    load_model,
+    save_model,
+)
 from anypcc_ros.codec.model.network import ModelConfig, layers
 from anypcc_ros.codec.octree import quantise, voxelise
 

@@ -6,7 +6,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from anypcc_ros.codec.cloud import COORDINATE_DTYPES
 from anypcc_ros.codec.config import DecoderConfig
@@ -19,6 +19,8 @@ from anypcc_ros.codec.errors import (
     UnsupportedVersionError,
 )
 from anypcc_ros.codec.octree import MAX_DEPTH
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
 
 MAGIC = b"APCC"
 MAJOR, MINOR = 1, 0
@@ -108,7 +110,7 @@ def write_stream(cloud: CloudInfo, payloads: Mapping[str, bytes]) -> bytes:
     return b"".join([header, table, *chunks.values()])
 
 
-def read_stream(data: bytes | memoryview, limits: DecoderConfig) -> tuple[CloudInfo, dict[str, memoryview]]:
+def read_stream(data: Buffer, limits: DecoderConfig) -> tuple[CloudInfo, dict[str, memoryview]]:
     """The cloud's description and the payloads of all known chunks, every checksum verified.
 
     Raises StreamError subclasses; allocates nothing that depends on declared numbers.
@@ -132,7 +134,7 @@ def read_stream(data: bytes | memoryview, limits: DecoderConfig) -> tuple[CloudI
     return cloud, payloads
 
 
-def inspect(data: bytes | memoryview, limits: DecoderConfig | None = None) -> StreamInfo:
+def inspect(data: Buffer, limits: DecoderConfig | None = None) -> StreamInfo:
     """Describe a stream without decoding it. Raises StreamError subclasses, as ``read_stream`` does."""
     limits = limits or DecoderConfig()
     cloud, _ = read_stream(data, limits)
@@ -151,7 +153,7 @@ def inspect(data: bytes | memoryview, limits: DecoderConfig | None = None) -> St
         depth=cloud.depth,
         drop_scales=cloud.drop_scales,
         dtype=cloud.dtype,
-        size=len(data),
+        size=len(view),
         chunks=chunks,
     )
 

@@ -20,6 +20,8 @@ from anypcc_ros.codec.octree import Voxels, dequantise, quantise, voxelise
 RAW_VOXELS = 64
 """Clouds of at most this many voxels are also tried raw, and the shorter form is sent."""
 
+NO_VOXELS = Voxels(np.zeros(3, np.int64), np.zeros((0, 3), np.int64), np.zeros(0, np.int64), 0)
+
 
 class Encoder:
     """Compresses clouds with one configuration. Raises ModelNotFoundError, ModelFileError, BackendError."""
@@ -41,7 +43,7 @@ class Encoder:
         """
         config = self.config
         if not len(cloud):
-            return bitstream.write_stream(self._describe(cloud, None, model=False), {})
+            return bitstream.write_stream(self._describe(cloud, NO_VOXELS, model=False), {})
         grid = quantise(cloud.xyz, config.step, config.origin)
         voxels, _ = voxelise(grid, config.drop_scales)
         occupancy = geometry.encode_occupancy(self._network, voxels)
@@ -58,19 +60,19 @@ class Encoder:
         # Points that fall together because scales were dropped are one point of the coarser grid.
         return not self.config.merge_duplicates and not self.config.drop_scales
 
-    def _describe(self, cloud: PointCloud, voxels: Voxels | None, model: bool) -> CloudInfo:
-        drop = self.config.drop_scales
-        empty = voxels is None
+    def _describe(self, cloud: PointCloud, voxels: Voxels, model: bool) -> CloudInfo:
+        drop = self.config.drop_scales if len(cloud) else 0
+        x, y, z = map(int, voxels.shift)
         return CloudInfo(
             dtype=cloud.xyz.dtype.name,
             step=self.config.step,
             origin=self.config.origin,
-            shift=(0, 0, 0) if empty else tuple(map(int, voxels.shift)),
+            shift=(x, y, z),
             points=len(cloud),
-            voxels=0 if empty else len(voxels.coords),
-            depth=0 if empty else voxels.depth + drop,
-            drop_scales=0 if empty else drop,
-            checksum=0 if empty else _checksum(voxels.coords),
+            voxels=len(voxels.coords),
+            depth=voxels.depth + drop,
+            drop_scales=drop,
+            checksum=_checksum(voxels.coords),
             model_name=self._model.name if model else "",
             model_hash=self._model.hash if model else "",
         )
@@ -83,7 +85,7 @@ class Decoder:
         self.config = config or DecoderConfig()
         self._networks: dict[str, ContextModel] = {}
 
-    def decode(self, data: bytes | bytearray | memoryview) -> PointCloud:
+    def decode(self, data: bitstream.Buffer) -> PointCloud:
         """The cloud, in Morton order, in the dtype it had. Dropped scales give the centres of the coarser cells.
 
         Raises StreamError subclasses for anything wrong with the bytes, ModelNotFoundError for a model that is not

@@ -28,13 +28,15 @@ def option(
 def validate(config: Any) -> None:
     """Check every field of a dataclass made of ``option`` against its metadata; raises ConfigError."""
     for item in fields(config):
-        value, meta = getattr(config, item.name), item.metadata
-        expected = type(item.default)
+        value: Any = getattr(config, item.name)
+        meta = item.metadata
+        default: Any = item.default
+        expected = type(default)
         if expected is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
             object.__setattr__(config, item.name, value)
         if expected is tuple:
-            _validate_tuple(config, item.name, value, item.default)
+            _validate_tuple(config, item.name, value, default)
             continue
         if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
             raise ConfigError(item.name, value, f"must be of type {expected.__name__}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from anypcc_ros.codec.entropy import OccupancyDecoder, OccupancyEncoder
@@ -21,7 +23,7 @@ def encode_occupancy(model: ContextModel, voxels: Voxels) -> bytes:
     pyramid = occupancy_pyramid(voxels)
     coder = OccupancyEncoder()
     level, features = root_level(), model.root_features()
-    for above, codes in zip(pyramid, pyramid[1:], strict=False):
+    for above, codes in pairwise(pyramid):
         below = model.arithmetic.expand(level, above)
         features = model.descend(features, above, level, below)
         model.code_level(features, below, coder.level(codes))

@@ -99,7 +99,7 @@ def cross_table(level: Level, reader: int) -> np.ndarray:
     position = np.full(len(level) + 1, -1, np.int32)  # the extra last entry serves the index -1
     other = level.groups[1 - reader]
     position[other] = np.arange(len(other))
-    return position[level.neighbors[np.ix_(level.groups[reader], CROSS_TAPS)]]
+    return position[level.neighbors[np.ix_(level.groups[reader], np.array(CROSS_TAPS))]]
 
 
 def up_table(level: Level) -> np.ndarray:

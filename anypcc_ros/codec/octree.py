@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from anypcc_ros.codec.errors import InputError
 
@@ -67,7 +68,7 @@ def quantise(xyz: np.ndarray, step: float, origin: tuple[float, float, float]) -
 
 
 def dequantise(
-    coords: np.ndarray, step: float, origin: tuple[float, float, float], dtype: np.dtype | type
+    coords: np.ndarray, step: float, origin: tuple[float, float, float], dtype: DTypeLike
 ) -> np.ndarray:
     """Positions origin + coords * step, (N, 3) of ``dtype``; integer dtypes are rounded half to even."""
     xyz = coords.astype(np.float64) * step

@@ -77,8 +77,8 @@ def model_card(model: IntegerModel, step: int, log: Path, notes: str) -> str:
 
 {notes}
 
-Bits per point on crops of the validation clouds at step {last["step"]}, before quantisation (LiDAR at 16 mm, rooms at 5 mm, the others on the grids of
-`training/loop.py`):
+Bits per point on crops of the validation clouds at step {last["step"]}, before quantisation
+(LiDAR at 16 mm, rooms at 5 mm, the others on the grids of `training/loop.py`):
 
 | category | bpp |
 |---|---|

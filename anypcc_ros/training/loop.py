@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def batch_bits(network: FloatNetwork, batch: Batch) -> tuple[torch.Tensor, int]:
     model = ContextModel(network.config, network)
     level = root_level(len(batch.codes[0]))
     features, total, nodes = model.root_features(len(level)), torch.zeros((), device=network.device), 0
-    for above, codes in zip(batch.codes, batch.codes[1:], strict=False):
+    for above, codes in pairwise(batch.codes):
         below = network.expand(level, above)
         features = model.descend(features, above, level, below)
         coder = LossCoder(codes)
@@ -140,7 +141,8 @@ class Trainer:
                 if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
                     self._save()
                 if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
-                    record = {"step": self.step, "seconds": round(self.seconds), "train_bits_per_node": np.mean(recent)}
+                    record: dict[str, float] = {"step": self.step, "seconds": round(self.seconds)}
+                    record["train_bits_per_node"] = float(np.mean(recent))
                     record |= validate(self.average, batches)
                     self._log(record)
                     recent.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,14 +39,14 @@ class NativeSparseProduct:
     def neighbors(self, x: torch.Tensor, weight: torch.Tensor, level: Level) -> torch.Tensor:
         plan = self._levels.neighbors(level)
         # The neighbour relation is symmetric: reading the table backwards is reading it with the taps reversed.
-        return _SparseProduct.apply(x, weight, plan, plan, True)
+        return _apply(x, weight, plan, plan, True)
 
     def up(self, x: torch.Tensor, weight: torch.Tensor, level: Level) -> torch.Tensor:
         parents = len(x)
-        return _SparseProduct.apply(x, weight, self._levels.up(level, parents), self._levels.down(level, parents), False)
+        return _apply(x, weight, self._levels.up(level, parents), self._levels.down(level, parents), False)
 
     def across(self, x: torch.Tensor, weight: torch.Tensor, level: Level) -> torch.Tensor:
-        return _SparseProduct.apply(x, weight, self._levels.across(level, 1), self._levels.across(level, 0), True)
+        return _apply(x, weight, self._levels.across(level, 1), self._levels.across(level, 0), True)
 
 
 class _SparseProduct(torch.autograd.Function):
@@ -74,3 +75,6 @@ class _SparseProduct(torch.autograd.Function):
             dw = torch.empty_like(weight)
             native.conv_f32_dw(plan, x, dy, dw)
         return dx, dw, None, None, None
+
+
+_apply: Callable[..., torch.Tensor] = _SparseProduct.apply
