@@ -463,14 +463,13 @@ def _address(array: Array, name: str, dtype: str, shape: tuple[int | None, ...])
         wanted = ", ".join("*" if size is None else str(size) for size in shape)
         raise ValueError(f"{name} has shape {found}, expected ({wanted})")
     if isinstance(array, np.ndarray):
-        kind, contiguous, address = array.dtype.name, array.flags.c_contiguous, array.ctypes.data
+        right, contiguous, address = array.dtype == dtype, array.flags.c_contiguous, array.ctypes.data
     else:
         if array.device.type != "cpu":
             raise TypeError(f"{name} is on {array.device}, expected the CPU")
-        kind, contiguous = str(array.dtype).removeprefix("torch."), array.is_contiguous()
-        address = array.data_ptr()
-    if kind != dtype:
-        raise TypeError(f"{name} is {kind}, expected {dtype}")
+        right, contiguous, address = str(array.dtype) == f"torch.{dtype}", array.is_contiguous(), array.data_ptr()
+    if not right:
+        raise TypeError(f"{name} is {array.dtype}, expected {dtype}")
     if not contiguous:
         raise ValueError(f"{name} is not C-contiguous")
     return int(address)
