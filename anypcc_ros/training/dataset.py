@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from anypcc_ros.codec.errors import FileError
+from anypcc_ros.optional import optional
 
 METRIC = ("lidar_spinning", "lidar_other", "indoor_rgbd")
 """Categories whose unit is the metre, so that a grid step is a length; the others are gridded by their extent."""
@@ -57,17 +58,14 @@ def _read_draco_folder(folder: Path) -> list[TrainingCloud]:
     files = {path.name: path for path in folder.glob("*__*.drc")}
     if not files:
         return []
-    try:
-        import DracoPy
-    except ImportError as error:
-        raise FileError(f"{folder} holds Draco files; reading them needs the extra [train] (DracoPy)") from error
+    draco = optional("DracoPy", "train")
     clouds = []
     for manifest in manifests:
         with manifest.open(newline="") as lines:
             for row in csv.DictReader(lines):
                 if row["file"] not in files:
                     continue
-                points = DracoPy.decode(files[row["file"]].read_bytes()).points
+                points = draco.decode(files[row["file"]].read_bytes()).points
                 xyz = np.rint(np.asarray(points, np.float64)).astype(np.int32)
                 unit = 1.0 if row["native_precision"].startswith("integer") else float(row["step"])
                 clouds.append(TrainingCloud(Path(row["file"]).stem, row["category"], xyz, unit))
