@@ -75,9 +75,7 @@ def unit_of(path: str | os.PathLike[str]) -> float:
             if name in data.files:
                 scales = np.unique(data[name])
                 if len(scales) != 1:
-                    raise FileError(
-                        f"{path}: the axes have different scales {scales.tolist()}; one is needed"
-                    )
+                    raise FileError(f"{path}: the axes have different scales {scales.tolist()}; one is needed")
                 return float(scales[0])
     return 1.0
 
@@ -118,9 +116,7 @@ def _format(path: Path, known: Mapping[str, Callable[..., Any]], verb: str) -> C
     try:
         return known[path.suffix.lower()]
     except KeyError:
-        raise FileError(
-            f"{path}: cannot {verb} {path.suffix or 'a file without ending'}; one of {' '.join(known)}"
-        ) from None
+        raise FileError(f"{path}: cannot {verb} {path.suffix or 'a file without ending'}; one of {' '.join(known)}") from None
 
 
 def _coordinates(columns: list[np.ndarray]) -> np.ndarray:
@@ -157,9 +153,7 @@ def _columns_of_cloud(cloud: PointCloud) -> dict[str, np.ndarray]:
         elif name == "rgb" and values.shape[1:] == (3,):
             columns.update(zip(("red", "green", "blue"), values.T, strict=True))
         else:
-            columns.update(
-                (f"{name}_{i}", column) for i, column in enumerate(values.reshape(len(values), -1).T)
-            )
+            columns.update((f"{name}_{i}", column) for i, column in enumerate(values.reshape(len(values), -1).T))
     return columns
 
 
@@ -203,17 +197,13 @@ def _read_ply(path: Path) -> PointCloud:
     try:
         data = plyfile.PlyData.read(str(path), mmap=False)
         if "vertex" not in data:
-            raise FileError(
-                f"no element vertex (it has {', '.join(e.name for e in data.elements) or 'none'})"
-            )
+            raise FileError(f"no element vertex (it has {', '.join(e.name for e in data.elements) or 'none'})")
         vertex = data["vertex"]
     except plyfile.PlyParseError as error:
         raise FileError(f"not a readable PLY: {error}") from error
     lists = {p.name for p in vertex.properties if isinstance(p, plyfile.PlyListProperty)}
     native = {name: np.asarray(vertex.data[name]) for name in vertex.data.dtype.names if name not in lists}
-    return _cloud_from_columns(
-        {name: c.astype(c.dtype.newbyteorder("="), copy=True) for name, c in native.items()}
-    )
+    return _cloud_from_columns({name: c.astype(c.dtype.newbyteorder("="), copy=True) for name, c in native.items()})
 
 
 def _write_ply(out: IO[bytes], cloud: PointCloud) -> None:
@@ -233,9 +223,7 @@ def _as_ply_type(name: str, values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32)
     if values.dtype.kind in "iu" and values.dtype.itemsize == 8:
         for dtype in (np.int32, np.uint32):
-            if not len(values) or (
-                values.min() >= np.iinfo(dtype).min and values.max() <= np.iinfo(dtype).max
-            ):
+            if not len(values) or (values.min() >= np.iinfo(dtype).min and values.max() <= np.iinfo(dtype).max):
                 return values.astype(dtype)
         raise FileError(f"{name} goes from {values.min()} to {values.max()}; PLY has 32-bit integers at most")
     if values.dtype.kind not in "fiu":
@@ -250,9 +238,7 @@ def _read_las(path: Path) -> PointCloud:
         unreadable += (optional("lazrs", "files").LazrsError,)
     _check_las_records(path)
     try:
-        with laspy.open(
-            str(path), laz_backend=laspy.LazBackend.Lazrs
-        ) as reader:  # not LazrsParallel, see below
+        with laspy.open(str(path), laz_backend=laspy.LazBackend.Lazrs) as reader:  # not LazrsParallel, see below
             declared = reader.header.point_count
             _check_las_points(path, reader.header)
             data = reader.read()

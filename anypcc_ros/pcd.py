@@ -81,17 +81,12 @@ def write(out: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
             values = values.astype(np.uint8)
         elif values.dtype == np.float16:
             values = values.astype(np.float32)
-        if (
-            values.dtype.kind.upper() not in "FIU"
-            or (values.dtype.kind.upper(), values.dtype.itemsize) not in _TYPES
-        ):
+        if values.dtype.kind.upper() not in "FIU" or (values.dtype.kind.upper(), values.dtype.itemsize) not in _TYPES:
             raise FileError(f"{name} has type {values.dtype}, which PCD does not have")
         if not name or len(name.split()) != 1:
             raise FileError(f"field name {name!r} cannot stand in a PCD header")
         names.append(name)
-        arrays.append(
-            values.reshape(points, -1) if points else values.reshape(0, int(np.prod(values.shape[1:])))
-        )
+        arrays.append(values.reshape(points, -1) if points else values.reshape(0, int(np.prod(values.shape[1:]))))
     kinds = [(a.dtype.kind.upper(), a.dtype.itemsize) for a in arrays]
     lines = [
         "# .PCD v0.7 - Point Cloud Data file format",
@@ -109,10 +104,7 @@ def write(out: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
     out.write(("\n".join(lines) + "\n").encode())
     record = np.empty(
         points,
-        [
-            (f"f{i}", _TYPES[kind], (a.shape[1],))
-            for i, (kind, a) in enumerate(zip(kinds, arrays, strict=True))
-        ],
+        [(f"f{i}", _TYPES[kind], (a.shape[1],)) for i, (kind, a) in enumerate(zip(kinds, arrays, strict=True))],
     )
     for i, values in enumerate(arrays):
         record[f"f{i}"] = values
@@ -192,9 +184,7 @@ def _ascii(header: Header, body: bytes) -> dict[str, np.ndarray]:
 def _binary(header: Header, body: bytes) -> dict[str, np.ndarray]:
     needed = header.points * header.point_size
     if len(body) < needed:
-        raise FileError(
-            f"{len(body)} bytes where {header.points} points of {header.point_size} bytes are declared"
-        )
+        raise FileError(f"{len(body)} bytes where {header.points} points of {header.point_size} bytes are declared")
     layout = [(f"f{i}", d, (c,)) for i, (d, c) in enumerate(zip(header.dtypes, header.counts, strict=True))]
     record = np.frombuffer(body, layout, count=header.points) if needed else np.empty(header.points, layout)
     columns = {}

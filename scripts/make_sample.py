@@ -36,9 +36,7 @@ def frames_of_npz(path: Path) -> list[Frame]:
         xyz = data["xyz"]
         if xyz.dtype != np.float32:
             raise SystemExit(f"{path}: xyz is {xyz.dtype}; a driver publishes float32")
-        return [
-            dict(zip("xyz", xyz.T, strict=True)) | {name: data[name] for name in LAYOUT if name in data.files}
-        ]
+        return [dict(zip("xyz", xyz.T, strict=True)) | {name: data[name] for name in LAYOUT if name in data.files}]
 
 
 def frames_of_bag(path: Path) -> list[Frame]:
@@ -51,10 +49,7 @@ def frames_of_bag(path: Path) -> list[Frame]:
             dtype = np.dtype(
                 {
                     "names": [f.name for f in message.fields],
-                    "formats": [
-                        f"{'>' if message.is_bigendian else '<'}{DATATYPES[f.datatype]}"
-                        for f in message.fields
-                    ],
+                    "formats": [f"{'>' if message.is_bigendian else '<'}{DATATYPES[f.datatype]}" for f in message.fields],
                     "offsets": [f.offset for f in message.fields],
                     "itemsize": message.point_step,
                 }
@@ -62,9 +57,7 @@ def frames_of_bag(path: Path) -> list[Frame]:
             points = np.frombuffer(message.data, dtype)
             frames.append({name: points[name] for name in dtype.names or () if name in LAYOUT})
         if len(frames) != sum(c.msgcount for c in clouds):
-            raise SystemExit(
-                f"{path}: {len(frames)} clouds read, {sum(c.msgcount for c in clouds)} in its index"
-            )
+            raise SystemExit(f"{path}: {len(frames)} clouds read, {sum(c.msgcount for c in clouds)} in its index")
     return frames
 
 
@@ -100,9 +93,7 @@ def serialise(frame: Frame, names: list[str], frame_id: str, stamp: int) -> byte
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bag", type=Path, help="bag directory to create")
     parser.add_argument(
         "--stream",
@@ -118,25 +109,17 @@ def main() -> None:
 
     messages = []
     for topic, frame_id, fields, *paths in options.stream:
-        frames = [
-            f
-            for p in map(Path, paths)
-            for f in (frames_of_npz(p) if p.suffix == ".npz" else frames_of_bag(p))
-        ]
+        frames = [f for p in map(Path, paths) for f in (frames_of_npz(p) if p.suffix == ".npz" else frames_of_bag(p))]
         names = ["x", "y", "z", *fields.split(",")]
         for index, frame in enumerate(frames):
             stamp = options.start + index * options.period
             messages.append((stamp, topic, serialise(frame, names, frame_id, stamp)))
-        print(
-            f"{topic}: {len(frames)} frames, {[len(f['x']) for f in frames]} points, fields {' '.join(names)}"
-        )
+        print(f"{topic}: {len(frames)} frames, {[len(f['x']) for f in frames]} points, fields {' '.join(names)}")
 
     writer = Writer(options.bag, version=9, storage_plugin=StoragePlugin.MCAP)
     writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
     with writer:
-        topics = {
-            topic: writer.add_connection(topic, POINT_CLOUD, typestore=TYPES) for topic, *_ in options.stream
-        }
+        topics = {topic: writer.add_connection(topic, POINT_CLOUD, typestore=TYPES) for topic, *_ in options.stream}
         for stamp, topic, data in sorted(messages, key=lambda m: (m[0], m[1])):
             writer.write(topics[topic], stamp, data)
 

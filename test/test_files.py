@@ -56,9 +56,7 @@ def test_round_trip_keeps_every_bit_of_every_field(cloud: PointCloud, tmp_path: 
 @pytest.mark.parametrize("ending", WRITABLE)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
 @pytest.mark.parametrize("points", [0, 1, 7])
-def test_round_trip_of_coordinate_types_and_sizes(
-    tmp_path: Path, ending: str, dtype: str, points: int
-) -> None:
+def test_round_trip_of_coordinate_types_and_sizes(tmp_path: Path, ending: str, dtype: str, points: int) -> None:
     xyz = (np.arange(3 * points).reshape(-1, 3) * 1_000_003 - 7).astype(dtype)
     write_cloud(tmp_path / f"cloud{ending}", PointCloud(xyz))
     assert_same(read_cloud(tmp_path / f"cloud{ending}"), PointCloud(xyz))
@@ -158,9 +156,7 @@ def test_ply_of_another_writer(tmp_path: Path, text: bool) -> None:
 def test_big_endian_ply(tmp_path: Path) -> None:
     header = b"ply\nformat binary_big_endian 1.0\nelement vertex 2\nproperty float x\nproperty double y\n"
     header += b"property short z\nproperty ushort ring\nend_header\n"
-    rows = np.array(
-        [(1, 2.5, -3, 64), (4, 5, 6, 1)], [("x", ">f4"), ("y", ">f8"), ("z", ">i2"), ("ring", ">u2")]
-    )
+    rows = np.array([(1, 2.5, -3, 64), (4, 5, 6, 1)], [("x", ">f4"), ("y", ">f8"), ("z", ">i2"), ("ring", ">u2")])
     (tmp_path / "a.ply").write_bytes(header + rows.tobytes())
     cloud = read_cloud(tmp_path / "a.ply")
     np.testing.assert_array_equal(cloud.xyz, [[1, 2.5, -3], [4, 5, 6]])
@@ -188,9 +184,7 @@ PCD_POINTS = np.array(
 
 
 def lzf_compress_as_literals(data: bytes) -> bytes:
-    return b"".join(
-        bytes([len(piece) - 1]) + piece for piece in (data[i : i + 32] for i in range(0, len(data), 32))
-    )
+    return b"".join(bytes([len(piece) - 1]) + piece for piece in (data[i : i + 32] for i in range(0, len(data), 32)))
 
 
 def pcd_body(encoding: str) -> bytes:
@@ -244,13 +238,9 @@ def broken_files() -> dict[str, bytes]:
         "short.ply": b"ply\nformat binary_little_endian 1.0\nelement vertex 9\n" + axes + bytes(20),
         "noz.ply": b"ply\nformat ascii 1.0\nelement vertex 1\n" + axes.replace(b" z", b" q") + b"1 2 3\n",
         "novertex.ply": b"ply\nformat ascii 1.0\nelement face 0\nproperty float x\nend_header\n",
-        "huge.ply": b"ply\nformat binary_little_endian 1.0\nelement vertex 99999999999999\n"
-        + axes
-        + bytes(24),
+        "huge.ply": b"ply\nformat binary_little_endian 1.0\nelement vertex 99999999999999\n" + axes + bytes(24),
         "short.pcd": header + bytes(10),
-        "huge.pcd": header.replace(b"WIDTH 2", b"WIDTH 99999999999").replace(
-            b"POINTS 2", b"POINTS 99999999999"
-        ),
+        "huge.pcd": header.replace(b"WIDTH 2", b"WIDTH 99999999999").replace(b"POINTS 2", b"POINTS 99999999999"),
         "counts.pcd": header.replace(b"COUNT 1 1 1 1 3 2", b"COUNT 1 1 1"),
         "points.pcd": header.replace(b"POINTS 2", b"POINTS 3") + PCD_POINTS.tobytes(),
         "type.pcd": header.replace(b"TYPE F F F U U F", b"TYPE F F F U F F"),
@@ -322,12 +312,8 @@ def test_a_missing_package_is_named_with_its_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str
 ) -> None:
     (tmp_path / name).write_bytes(b"anything")
-    monkeypatch.setitem(
-        sys.modules, package, None
-    )  # what the import system does for a module that is not there
-    with pytest.raises(
-        FileError, match=rf"{name}: needs the Python package {package}: .*anypcc_ros\[files\]"
-    ):
+    monkeypatch.setitem(sys.modules, package, None)  # what the import system does for a module that is not there
+    with pytest.raises(FileError, match=rf"{name}: needs the Python package {package}: .*anypcc_ros\[files\]"):
         read_cloud(tmp_path / name)
 
 
@@ -380,6 +366,4 @@ def test_every_shared_test_cloud_is_read(shared: Path) -> None:
         with np.load(path) as data:
             np.testing.assert_array_equal(cloud.xyz, data["xyz"])
             assert cloud.xyz.dtype == data["xyz"].dtype
-            assert set(cloud.fields) == {
-                n for n in data.files if n not in ("xyz", "scale", "offset", "step", "meta")
-            }
+            assert set(cloud.fields) == {n for n in data.files if n not in ("xyz", "scale", "offset", "step", "meta")}

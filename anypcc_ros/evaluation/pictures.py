@@ -82,9 +82,7 @@ class Camera:
         """Looks at the middle of the cloud from an angle, far enough to see nine tenths of it."""
         middle = np.median(xyz, axis=0)
         radius = max(float(np.quantile(np.linalg.norm(xyz - middle, axis=1), 0.9)), 1e-9)
-        forward = -np.array(
-            [np.cos(ELEVATION) * np.cos(AZIMUTH), np.cos(ELEVATION) * np.sin(AZIMUTH), np.sin(ELEVATION)]
-        )
+        forward = -np.array([np.cos(ELEVATION) * np.cos(AZIMUTH), np.cos(ELEVATION) * np.sin(AZIMUTH), np.sin(ELEVATION)])
         right = np.cross(forward, [0.0, 0.0, 1.0])
         right /= np.linalg.norm(right)
         axes = np.stack([right, np.cross(right, forward), forward])
@@ -108,9 +106,7 @@ def _perspective(xyz: np.ndarray, colours: np.ndarray, camera: Camera, width: in
     return _splat(across, (colours * shade[:, None])[order], width, height, _dot_size(len(xyz)))
 
 
-def _from_above(
-    xyz: np.ndarray, colours: np.ndarray, corner: np.ndarray, side: np.ndarray, width: int, height: int
-) -> Image:
+def _from_above(xyz: np.ndarray, colours: np.ndarray, corner: np.ndarray, side: np.ndarray, width: int, height: int) -> Image:
     inside = ((xyz[:, :2] >= corner) & (xyz[:, :2] < corner + side)).all(axis=1)
     xyz, colours = xyz[inside], colours[inside]
     order = np.argsort(xyz[:, 2], kind="stable")  # the highest is drawn last

@@ -1,0 +1,386 @@
+"""The ``anypcc`` command: encode, decode, info, evaluate, train, export.
+
+Exit status 0, or 1 with a message on stderr that names the file, or 2 for a wrong command line. Output files appear
+whole or not at all. Flags for the codec's options are generated from its configuration classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import importlib.metadata
+import json
+import sys
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.codec.errors import AnypccError, ConfigError, FileError, ModelNotFoundError
+from anypcc_ros.files import READABLE, WRITABLE, atomic_write, read_cloud, write_cloud
+
+if TYPE_CHECKING:
+    from anypcc_ros.codec.bitstream import StreamInfo
+    from anypcc_ros.codec.cloud import PointCloud
+
+# The codec itself (and with it torch) is imported by the commands that run it, so that --help and usage errors are
+# immediate.
+
+Config = TypeVar("Config", CodecConfig, DecoderConfig)
+Subparsers = Any  # argparse does not name the type publicly
+
+STEP_UNIT = "The step is in the cloud's own unit, metres for LiDAR; on integer coordinates a step of 1 is their grid."
+CARRIED = "Only positions are compressed in this version; other fields (intensity, ring, time, colour) are dropped."
+TRAINING = {"train": "train a model on folders of clouds", "export": "turn a training checkpoint into a model file"}
+
+
+class CommandError(AnypccError):
+    """A command failed on a file, which the message names."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status. ``--help`` and usage errors raise SystemExit, as argparse does."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        parser = _parser(arguments[0] if arguments else "")
+        options = parser.parse_args(arguments)
+        status: int = options.run(options)
+    except ConfigError as error:
+        return _fail(f"--{error.option.replace('_', '-')} {error.value!r}: {error.reason}", 2)
+    except AnypccError as error:
+        return _fail(str(error), 1)
+    except OSError as error:
+        return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    return status
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"anypcc: {message}", file=sys.stderr)
+    return status
+
+
+def _parser(command: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="anypcc", description="Learned point cloud compression.", epilog=CARRIED)
+    parser.add_argument("--version", action="version", version=f"anypcc {_version()}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_encode(commands)
+    _add_decode(commands)
+    _add_info(commands)
+    _add_evaluate(commands)
+    for name, summary in TRAINING.items():
+        subparser = commands.add_parser(name, help=summary, description=summary)
+        if name == command:  # their flags are declared by the training code, which imports torch
+            training = importlib.import_module("anypcc_ros.training.cli")
+            getattr(training, f"add_{name}_arguments")(subparser)
+            subparser.set_defaults(run=getattr(training, f"run_{name}"))
+    return parser
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("anypcc_ros")
+    except importlib.metadata.PackageNotFoundError:
+        return "(source tree, not installed)"
+
+
+# ---- commands
+
+
+def _add_encode(commands: Subparsers) -> None:
+    summary = f"compress a cloud ({' '.join(READABLE)}) to an .apcc stream"
+    parser = commands.add_parser("encode", help=summary, description=f"{summary}. {STEP_UNIT} {CARRIED}")
+    parser.add_argument("input", type=Path, metavar="IN", help="cloud to compress")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT.apcc", required=True, help="stream to write")
+    grid = parser.add_mutually_exclusive_group()
+    add_option_flags(grid, CodecConfig, only={"step"})
+    _add_grid_bits(grid)
+    add_option_flags(parser, CodecConfig, without={"step"})
+    parser.set_defaults(run=_encode)
+
+
+def _encode(options: argparse.Namespace) -> int:
+    config = config_from(options, CodecConfig)
+    from anypcc_ros.codec.bitstream import inspect
+    from anypcc_ros.codec.codec import Encoder
+
+    cloud = _read_finite(options.input)
+    with _about(options.input):
+        config = _on_grid_bits(config, cloud, options.grid_bits)
+        encoder = Encoder(config)
+        start = time.perf_counter()
+        data = encoder.encode(cloud)
+        seconds = time.perf_counter() - start
+    with atomic_write(options.output) as out:
+        out.write(data)
+    print(f"{options.output}: {_summary(inspect(data))}, {seconds:.3f} s")
+    if cloud.fields:
+        print(f"not carried in this version: {', '.join(cloud.fields)}", file=sys.stderr)
+    return 0
+
+
+def _add_decode(commands: Subparsers) -> None:
+    summary = f"reconstruct a cloud ({' '.join(WRITABLE)}) from an .apcc stream"
+    parser = commands.add_parser("decode", help=summary, description=f"{summary}. Points come in Morton order.")
+    parser.add_argument("input", type=Path, metavar="IN.apcc", help="stream to decode")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT", required=True, help="cloud to write")
+    add_option_flags(parser, DecoderConfig)
+    parser.set_defaults(run=_decode)
+
+
+def _decode(options: argparse.Namespace) -> int:
+    config = config_from(options, DecoderConfig)
+    if options.output.suffix.lower() not in WRITABLE:  # known before the work rather than after it
+        raise FileError(f"{options.output}: cannot write {options.output.suffix}; one of {' '.join(WRITABLE)}")
+    data = _read_stream(options.input, config)
+    from anypcc_ros.codec.codec import Decoder
+
+    with _about(options.input):
+        decoder = Decoder(config)
+        start = time.perf_counter()
+        cloud = decoder.decode(data)
+        seconds = time.perf_counter() - start
+    write_cloud(options.output, cloud)
+    print(f"{options.output}: {len(cloud)} points, {cloud.xyz.dtype}, {seconds:.3f} s")
+    return 0
+
+
+def _add_info(commands: Subparsers) -> None:
+    summary = "describe an .apcc stream without decoding it"
+    parser = commands.add_parser("info", help=summary, description=summary)
+    parser.add_argument("input", type=Path, metavar="FILE.apcc", help="stream to describe")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_option_flags(parser, DecoderConfig, only={"max_points", "max_bytes"})
+    parser.set_defaults(run=_info)
+
+
+def _info(options: argparse.Namespace) -> int:
+    from anypcc_ros.codec.bitstream import inspect
+
+    config = config_from(options, DecoderConfig)
+    data = _read_stream(options.input, config)
+    with _about(options.input):
+        info = inspect(data, config)
+    described = info.to_dict()
+    if options.json:
+        print(json.dumps(described, indent=2))
+        return 0
+    print(f"{options.input}: {_summary(info)}")
+    for name, value in described.items():
+        if name != "chunks":
+            print(f"  {name:<13}{value}")
+    for chunk in info.chunks:
+        print(f"  chunk {chunk.tag:<7}{chunk.size} bytes{'' if chunk.critical else ', optional'}")
+    return 0
+
+
+def _add_evaluate(commands: Subparsers) -> None:
+    summary = "measure clouds by really encoding and decoding them"
+    parser = commands.add_parser(
+        "evaluate",
+        help=summary,
+        description=f"{summary}: files on the steps given, or with --suite a folder of category/cloud files on the "
+        "grids of each category, beside other codecs. bpp is bits of the whole stream per input point. Unlike "
+        "encode, and as in published figures, points that share a grid cell are merged; --no-merge-duplicates "
+        f"counts them. {STEP_UNIT}",
+    )
+    parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help="clouds to measure")
+    parser.add_argument("--suite", type=Path, metavar="DIR", help="folder of category/cloud files, instead of FILE")
+    parser.add_argument("--peers", type=Path, metavar="CSV", help="with --suite: table of other codecs")
+    parser.add_argument("--grid", action="append", default=[], help="with --suite: only this grid, like 16mm (repeatable)")
+    parser.add_argument("--markdown", type=Path, metavar="OUT.md", help="with --suite: write its tables here")
+    parser.add_argument("--csv", type=Path, metavar="OUT.csv", help="write the measurements here (default: stdout)")
+    grid = parser.add_mutually_exclusive_group()
+    step = _options(CodecConfig)["step"]
+    step_help = f"{step.metadata['help']} (repeatable)"
+    grid.add_argument("--step", type=float, action="append", metavar=_metavar(step), help=step_help)
+    _add_grid_bits(grid)
+    add_option_flags(parser, CodecConfig, without={"step", "merge_duplicates"})
+    merge = _options(CodecConfig)["merge_duplicates"].metadata
+    parser.add_argument(
+        "--merge-duplicates", action=argparse.BooleanOptionalAction, default=True, help=f"{merge['help']} (default: on)"
+    )
+    parser.set_defaults(run=lambda options: _evaluate(parser, options))
+
+
+def _evaluate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    from anypcc_ros.evaluation.evaluate import Evaluator
+
+    steps = options.step or []
+    if options.suite is None and (options.peers or options.markdown or options.grid):
+        parser.error("--peers, --grid and --markdown need --suite")
+    if bool(options.suite) == bool(options.files):
+        parser.error("give either FILE... or --suite DIR")
+    if options.suite and (steps or options.grid_bits):
+        parser.error("--suite has its own grids; choose among them with --grid")
+    if options.files and not steps and options.grid_bits is None:
+        parser.error("--step or --grid-bits is needed")
+    evaluator = Evaluator(config_from(options, CodecConfig, without={"step"}))
+    return _evaluate_suite(options, evaluator) if options.suite else _evaluate_files(options, evaluator)
+
+
+def _evaluate_files(options: argparse.Namespace, evaluator: Any) -> int:
+    from anypcc_ros.evaluation.evaluate import Measurement, step_of_bits, to_csv, write_csv
+
+    rows: list[Measurement] = []
+    for path in options.files:
+        cloud = _read_finite(path)
+        with _about(path):
+            for step in options.step or [step_of_bits(cloud, options.grid_bits)]:
+                rows.append(evaluator.measure(str(path), cloud, step)[0])
+                _progress(rows[-1], f"step {rows[-1].step:g}")
+    if options.csv is None:
+        print(to_csv(rows, [item.name for item in dataclasses.fields(Measurement)]), end="")
+    else:
+        write_csv(options.csv, rows, Measurement)
+    return _judge(rows, evaluator)
+
+
+def _evaluate_suite(options: argparse.Namespace, evaluator: Any) -> int:
+    from anypcc_ros.evaluation.evaluate import to_csv, write_csv
+    from anypcc_ros.evaluation.peers import load_peers
+    from anypcc_ros.evaluation.suite import SuiteRow, evaluate_suite, markdown
+
+    table = load_peers(options.peers) if options.peers else None
+    rows = evaluate_suite(options.suite, evaluator, table, options.grid, progress=lambda row: _progress(row, row.grid))
+    if options.markdown:
+        with atomic_write(options.markdown) as out:
+            out.write(markdown(rows).encode())
+    if options.csv:
+        write_csv(options.csv, rows, SuiteRow)
+    elif options.markdown is None:
+        print(to_csv(rows, [item.name for item in dataclasses.fields(SuiteRow)]), end="")
+    for row in rows:
+        if row.peer_voxels not in (None, row.voxels):
+            print(f"{row.file} {row.grid}: {row.voxels} voxels, the peers had {row.peer_voxels}", file=sys.stderr)
+    return _judge(rows, evaluator)
+
+
+def _progress(row: Any, grid: str) -> None:
+    state = "exact" if row.exact else "NOT exact"
+    print(
+        f"{row.file} {grid}: {row.points} points, {row.voxels} voxels, {row.bytes} bytes, {row.bpp:.3f} bpp, "
+        f"encode {row.encode_s:.3f} s, decode {row.decode_s:.3f} s, {state}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _judge(rows: Sequence[Any], evaluator: Any) -> int:
+    """Whatever is not exact though nothing was dropped is a failure of the codec, and of the command."""
+    failed = 0 if evaluator.config.drop_scales else sum(not row.exact for row in rows)
+    if failed:
+        raise CommandError(f"{failed} of {len(rows)} measurements did not come back exactly")
+    return 0
+
+
+# ---- files
+
+
+def _read_finite(path: Path) -> PointCloud:
+    """A cloud without its points that are not finite, which are reported on stderr."""
+    cloud, dropped = read_cloud(path).finite()
+    if dropped:
+        print(f"{path}: {dropped} of {len(cloud) + dropped} points are not finite, dropped", file=sys.stderr)
+    return cloud
+
+
+def _read_stream(path: Path, config: DecoderConfig) -> bytes:
+    """The bytes of a stream file; one byte more than ``max_bytes`` at most, so that the limit is seen to be broken."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(config.max_bytes + 1)
+    except OSError as error:
+        raise FileError(f"{path}: cannot read: {error.strerror or error}") from error
+
+
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """Name the file in whatever the codec has to say of it."""
+    try:
+        yield
+    except (FileError, ConfigError, ModelNotFoundError):
+        raise
+    except AnypccError as error:
+        raise CommandError(f"{path}: {error}") from error
+
+
+def _summary(info: StreamInfo) -> str:
+    grid = f"step {info.step:.6g}" + (f", {info.drop_scales} scales dropped" if info.drop_scales else "")
+    return f"{info.points} points, {info.voxels} voxels, {grid}, {info.size} bytes, {info.bpp:.3f} bpp"
+
+
+# ---- flags from the configuration classes
+
+
+def _options(config: type[CodecConfig] | type[DecoderConfig]) -> dict[str, dataclasses.Field[Any]]:
+    return {item.name: item for item in dataclasses.fields(config)}
+
+
+def add_option_flags(
+    parser: Any,
+    config: type[CodecConfig] | type[DecoderConfig],
+    only: Collection[str] = (),
+    without: Collection[str] = (),
+) -> None:
+    """Add a flag for every option of a configuration class to an argparse parser or group.
+
+    The flag of ``drop_scales`` is ``--drop-scales``. Ranges are checked by the class itself, see ``config_from``.
+    """
+    for name, item in _options(config).items():
+        if (only and name not in only) or name in without:
+            continue
+        meta, default = item.metadata, item.default
+        flag = "--" + name.replace("_", "-")
+        shown = " ".join(f"{v:g}" for v in default) if isinstance(default, tuple) else default
+        text = f"{meta['help']} (default: {shown})" if shown not in ("", False) else meta["help"]
+        if isinstance(default, bool):
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
+        elif isinstance(default, tuple):
+            parser.add_argument(flag, type=float, nargs=len(default), default=default, metavar=tuple("XYZ"), help=text)
+        elif meta["choices"]:
+            parser.add_argument(flag, choices=meta["choices"], default=default, help=text)
+        else:
+            parser.add_argument(flag, type=type(default), default=default, metavar=_metavar(item), help=text)
+
+
+def _metavar(item: dataclasses.Field[Any]) -> str:
+    unit = item.metadata["unit"]
+    if unit:
+        return "METRES" if unit == "m" else str(unit).upper()
+    if isinstance(item.default, str):
+        return "DIR" if item.name.endswith("_dir") else "NAME"
+    return "N"
+
+
+def config_from(options: argparse.Namespace, config: type[Config], without: Collection[str] = ()) -> Config:
+    """The configuration that the flags say. Raises ConfigError for values out of range."""
+    names = [name for name in _options(config) if name not in without and hasattr(options, name)]
+    return config(**{name: getattr(options, name) for name in names})
+
+
+def _add_grid_bits(parser: Any) -> None:
+    parser.add_argument("--grid-bits", type=_bits, metavar="B", help="instead of a step: the largest extent of the cloud / 2^B")
+
+
+def _bits(text: str) -> int:
+    bits = int(text)
+    if not 1 <= bits <= 31:
+        raise argparse.ArgumentTypeError(f"{bits} is not between 1 and 31")
+    return bits
+
+
+def _on_grid_bits(config: CodecConfig, cloud: PointCloud, bits: int | None) -> CodecConfig:
+    if bits is None:
+        return config
+    from anypcc_ros.evaluation.evaluate import step_of_bits
+
+    return dataclasses.replace(config, step=step_of_bits(cloud, bits))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Measure the codec on clouds, by really encoding and decoding them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from anypcc_ros.codec.cloud import PointCloud
+from anypcc_ros.codec.codec import Decoder, Encoder
+from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.codec.errors import InputError
+from anypcc_ros.files import atomic_write
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One cloud on one grid. The names are the columns of the CSV file.
+
+    ``step``: in the cloud's unit. ``points``: of the input. ``voxels``: occupied cells of the grid. ``bytes``: of the
+    whole stream. ``bpp``: 8 * bytes / points. ``exact``: the decoded points are the grid's points, each as often
+    as it has to be.
+    """
+
+    file: str
+    step: float
+    points: int
+    voxels: int
+    bytes: int
+    bpp: float
+    encode_s: float
+    decode_s: float
+    exact: bool
+
+
+class Evaluator:
+    """Encodes and decodes clouds with one configuration but for the step, keeping models and threads warm."""
+
+    def __init__(self, config: CodecConfig | None = None, decoder_config: DecoderConfig | None = None) -> None:
+        """Raises ModelNotFoundError, ModelFileError, BackendError."""
+        self.config = config or CodecConfig(merge_duplicates=True)
+        self._decoder = Decoder(decoder_config or DecoderConfig(backend=self.config.backend, threads=self.config.threads))
+        self._warm = False
+        Encoder(self.config)  # a missing model is better known before the first cloud is read
+
+    def measure(self, name: str, cloud: PointCloud, step: float) -> tuple[Measurement, PointCloud]:
+        """Encode and decode one cloud; the measurement, and the decoded cloud. Raises InputError, ConfigError."""
+        config = replace(self.config, step=step)
+        encoder = Encoder(config)
+        if not self._warm:  # the first call of a process pays for loading
+            self._decoder.decode(encoder.encode(PointCloud(cloud.xyz[:1000])))
+            self._warm = True
+        start = time.perf_counter()
+        data = encoder.encode(cloud)
+        encoded = time.perf_counter()
+        decoded = self._decoder.decode(data)
+        end = time.perf_counter()
+        expected, voxels = grid_points(cloud, config)
+        row = Measurement(
+            file=name,
+            step=step,
+            points=len(cloud),
+            voxels=voxels,
+            bytes=len(data),
+            bpp=8 * len(data) / max(len(cloud), 1),
+            encode_s=encoded - start,
+            decode_s=end - encoded,
+            exact=same_points(expected, decoded.xyz),
+        )
+        return row, decoded
+
+
+def _matching(config: CodecConfig) -> DecoderConfig:
+    """A decoder on the encoder's resources, which also finds a model that was named by its file."""
+    model = Path(config.model)
+    folder = str(model.parent) if model.suffix else ""
+    return DecoderConfig(backend=config.backend, threads=config.threads, model_dir=folder)
+
+
+def grid_points(cloud: PointCloud, config: CodecConfig) -> tuple[np.ndarray, int]:
+    """What a lossless decoder has to return, in any order, (M, 3) in the cloud's dtype; and the occupied cells.
+
+    Written apart from the codec, so that a mistake there is not repeated here.
+    """
+    origin = np.array(config.origin)
+    cells = np.rint((cloud.xyz.astype(np.float64) - origin) / config.step)
+    unique = np.unique(cells, axis=0)
+    kept = unique if config.merge_duplicates else cells
+    positions = kept * config.step + origin
+    if cloud.xyz.dtype.kind == "i":
+        positions = np.rint(positions)
+    return positions.astype(cloud.xyz.dtype), len(unique)
+
+
+def same_points(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether (N, 3) and (M, 3) hold the same points equally often."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool(np.array_equal(one[np.lexsort(one.T)], other[np.lexsort(other.T)]))
+
+
+def step_of_bits(cloud: PointCloud, bits: int) -> float:
+    """The step that puts the cloud's largest extent on 2^bits steps. Raises InputError where it has no extent."""
+    finite = cloud.finite()[0].xyz.astype(np.float64)
+    extent = float(np.ptp(finite, axis=0).max()) if len(finite) else 0.0
+    if not extent > 0:
+        raise InputError(f"{len(cloud)} points without extent: give a step instead of grid bits")
+    return extent / 2.0**bits
+
+
+def to_csv(rows: Sequence[object], columns: Iterable[str]) -> str:
+    """Dataclass instances as CSV, with nine significant digits and empty cells for None."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = list(columns)
+    writer.writerow(names)
+    for row in rows:
+        values = asdict(row)  # type: ignore[call-overload]
+        writer.writerow([_cell(values[name]) for name in names])
+    return text.getvalue()
+
+
+def write_csv(path: str | os.PathLike[str], rows: Sequence[object], row_type: type) -> None:
+    """Write dataclass instances of ``row_type`` as a CSV file, whole or not at all. Raises FileError."""
+    with atomic_write(path) as out:
+        out.write(to_csv(rows, [item.name for item in fields(row_type)]).encode())
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return ""
+    return f"{value:.9g}" if isinstance(value, float) else value
