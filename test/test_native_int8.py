@@ -204,7 +204,7 @@ def test_plans_from_parts_of_a_table() -> None:
     others = np.setdiff1d(np.arange(n), readers)
     position = np.full(n, -1, np.int32)
     position[others] = np.arange(len(others))
-    columns = np.array([4, 10, 12, 14, 16, 22, 0, 26], np.int32)
+    columns = np.array([0, 4, 10, 12, 14, 16, 22, 26], np.int32)
     picked = table[readers][:, columns]
     part = np.where(picked >= 0, position[picked], -1).astype(np.int32)
     layer = random_layer(rng, len(columns), 32, 32)
@@ -212,6 +212,11 @@ def test_plans_from_parts_of_a_table() -> None:
     y = np.empty((len(readers), 32), np.uint8)
     plan = native.Plan().build_part(table, readers, columns, position, len(others))
     assert plan.n_pairs == (part >= 0).sum()
+    native.conv_int8(plan, layer.native, x, y)
+    assert np.array_equal(y, layer.conv(part, x, None))
+    masks = ((table >= 0) << np.arange(27)).sum(1).astype(np.uint32)
+    plan.build_part(table, readers, columns, position, len(others), masks=masks)
+    y[:] = 0
     native.conv_int8(plan, layer.native, x, y)
     assert np.array_equal(y, layer.conv(part, x, None))
 

@@ -45,9 +45,7 @@ class NativeLevels:
     def neighbors(self, level: Level) -> native.Plan:
         """3x3x3 convolution over the level."""
         masks = self._masks.get(level)
-        return self._plan(
-            level, "neighbors", lambda plan: plan.build(level.neighbors, len(level), self.threads, masks)
-        )
+        return self._plan(level, "neighbors", lambda plan: plan.build(level.neighbors, len(level), self.threads, masks))
 
     def up(self, level: Level, parents: int) -> native.Plan:
         """From the ``parents`` nodes of the level above to this level, one tap per octant."""
@@ -64,16 +62,21 @@ class NativeLevels:
             others = level.groups[1 - reader]
             position = np.full(len(level), -1, np.int32)
             position[others] = np.arange(len(others), dtype=np.int32)
-            rows = level.groups[reader]
-            return plan.build_part(level.neighbors, rows, _CROSS_COLUMNS, position, len(others), self.threads)
+            return plan.build_part(
+                level.neighbors,
+                level.groups[reader],
+                _CROSS_COLUMNS,
+                position,
+                len(others),
+                self.threads,
+                self._masks.get(level),
+            )
 
         return self._plan(level, f"across{reader}", build)
 
     def down(self, level: Level, parents: int) -> native.Plan:
         """The transpose of ``up``: from this level's nodes to their parents."""
-        return self._plan(
-            level, "down", lambda plan: plan.build(_down_table(level, parents), len(level), self.threads)
-        )
+        return self._plan(level, "down", lambda plan: plan.build(_down_table(level, parents), len(level), self.threads))
 
     def _plan(self, level: Level, name: str, build: Callable[[native.Plan], native.Plan]) -> native.Plan:
         plans = self._plans.setdefault(level, {})

@@ -23,7 +23,7 @@ Array: TypeAlias = Any
 """A NumPy array or a CPU torch tensor."""
 
 LIBRARY = Path(__file__).with_name("libanypcc_kernels.so")
-INTERFACE = 1
+INTERFACE = 2
 """What anypcc_interface() in src/dispatch.cpp must return: a library of another age is not called."""
 
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
@@ -44,7 +44,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "plan_new": (_pointer, ()),
     "plan_free": (None, (_pointer,)),
     "plan_build": (_long, (_pointer, _pointer, _pointer, _long, _long, _int, _int)),
-    "plan_build_part": (_long, (_pointer, _pointer, _long, _int, *[_pointer] * 3, _long, _long, _int, _int)),
+    "plan_build_part": (_long, (*[_pointer] * 3, _long, _int, *[_pointer] * 3, _long, _long, _int, _int)),
     "plan_build_one_tap": (_long, (*[_pointer] * 3, _long, _long, _int, _int)),
     "conv_f32": (_long, (*[_pointer] * 5, _int, _int, _int)),
     "conv_f32_dw": (_long, (*[_pointer] * 4, _int, _int, _int)),
@@ -60,6 +60,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "child_keys": (_long, (_pointer, _pointer, _long, _pointer, _long)),
 }
 
+_DTYPES = {name: np.dtype(name) for name in ("float32", "int8", "int32", "int64", "uint8", "uint32", "uint64")}
 _functions: dict[str, Callable[..., Any]] = {}
 _reason: str | None = None
 
@@ -128,17 +129,26 @@ class Plan:
         return self._built("plan_build", n_in, n_out, taps, threads, *addresses)
 
     def build_part(
-        self, table: Array, rows: Array, columns: Array, position: Array, n_in: int, threads: int = 0
+        self,
+        table: Array,
+        rows: Array,
+        columns: Array,
+        position: Array,
+        n_in: int,
+        threads: int = 0,
+        masks: Array | None = None,
     ) -> Plan:
         """Tap k of output row i is ``table[rows[i], columns[k]]``; entry e >= 0 is input row ``position[e]``.
 
-        ``table`` int32 (n_rows, width), ``rows`` int32 (n_out,), ``columns`` int32 (taps,), ``position``
-        int32 (n_rows,) with -1 for rows that are no input.
+        ``table`` int32 (n_rows, width) with at most 32 columns, ``rows`` int32 (n_out,), ``columns`` int32
+        (taps,) ascending, ``position`` int32 (n_rows,) with -1 for rows that are no input, ``masks`` as in
+        ``build``.
         """
         n_rows, width = (int(size) for size in table.shape)
         n_out, taps = int(rows.shape[0]), int(columns.shape[0])
         arguments = (
             _address(table, "table", "int32", (None, None)),
+            _optional(masks, "masks", "uint32", (n_rows,)),
             n_rows,
             width,
             _address(rows, "rows", "int32", (None,)),
@@ -153,9 +163,7 @@ class Plan:
         addresses = _address(rows, "rows", "int32", (n_out,)), _address(tap, "tap", "uint8", (None,))
         return self._built("plan_build_one_tap", n_in, n_out, taps, threads, *addresses)
 
-    def _built(
-        self, function: str, n_in: int, n_out: int, taps: int, threads: int, *arguments: int | None
-    ) -> Plan:
+    def _built(self, function: str, n_in: int, n_out: int, taps: int, threads: int, *arguments: int | None) -> Plan:
         self.n_in = self.n_out = self.n_pairs = 0
         self.n_pairs = _call(function, self.handle, *arguments, n_in, n_out, taps, threads)
         self.n_in, self.n_out, self.taps = n_in, n_out, taps
@@ -251,9 +259,7 @@ class Layer:
         self.address = ctypes.addressof(self._struct)
 
 
-def conv_int8(
-    plan: Plan, layer: Layer, x: Array, y: Array, residual: Array | None = None, threads: int = 0
-) -> None:
+def conv_int8(plan: Plan, layer: Layer, x: Array, y: Array, residual: Array | None = None, threads: int = 0) -> None:
     """``y = clamp(layer(x over the plan's pairs) + residual, 0, 127)``, exact.
 
     ``x`` uint8 (n_in, inputs) of at most 127, ``y`` uint8 (n_out, outputs) written, ``residual`` like ``y``.
@@ -325,9 +331,7 @@ class Head:
         )
 
 
-def _row_arguments(
-    layer: Layer, x: Array, rows: Array | None, codes: Array | None, count: int
-) -> tuple[int | None, ...]:
+def _row_arguments(layer: Layer, x: Array, rows: Array | None, codes: Array | None, count: int) -> tuple[int | None, ...]:
     n_in = count if rows is None else int(x.shape[0])
     return (
         _address(x, "x", "uint8", (n_in, layer.inputs)),
@@ -458,12 +462,12 @@ def _call(name: str, *arguments: Any) -> Any:
 
 def _address(array: Array, name: str, dtype: str, shape: tuple[int | None, ...]) -> int:
     """Address of the first element, after checking dtype, shape (None: any size) and contiguity."""
-    found = tuple(array.shape)
-    if len(found) != len(shape) or any(w is not None and w != f for f, w in zip(found, shape, strict=True)):
+    found = array.shape
+    if found != shape and (len(found) != len(shape) or any(map(_differ, found, shape))):
         wanted = ", ".join("*" if size is None else str(size) for size in shape)
-        raise ValueError(f"{name} has shape {found}, expected ({wanted})")
+        raise ValueError(f"{name} has shape {tuple(found)}, expected ({wanted})")
     if isinstance(array, np.ndarray):
-        right, contiguous, address = array.dtype == dtype, array.flags.c_contiguous, array.ctypes.data
+        right, contiguous, address = array.dtype == _DTYPES[dtype], array.flags.c_contiguous, array.ctypes.data
     else:
         if array.device.type != "cpu":
             raise TypeError(f"{name} is on {array.device}, expected the CPU")
@@ -473,6 +477,10 @@ def _address(array: Array, name: str, dtype: str, shape: tuple[int | None, ...])
     if not contiguous:
         raise ValueError(f"{name} is not C-contiguous")
     return int(address)
+
+
+def _differ(found: int, wanted: int | None) -> bool:
+    return wanted is not None and found != wanted
 
 
 def _optional(array: Array | None, name: str, dtype: str, shape: tuple[int | None, ...]) -> int | None:

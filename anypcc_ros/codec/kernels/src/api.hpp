@@ -51,11 +51,12 @@ void anypcc_plan_free(anypcc::Plan* plan);
 int64_t anypcc_plan_build(anypcc::Plan* plan, const int32_t* table, const uint32_t* masks, int64_t n_in,
                           int64_t n_out, int taps, int threads);
 
-// Some rows and columns of a table (n_rows, width): tap k of output row i is column columns[k] of row
-// rows[i]; an entry e >= 0 stands for input row position[e] of position (n_rows,), for none if that is -1.
-int64_t anypcc_plan_build_part(anypcc::Plan* plan, const int32_t* table, int64_t n_rows, int width,
-                               const int32_t* rows, const int32_t* columns, const int32_t* position,
-                               int64_t n_in, int64_t n_out, int taps, int threads);
+// Some rows and columns, these ascending, of a table (n_rows, width) with the masks that it has or null: tap
+// k of output row i is column columns[k] of row rows[i]; an entry e >= 0 stands for input row position[e] of
+// position (n_rows,), for none if that is -1. width is at most 32.
+int64_t anypcc_plan_build_part(anypcc::Plan* plan, const int32_t* table, const uint32_t* masks,
+                               int64_t n_rows, int width, const int32_t* rows, const int32_t* columns,
+                               const int32_t* position, int64_t n_in, int64_t n_out, int taps, int threads);
 
 // Output row i is fed by input row in[i] through tap tap[i] alone.
 int64_t anypcc_plan_build_one_tap(anypcc::Plan* plan, const int32_t* in, const uint8_t* tap, int64_t n_in,

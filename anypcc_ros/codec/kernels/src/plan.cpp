@@ -30,21 +30,24 @@ struct WholeTable {
   }
 };
 
-// Some columns of some rows of a table (n_rows, width), whose entries are then renamed by `position`.
+// Some rows and columns of a table (n_rows, width), whose entries are then renamed by `position`.
 struct PartOfTable {
   const int32_t* table;
+  const uint32_t* masks;
   int64_t n_rows;
-  int width, taps;
-  const int32_t *rows, *columns, *position;
+  int width;
+  const int32_t *rows, *position;
+  uint32_t columns = 0;  // a bit per column taken
+  uint8_t tap[32] = {};  // by column
 
   template <class Hit>
   void visit(int64_t row, const Hit& hit) const {
     const int32_t* entry = table + int64_t{rows[row]} * width;
-    for (int k = 0; k < taps; ++k) {
-      const int32_t renamed = entry[columns[k]];
-      if (renamed == -1) continue;
-      const int32_t in = static_cast<uint32_t>(renamed) < n_rows ? position[renamed] : INT32_MIN;
-      if (in != -1) hit(k, in);
+    for (uint32_t left = masks[rows[row]] & columns; left != 0; left &= left - 1) {
+      const int column = __builtin_ctz(left);
+      const int32_t named = entry[column];
+      const int32_t in = static_cast<uint32_t>(named) < n_rows ? position[named] : INT32_MIN;
+      if (in != -1) hit(tap[column], in);
     }
   }
 };
@@ -60,12 +63,13 @@ struct OneTap {
   }
 };
 
-const uint32_t* row_masks(Plan& plan, const int32_t* table, int64_t n_out, int taps, int threads) {
-  uint32_t* const masks = plan.masks.reserve(n_out);
-  parallel_ranges(n_out, threads_for(n_out, 2048, threads), [&](int64_t begin, int64_t end, int) {
+// The masks of a table (rows, width) whose caller has none.
+const uint32_t* row_masks(Plan& plan, const int32_t* table, int64_t rows, int width, int threads) {
+  uint32_t* const masks = plan.masks.reserve(rows);
+  parallel_ranges(rows, threads_for(rows, 2048, threads), [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       uint32_t mask = 0;
-      for (int k = 0; k < taps; ++k) mask |= static_cast<uint32_t>(table[i * taps + k] != -1) << k;
+      for (int k = 0; k < width; ++k) mask |= static_cast<uint32_t>(table[i * width + k] != -1) << k;
       masks[i] = mask;
     }
   });
@@ -124,26 +128,28 @@ int64_t build(Plan& plan, const Rule& rule, int64_t n_in, int64_t n_out, int tap
   return plan.n_pairs = sum;
 }
 
-template <class Rule>
-int64_t build_or_clear(Plan* plan, const Rule& rule, int64_t n_in, int64_t n_out, int taps, int threads) {
-  if (plan == nullptr || n_in < 0 || n_out < 0 || n_in > INT32_MAX || n_out > INT32_MAX || taps < 1 ||
-      taps > kMaxTaps) {
-    return kBadArgument;
-  }
+bool valid(const Plan* plan, int64_t n_in, int64_t n_out, int taps) {
+  return plan != nullptr && n_in >= 0 && n_out >= 0 && n_in <= INT32_MAX && n_out <= INT32_MAX && taps >= 1 &&
+         taps <= kMaxTaps;
+}
+
+// The result of `build`, a function without arguments; the plan is left empty if that is an error.
+template <class Build>
+int64_t built_or_empty(Plan& plan, const Build& build) {
   int64_t result;
   try {
-    result = build(*plan, rule, n_in, n_out, taps, resolve_threads(threads));
+    result = build();
   } catch (const std::bad_alloc&) {
     result = kOutOfMemory;
   }
-  if (result < 0) plan->n_out = plan->n_tiles = plan->n_pairs = 0;
+  if (result < 0) plan.n_out = plan.n_tiles = plan.n_pairs = 0;
   return result;
 }
 
 }  // namespace
 }  // namespace anypcc
 
-using anypcc::Plan;
+using namespace anypcc;
 
 Plan* anypcc_plan_new() { return new (std::nothrow) Plan; }
 
@@ -151,31 +157,37 @@ void anypcc_plan_free(Plan* plan) { delete plan; }
 
 int64_t anypcc_plan_build(Plan* plan, const int32_t* table, const uint32_t* masks, int64_t n_in,
                           int64_t n_out, int taps, int threads) {
-  if (plan != nullptr && masks == nullptr && n_out > 0 && taps > 0 && taps <= anypcc::kMaxTaps) {
-    try {
-      masks = anypcc::row_masks(*plan, table, n_out, taps, anypcc::resolve_threads(threads));
-    } catch (const std::bad_alloc&) {
-      return anypcc::kOutOfMemory;
-    }
-  }
-  return anypcc::build_or_clear(plan, anypcc::WholeTable{table, masks, taps}, n_in, n_out, taps, threads);
+  if (!valid(plan, n_in, n_out, taps)) return kBadArgument;
+  const int workers = resolve_threads(threads);
+  return built_or_empty(*plan, [&] {
+    if (masks == nullptr) masks = row_masks(*plan, table, n_out, taps, workers);
+    return build(*plan, WholeTable{table, masks, taps}, n_in, n_out, taps, workers);
+  });
 }
 
-int64_t anypcc_plan_build_part(Plan* plan, const int32_t* table, int64_t n_rows, int width,
-                               const int32_t* rows, const int32_t* columns, const int32_t* position,
-                               int64_t n_in, int64_t n_out, int taps, int threads) {
-  using namespace anypcc;
-  for (int k = 0; k < taps; ++k) {
-    if (columns[k] < 0 || columns[k] >= width) return kBadIndex;
-  }
-  for (int64_t i = 0; i < n_out; ++i) {
-    if (rows[i] < 0 || rows[i] >= n_rows) return kBadIndex;
-  }
-  return build_or_clear(plan, PartOfTable{table, n_rows, width, taps, rows, columns, position}, n_in, n_out,
-                        taps, threads);
+int64_t anypcc_plan_build_part(Plan* plan, const int32_t* table, const uint32_t* masks, int64_t n_rows,
+                               int width, const int32_t* rows, const int32_t* columns,
+                               const int32_t* position, int64_t n_in, int64_t n_out, int taps, int threads) {
+  if (!valid(plan, n_in, n_out, taps) || n_rows < 0 || width < 1 || width > kMaxTaps) return kBadArgument;
+  const int workers = resolve_threads(threads);
+  return built_or_empty(*plan, [&]() -> int64_t {
+    if (masks == nullptr) masks = row_masks(*plan, table, n_rows, width, workers);
+    PartOfTable part{table, masks, n_rows, width, rows, position};
+    for (int k = 0; k < taps; ++k) {
+      if (columns[k] < 0 || columns[k] >= width || (k > 0 && columns[k] <= columns[k - 1])) return kBadIndex;
+      part.columns |= 1u << columns[k];
+      part.tap[columns[k]] = static_cast<uint8_t>(k);
+    }
+    for (int64_t i = 0; i < n_out; ++i) {
+      if (rows[i] < 0 || rows[i] >= n_rows) return kBadIndex;
+    }
+    return build(*plan, part, n_in, n_out, taps, workers);
+  });
 }
 
 int64_t anypcc_plan_build_one_tap(Plan* plan, const int32_t* in, const uint8_t* tap, int64_t n_in,
                                   int64_t n_out, int taps, int threads) {
-  return anypcc::build_or_clear(plan, anypcc::OneTap{in, tap}, n_in, n_out, taps, threads);
+  if (!valid(plan, n_in, n_out, taps)) return kBadArgument;
+  return built_or_empty(
+      *plan, [&] { return build(*plan, OneTap{in, tap}, n_in, n_out, taps, resolve_threads(threads)); });
 }
