@@ -30,6 +30,11 @@ struct Scratch {
 };
 thread_local Scratch scratch;
 
+// `count` numbers, a multiple of 16: a copy of known length needs no call.
+void copy_sums(int32_t* to, const int32_t* from, int count) {
+  for (int j = 0; j < count; j += 16) std::memcpy(to + j, from + j, 16 * sizeof(int32_t));
+}
+
 // Calls body(tile) for every tile, each on whichever thread is free; false if a thread ran out of memory.
 template <class Body>
 bool for_tiles(int64_t tiles, int workers, const Body& body) {
@@ -53,7 +58,7 @@ int64_t conv(const Plan& plan, const Layer& layer, const uint8_t* x, const uint8
   const bool done = for_tiles(plan.n_tiles, workers, [&](int64_t tile) {
     const int64_t first = plan.tile_begin(tile), rows = plan.tile_end(tile) - first;
     int32_t* const sums = scratch.sums.reserve(kTileRows * int64_t{cout});
-    for (int64_t i = 0; i < rows; ++i) std::memcpy(sums + i * cout, layer.bias, sizeof(int32_t) * cout);
+    for (int64_t i = 0; i < rows; ++i) copy_sums(sums + i * cout, layer.bias, cout);
     const int32_t* start = plan.start.data() + tile * plan.taps;
     for (int k = 0; k < plan.taps; ++k) {
       isa.product_int8(plan.pairs.data() + start[k], start[k + 1] - start[k], x,
@@ -79,14 +84,15 @@ struct Rows {
 bool linear_sums(const Isa& isa, const Layer& layer, const Rows& in, int64_t first, int64_t count,
                  int32_t* sums) {
   const int cout = layer.outputs;
+  Pair* const pairs = scratch.pairs;
   for (int64_t i = 0; i < count; ++i) {
     const int64_t row = in.rows == nullptr ? first + i : in.rows[first + i];
     const int code = in.codes == nullptr ? 0 : in.codes[first + i];
     if (row < 0 || row >= in.n_in || code >= layer.rows) return false;
-    scratch.pairs[i] = {static_cast<int32_t>(row), static_cast<int32_t>(i)};
-    std::memcpy(sums + i * cout, layer.bias + int64_t{code} * cout, sizeof(int32_t) * cout);
+    pairs[i] = {static_cast<int32_t>(row), static_cast<int32_t>(i)};
+    copy_sums(sums + i * cout, layer.bias + int64_t{code} * cout, cout);
   }
-  isa.product_int8(scratch.pairs, count, in.x, layer.weight, sums, layer.inputs, cout);
+  isa.product_int8(pairs, count, in.x, layer.weight, sums, layer.inputs, cout);
   return true;
 }
 
