@@ -21,6 +21,7 @@ else:
     torch.set_num_threads(1)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+SAMPLE = Path(__file__).resolve().parents[1] / "sample" / "lidar"
 GOLDEN = Path(__file__).resolve().parent / "golden"
 
 
@@ -68,3 +69,15 @@ def scan() -> PointCloud:
     distance = np.minimum(wall, ground) + rng.normal(0, 0.01, len(azimuth))
     direction = np.stack([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)], 1)
     return PointCloud((direction * distance[:, None]).astype(np.float32))
+
+
+@pytest.fixture(scope="session")
+def sample_cloud() -> PointCloud:
+    """The first Ruby Plus frame of sample/: 29,770 real points in metres, float32, with intensity and ring."""
+    reader = pytest.importorskip("rosbags.highlevel")
+    with reader.AnyReader([SAMPLE]) as bag:
+        connection = next(c for c in bag.connections if c.topic == "/rubyplus/points")
+        _, _, raw = next(bag.messages([connection]))
+        message = bag.deserialize(raw, connection.msgtype)
+    points = np.frombuffer(message.data, [("xyz", "<f4", 3), ("intensity", "<f4"), ("ring", "<u2")])
+    return PointCloud(points["xyz"].copy(), {name: points[name].copy() for name in ("intensity", "ring")})

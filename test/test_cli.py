@@ -1,0 +1,176 @@
+"""The anypcc command, run as a user runs it: in a process of its own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anypcc_ros import PointCloud, files
+from anypcc_ros.files import read_cloud, write_cloud
+
+
+def anypcc(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "anypcc_ros.cli", *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[1])}  # installed or checkout, as here
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, sample_cloud: PointCloud) -> Path:
+    """A folder with a real frame as frame.ply and its stream on a 2 cm grid as frame.apcc."""
+    path = tmp_path_factory.mktemp("anypcc")
+    write_cloud(path / "frame.ply", sample_cloud)
+    done = anypcc("encode", "frame.ply", "-o", "frame.apcc", "--step", "0.02", "--model", "standard", cwd=path)
+    assert done.returncode == 0, done.stderr
+    assert "29770 points" in done.stdout
+    assert "intensity, ring" in done.stderr, "what is not carried is said"
+    return path
+
+
+@pytest.mark.parametrize("ending", [".ply", ".pcd", ".npz"])
+def test_decode_returns_every_point_within_half_a_step(folder: Path, sample_cloud: PointCloud, ending: str) -> None:
+    done = anypcc("decode", "frame.apcc", "-o", f"out{ending}", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    decoded = read_cloud(folder / f"out{ending}").xyz
+    expected = (np.rint(sample_cloud.xyz.astype(np.float64) / 0.02) * 0.02).astype(np.float32)
+    np.testing.assert_array_equal(decoded[np.lexsort(decoded.T)], expected[np.lexsort(expected.T)])
+
+
+def test_info(folder: Path) -> None:
+    done = anypcc("info", "frame.apcc", "--json", cwd=folder)
+    described = json.loads(done.stdout)
+    assert described["points"] == 29770
+    assert described["step"] == 0.02
+    assert described["size"] == (folder / "frame.apcc").stat().st_size
+    assert described["model_name"] == "standard"
+    assert described["bpp"] == 8 * described["size"] / 29770
+    plain = anypcc("info", "frame.apcc", cwd=folder).stdout
+    assert described["model_hash"] in plain
+    assert "29770 points" in plain
+
+
+def test_evaluate_writes_one_row_per_file_and_step(folder: Path) -> None:
+    done = anypcc(
+        "evaluate", "frame.ply", "--step", "0.05", "--step", "0.2", "--model", "standard", "--csv", "out.csv", cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((folder / "out.csv").open()))
+    assert list(rows[0]) == ["file", "step", "points", "voxels", "bytes", "bpp", "encode_s", "decode_s", "exact"]
+    assert [(row["file"], row["step"], row["exact"]) for row in rows] == [
+        ("frame.ply", "0.05", "True"),
+        ("frame.ply", "0.2", "True"),
+    ]
+    assert rows[0]["voxels"] == "8828"
+    assert float(rows[0]["bpp"]) > float(rows[1]["bpp"])
+
+
+def test_evaluate_on_grid_bits_and_duplicates(folder: Path) -> None:
+    merged = anypcc("evaluate", "frame.ply", "--grid-bits", "9", cwd=folder)
+    counted = anypcc("evaluate", "frame.ply", "--grid-bits", "9", "--no-merge-duplicates", cwd=folder)
+    rows = [next(csv.DictReader(done.stdout.splitlines())) for done in (merged, counted)]
+    extent = float(np.ptp(read_cloud(folder / "frame.ply").xyz.astype(float), axis=0).max())
+    assert float(rows[0]["step"]) == pytest.approx(extent / 512)
+    assert rows[0]["exact"] == rows[1]["exact"] == "True"
+    assert int(rows[0]["bytes"]) < int(rows[1]["bytes"])
+
+
+def test_integer_cloud_on_its_own_grid(folder: Path) -> None:
+    xyz = np.unique(np.random.default_rng(0).integers(0, 40, (3000, 3)), axis=0).astype(np.int32)
+    np.savez(folder / "body.npz", xyz=xyz, scale=np.full(3, 0.5))
+    assert anypcc("encode", "body.npz", "-o", "body.apcc", "--step", "1", cwd=folder).returncode == 0
+    assert anypcc("decode", "body.apcc", "-o", "back.npz", cwd=folder).returncode == 0
+    back = read_cloud(folder / "back.npz").xyz
+    assert back.dtype == np.int32
+    np.testing.assert_array_equal(np.unique(back, axis=0), xyz)
+
+
+def test_dropped_scales(folder: Path) -> None:
+    done = anypcc("encode", "frame.ply", "-o", "coarse.apcc", "--step", "0.02", "--drop-scales", "4", cwd=folder)
+    assert done.returncode == 0
+    assert "4 scales dropped" in done.stdout
+    assert (folder / "coarse.apcc").stat().st_size < (folder / "frame.apcc").stat().st_size / 3
+    assert anypcc("evaluate", "frame.ply", "--step", "0.02", "--drop-scales", "4", cwd=folder).returncode == 0
+
+
+def test_points_that_are_not_finite_are_dropped_and_counted(folder: Path) -> None:
+    write_cloud(folder / "nan.pcd", PointCloud(np.array([[0, 0, 0], [np.nan, 0, 0], [1, np.inf, 0]], np.float32)))
+    done = anypcc("encode", "nan.pcd", "-o", "nan.apcc", cwd=folder)
+    assert done.returncode == 0
+    assert "nan.pcd: 2 of 3 points are not finite" in done.stderr
+
+
+def test_suite_writes_csv_and_markdown(folder: Path) -> None:
+    (folder / "suite" / "lidar_spinning").mkdir(parents=True)
+    write_cloud(folder / "suite" / "lidar_spinning" / "frame.npz", read_cloud(folder / "frame.ply"))
+    done = anypcc("evaluate", "--suite", "suite", "--grid", "50mm", "--csv", "suite.csv", "--markdown", "suite.md", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    [row] = csv.DictReader((folder / "suite.csv").open())
+    assert (row["category"], row["grid"], row["voxels"], row["exact"]) == ("lidar_spinning", "50mm", "8828", "True")
+    assert "| lidar_spinning | 50mm | 1 |" in (folder / "suite.md").read_text()
+
+
+# ---- failures: a message that names the file, an exit status, no file left behind
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["encode", "missing.ply", "-o", "x.apcc"], 1, "missing.ply: cannot read: No such file"),
+        (["encode", "frame.apcc", "-o", "x.apcc"], 1, "frame.apcc: cannot read .apcc"),
+        (["encode", "frame.ply", "-o", "x.apcc", "--model", "nonesuch"], 1, "model nonesuch is not installed"),
+        (["encode", "frame.ply", "-o", "nowhere/x.apcc"], 1, "nowhere/x.apcc: cannot write"),
+        (["encode", "frame.ply", "-o", "x.apcc", "--step", "-1"], 2, "--step -1.0: must be at least"),
+        (["encode", "frame.ply", "-o", "x.apcc", "--drop-scales", "99"], 2, "--drop-scales 99: must be at most 20"),
+        (["encode", "frame.ply", "-o", "x.apcc", "--step", "1", "--grid-bits", "9"], 2, "not allowed with"),
+        (["encode", "frame.ply", "-o", "x.apcc", "--grid-bits", "40"], 2, "40 is not between 1 and 31"),
+        (["encode", "frame.ply"], 2, "-o"),
+        (["decode", "frame.ply", "-o", "x.ply"], 1, "frame.ply: "),
+        (["decode", "cut.apcc", "-o", "x.ply"], 1, "cut.apcc: 1000 of "),
+        (["decode", "flipped.apcc", "-o", "x.ply"], 1, "flipped.apcc: "),
+        (["decode", "frame.apcc", "-o", "x.las"], 1, "x.las: cannot write .las"),
+        (["decode", "frame.apcc", "-o", "x.ply", "--max-points", "100"], 1, "frame.apcc: 29770 points declared"),
+        (["decode", "frame.apcc", "-o", "x.ply", "--max-bytes", "100"], 1, "frame.apcc: "),
+        (["info", "cut.apcc"], 1, "cut.apcc: "),
+        (["info", "missing.apcc"], 1, "missing.apcc: cannot read: No such file"),
+        (["evaluate", "frame.ply"], 2, "--step or --grid-bits"),
+        (["evaluate", "--step", "1"], 2, "FILE... or --suite"),
+        (["evaluate", "frame.ply", "--step", "1", "--peers", "p.csv"], 2, "need --suite"),
+        (["evaluate", "--suite", "empty", "--csv", "x.csv"], 1, "empty: no clouds"),
+        (["evaluate", "frame.ply", "missing.ply", "--step", "1", "--csv", "x.csv"], 1, "missing.ply: cannot read"),
+        ([], 2, "COMMAND"),
+        (["train"], 2, "--data"),
+        (["export"], 2, "RUN"),
+    ],
+)
+def test_failures(folder: Path, arguments: list[str], status: int, message: str) -> None:
+    whole = (folder / "frame.apcc").read_bytes()
+    (folder / "cut.apcc").write_bytes(whole[:1000])
+    (folder / "flipped.apcc").write_bytes(whole[:-50] + bytes(byte ^ 255 for byte in whole[-50:]))
+    (folder / "empty").mkdir(exist_ok=True)
+    before = sorted(folder.iterdir())
+    done = anypcc(*arguments, cwd=folder)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(folder.iterdir()) == before
+
+
+def test_an_old_output_survives_a_failure(folder: Path) -> None:
+    (folder / "old.ply").write_text("precious")
+    (folder / "broken.apcc").write_bytes((folder / "frame.apcc").read_bytes()[:500])
+    assert anypcc("decode", "broken.apcc", "-o", "old.ply", cwd=folder).returncode == 1
+    assert (folder / "old.ply").read_text() == "precious"
+
+
+def test_help_names_every_option_and_what_is_not_carried(folder: Path) -> None:
+    text = " ".join(anypcc("encode", "--help", cwd=folder).stdout.split())
+    for flag in ("--step METRES", "--origin X Y Z", "--model", "--drop-scales", "--merge-duplicates", "--backend", "--threads"):
+        assert flag in text
+    assert "other fields (intensity, ring, time, colour) are dropped" in text
