@@ -1,6 +1,6 @@
 // The C interface of the library: everything native.py calls. Arrays are row-major and belong to the caller,
-// who warrants their sizes; row and code indices are checked. `threads` counts the calling thread, 0 means
-// all cores.
+// who warrants their sizes; row and code indices are checked. What is written must not overlap what is read,
+// unless said. `threads` counts the calling thread; 0 means all cores.
 #pragma once
 
 #include <cstdint>
@@ -35,13 +35,14 @@ extern "C" {
 // Version of this interface, to be raised with every change of a function or structure.
 int64_t anypcc_interface();
 
-// ---- code paths: "auto" restores the fastest one; the i-th usable one, fastest first, null past the last
+// ---- code paths: "auto" restores the fastest; usable ones by index, fastest first, null past the last ----
 
 int64_t anypcc_set_isa(const char* name);
 const char* anypcc_active_isa();
 const char* anypcc_usable_isa(int index);
 
-// ---- plans: built in one of three ways, which return the number of pairs; building again reuses the memory
+// ---- plans: built in one of three ways, each returning the number of pairs; building again reuses memory
+// ----
 
 anypcc::Plan* anypcc_plan_new();
 void anypcc_plan_free(anypcc::Plan* plan);
@@ -62,7 +63,7 @@ int64_t anypcc_plan_build_part(anypcc::Plan* plan, const int32_t* table, const u
 int64_t anypcc_plan_build_one_tap(anypcc::Plan* plan, const int32_t* in, const uint8_t* tap, int64_t n_in,
                                   int64_t n_out, int taps, int threads);
 
-// ---- float32; cin and cout are multiples of 16
+// ---- float32; cin and cout are multiples of 16 ----
 
 // y (n_out, cout) = bias (cout,), null for zero, + sum over the pairs of x (n_in, cin)[in] @ w (taps, cin,
 // cout)[tap].
@@ -73,7 +74,7 @@ int64_t anypcc_conv_f32(const anypcc::Plan* plan, const float* x, const float* w
 int64_t anypcc_conv_f32_dw(const anypcc::Plan* plan, const float* x, const float* dy, float* dw, int cin,
                            int cout, int threads);
 
-// ---- integers: y = clamp(result + residual, 0, 127); residual, of y's shape, may be null
+// ---- integers: y = clamp(result + residual, 0, 127); residual, of y's shape, may be null ----
 
 // y (n_out, outputs) from x (n_in, inputs) over the pairs of the plan.
 int64_t anypcc_conv_int8(const anypcc::Plan* plan, const anypcc::Layer* layer, const uint8_t* x,
@@ -94,7 +95,7 @@ int64_t anypcc_head_int8(const anypcc::Layer* hidden, const anypcc::Layer* out, 
                          int64_t n_in, const int32_t* rows, const uint8_t* codes, int64_t count,
                          const uint32_t* exp2, float* frequencies, int threads);
 
-// ---- octree
+// ---- octree ----
 
 // The 3x3x3 table of a level from its parents'. Offset k = 9 * (dx + 1) + 3 * (dy + 1) + (dz + 1); children
 // are ordered by parent, then octant o = 4 * bx + 2 * by + bz, child o being present when bit o of the code

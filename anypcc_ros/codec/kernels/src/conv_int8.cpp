@@ -70,8 +70,7 @@ int64_t conv(const Plan& plan, const Layer& layer, const uint8_t* x, const uint8
   return done ? kOk : kOutOfMemory;
 }
 
-// The input of a layer without taps: row rows[i] of x (row i if `rows` is null), bias row codes[i] (0 if
-// null).
+// The input of a layer without taps: row rows[i] of x and bias row codes[i]; i and 0 where these are null.
 struct Rows {
   const uint8_t* x;
   int64_t n_in;
@@ -79,8 +78,7 @@ struct Rows {
   const uint8_t* codes;
 };
 
-// sums (count, outputs) = bias[code] + x @ w for output rows first .. first + count; false if an index is out
-// of range.
+// sums (count, outputs) = bias[code] + x @ w for the output rows from `first` on; false for a bad index.
 bool linear_sums(const Isa& isa, const Layer& layer, const Rows& in, int64_t first, int64_t count,
                  int32_t* sums) {
   const int cout = layer.outputs;

@@ -8,8 +8,7 @@
 //   kRegisters             accumulators to use
 //   load, store, load_weights, splat, multiply_add
 
-// ---- products
-// -------------------------------------------------------------------------------------------------------
+// ---- products ----
 
 // Calls body.run<Vectors>(first column) over all columns (a multiple of 16) in the widest blocks.
 template <class Math, int Vectors, class Body>
@@ -100,8 +99,7 @@ struct Product {
   }
 };
 
-// ---- weight gradient
-// ------------------------------------------------------------------------------------------------
+// ---- weight gradient ----
 
 template <class Math>
 struct OuterProduct {
@@ -155,10 +153,9 @@ struct OuterProduct {
   }
 };
 
-// ---- integer activation and softmax: plain loops that the compiler turns into this set's vectors
-// ----------------------
+// ---- integer activation and softmax: plain loops, which the compiler turns into this set's vectors ----
 
-// round(sum * multiplier / 2^shift), halves up. |multiplier| <= 2^shift, so the result fits 32 bits. The
+// round(sum * multiplier / 2^shift), halves up, of a product below 2^62 and a result that fits 32 bits. The
 // offset makes the shift one of an unsigned number: most instruction sets lack the arithmetic 64-bit shift.
 struct Rescale {
   static constexpr uint64_t kOffset = uint64_t{1} << 62;
@@ -230,8 +227,8 @@ struct Softmax {
     }
     for (int r = 0; r < rows; ++r) reciprocal[r] = 1.0 / all[r];
     for (int r = 0; r < rows; ++r) {
-      // floor(weight * kSpread / all): the half keeps the product with the rounded reciprocal away from every
-      // integer by more than its error, as long as weight * kSpread < 2^50.
+      // floor(weight * kSpread / all), exactly: the half keeps the quotient 0.5 / all > 2^-33 away from every
+      // integer, and rounding the reciprocal and the product moves it by less than 2^-35.
       int32_t rest = kTotal;
       for (int j = 0; j < Symbols; ++j) {
         weight[r][j] =

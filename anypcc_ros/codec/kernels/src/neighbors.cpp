@@ -21,8 +21,9 @@ struct Tables {
 
   constexpr Tables() : rank(), inside(), cell(), seen() {
     for (int code = 0; code < 256; ++code) {
-      for (int o = 1; o < 8; ++o)
-        rank[code][o] = static_cast<uint8_t>(rank[code][o - 1] + ((code >> (o - 1)) & 1));
+      for (int o = 1; o < 8; ++o) {
+        rank[code][o] = static_cast<uint8_t>(rank[code][o - 1] + (code >> (o - 1) & 1));
+      }
     }
     for (int k = 0; k < 27; ++k) {
       seen[k] = static_cast<uint8_t>(16 * (k / 9) + 4 * (k / 3 % 3) + k % 3);
@@ -111,8 +112,7 @@ struct Expansion {
     return true;
   }
 
-  // 3 x 3 x 3 cells. Rows of three are copied as four, whose fourth the next row overwrites; the last one as
-  // three.
+  // 3 x 3 x 3 cells. Rows of three are copied as four, whose fourth the next row overwrites.
   static void copy_block(const int32_t* block, int32_t* row) {
     for (int r = 0; r < 8; ++r)
       std::memcpy(row + 3 * r, block + 16 * (r / 3) + 4 * (r % 3), 4 * sizeof(int32_t));

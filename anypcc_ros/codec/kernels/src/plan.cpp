@@ -11,8 +11,7 @@
 namespace anypcc {
 namespace {
 
-// Rules: which input rows feed an output row. visit(row, hit) calls hit(tap, input row) for each, taps
-// ascending.
+// Rules: which input rows feed an output row. visit(row, hit) calls hit(tap, input row) for each.
 
 // All columns of a table (n_out, taps), with a bit per entry that is not -1.
 struct WholeTable {

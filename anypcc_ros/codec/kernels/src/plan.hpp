@@ -1,5 +1,4 @@
-// A plan: the (input row, output row) pairs of a sparse operator, grouped by tile of output rows, then by
-// tap.
+// A plan: the (input row, output row) pairs of a sparse operator, by tile of output rows, then by tap.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,37 @@
+"""The kernels' thread pool: several callers at once, more threads than cores, and a forked process."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from anypcc_ros.codec.kernels import native
+
+pytestmark = pytest.mark.skipif(not native.available(), reason=str(native.unavailable_reason()))
+
+
+def convolve(seed: int, threads: int) -> bytes:
+    rng = np.random.default_rng(seed)
+    table = rng.integers(-1, 3000, (3000, 27)).astype(np.int32)
+    weight = rng.integers(-127, 128, (27, 32, 32)).astype(np.int8)
+    layer = native.Layer(weight, np.zeros((1, 32), np.int32), np.full(32, 1 << 14, np.int32), 24)
+    x, y = rng.integers(0, 128, (3000, 32)).astype(np.uint8), np.empty((3000, 32), np.uint8)
+    native.conv_int8(native.Plan(table, 3000, threads), layer, x, y, x, threads)
+    return y.tobytes()
+
+
+def test_callers_at_once_and_any_number_of_threads() -> None:
+    expected = [convolve(seed, 1) for seed in range(4)]
+    for threads in (0, 2, 3, 64, 1000):
+        with ThreadPoolExecutor(4) as callers:
+            assert list(callers.map(convolve, range(4), [threads] * 4)) == expected
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_gets_threads_of_its_own() -> None:
+    expected = convolve(5, 2)  # the parent's pool is running now
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply_async(convolve, (5, 2)).get(timeout=60) == expected
