@@ -11,7 +11,15 @@ import pytest
 from anypcc_ros import CodecConfig, PointCloud
 from anypcc_ros.codec.errors import FileError, InputError
 from anypcc_ros.evaluation import metrics, peers, suite
-from anypcc_ros.evaluation.evaluate import Evaluator, Measurement, grid_points, same_points, step_of_bits, write_csv
+from anypcc_ros.evaluation.evaluate import (
+    Evaluator,
+    Measurement,
+    grid_points,
+    same_points,
+    step_of_bits,
+    unique_cells,
+    write_csv,
+)
 from anypcc_ros.evaluation.pictures import before_after
 from anypcc_ros.files import read_cloud, unit_of, write_cloud
 
@@ -90,6 +98,14 @@ def test_grid_points_round_half_to_even_and_keep_or_merge_duplicates() -> None:
     assert same_points(merged, np.array([[7, 0, 0], [0, 2, 0]], np.float32))
     shifted, _ = grid_points(cloud, CodecConfig(step=2, origin=(1, 0, 0)))
     np.testing.assert_array_equal(shifted[:, 0], np.array([1, 1, 7], np.float32))
+
+
+@pytest.mark.parametrize("extent", [1, 1000, 2**40])
+def test_unique_cells(extent: int) -> None:
+    cells = np.random.default_rng(0).integers(-extent, extent + 1, (300, 3))
+    cells = np.concatenate([cells, cells[:50]])
+    np.testing.assert_array_equal(unique_cells(cells), np.unique(cells, axis=0))
+    assert len(unique_cells(cells[:0])) == 0
 
 
 def test_same_points_sees_order_counts_and_types_apart() -> None:

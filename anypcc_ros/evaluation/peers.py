@@ -11,6 +11,7 @@ import numpy as np
 
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.errors import FileError
+from anypcc_ros.evaluation.evaluate import unique_cells
 from anypcc_ros.optional import MissingPackageError, optional
 
 GPCC = ("ctc3-octree", "idcm0")  # settings of G-PCC's octree coder; the smaller result counts
@@ -91,7 +92,7 @@ def draco_bytes(cells: np.ndarray) -> int | None:
         compression_level=10,
     )
     decoded = np.rint(np.asarray(draco.decode(data).points)).astype(np.int64).reshape(-1, 3)
-    if not np.array_equal(np.unique(decoded, axis=0), np.unique(cells, axis=0)):
+    if not np.array_equal(unique_cells(decoded), unique_cells(cells)):
         raise ValueError(f"Draco returned other cells than the {len(cells)} it was given")
     return len(data)
 

@@ -13,7 +13,7 @@ import numpy as np
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.errors import FileError
 from anypcc_ros.evaluation import peers
-from anypcc_ros.evaluation.evaluate import Evaluator, step_of_bits
+from anypcc_ros.evaluation.evaluate import Evaluator, step_of_bits, unique_cells
 from anypcc_ros.evaluation.peers import PeerGrid
 from anypcc_ros.files import READABLE, read_cloud, unit_of
 
@@ -105,7 +105,7 @@ def evaluate_suite(
 def _measure(path: Path, cloud: PointCloud, unit: float, grid: PeerGrid, evaluator: Evaluator, compared: bool) -> SuiteRow:
     step = grid.step / unit
     row, _ = evaluator.measure(peers.file_key(path), cloud, step)
-    cells = np.unique(np.rint(cloud.xyz.astype(np.float64) / step).astype(np.int64), axis=0)
+    cells = unique_cells(np.rint(cloud.xyz.astype(np.float64) / step).astype(np.int64))
     draco, zstd = peers.draco_bytes(cells), peers.zstd_bytes(cloud)
     return SuiteRow(
         file=row.file,
