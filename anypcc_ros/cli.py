@@ -192,6 +192,12 @@ def _add_evaluate(commands: Subparsers) -> None:
     parser.add_argument("--suite", type=Path, metavar="DIR", help="folder of category/cloud files, instead of FILE")
     parser.add_argument("--peers", type=Path, metavar="CSV", help="with --suite: table of other codecs")
     parser.add_argument("--grid", action="append", default=[], help="with --suite: only this grid, like 16mm (repeatable)")
+    parser.add_argument(
+        "--live-peers",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="with --suite: run Draco and zstd where installed",
+    )
     parser.add_argument("--markdown", type=Path, metavar="OUT.md", help="with --suite: write its tables here")
     parser.add_argument("--csv", type=Path, metavar="OUT.csv", help="write the measurements here (default: stdout)")
     grid = parser.add_mutually_exclusive_group()
@@ -246,7 +252,9 @@ def _evaluate_suite(options: argparse.Namespace, evaluator: Any) -> int:
     from anypcc_ros.evaluation.suite import SuiteRow, evaluate_suite, markdown
 
     table = load_peers(options.peers) if options.peers else None
-    rows = evaluate_suite(options.suite, evaluator, table, options.grid, progress=lambda row: _progress(row, row.grid))
+    rows = evaluate_suite(
+        options.suite, evaluator, table, options.grid, options.live_peers, progress=lambda row: _progress(row, row.grid)
+    )
     if options.markdown:
         with atomic_write(options.markdown) as out:
             out.write(markdown(rows).encode())

@@ -81,11 +81,13 @@ def evaluate_suite(
     evaluator: Evaluator,
     table: dict[str, list[PeerGrid]] | None = None,
     grids: Sequence[str] = (),
+    live_peers: bool = True,
     progress: Callable[[SuiteRow], None] = lambda row: None,
 ) -> list[SuiteRow]:
     """Encode and decode every cloud in ``folder``/category/ on its grids, those of ``table`` where it has them.
 
-    ``grids``: only these (by name), all if empty. ``progress`` is called with every row. Raises FileError.
+    ``grids``: only these (by name), all if empty. ``live_peers``: run Draco and zstd too (Draco takes seconds for a
+    million points). ``progress`` is called with every row. Raises FileError.
     """
     paths = sorted(p for p in Path(folder).glob("*/*") if p.suffix.lower() in READABLE)
     if not paths:
@@ -97,16 +99,20 @@ def evaluate_suite(
         unit = unit_of(path)
         for grid in known or _category_grids(path.parent.name, cloud, unit):
             if not grids or grid.grid in grids:
-                rows.append(_measure(path, cloud, unit, grid, evaluator, compared=known is not None))
+                rows.append(_measure(path, cloud, unit, grid, evaluator, compared=known is not None, live_peers=live_peers))
                 progress(rows[-1])
     return rows
 
 
-def _measure(path: Path, cloud: PointCloud, unit: float, grid: PeerGrid, evaluator: Evaluator, compared: bool) -> SuiteRow:
+def _measure(
+    path: Path, cloud: PointCloud, unit: float, grid: PeerGrid, evaluator: Evaluator, compared: bool, live_peers: bool
+) -> SuiteRow:
     step = grid.step / unit
     row, _ = evaluator.measure(peers.file_key(path), cloud, step)
-    cells = unique_cells(np.rint(cloud.xyz.astype(np.float64) / step).astype(np.int64))
-    draco, zstd = peers.draco_bytes(cells), peers.zstd_bytes(cloud)
+    draco = zstd = None
+    if live_peers:
+        cells = unique_cells(np.rint(cloud.xyz.astype(np.float64) / step).astype(np.int64))
+        draco, zstd = peers.draco_bytes(cells), peers.zstd_bytes(cloud)
     return SuiteRow(
         file=row.file,
         category=path.parent.name,
