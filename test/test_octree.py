@@ -7,6 +7,7 @@ import pytest
 
 from anypcc_ros.codec import neighbors, octree
 from anypcc_ros.codec.errors import InputError
+from anypcc_ros.codec.kernels import native
 
 
 def random_cloud(rng: np.random.Generator, points: int, span: int) -> np.ndarray:
@@ -79,3 +80,18 @@ def test_dropping_scales_merges_cells():
     assert voxels.depth == 3
     assert voxels.coords.tolist() == [[0, 0, 0], [1, 0, 0], [4, 4, 4]]
     assert voxels.counts.tolist() == [2, 1, 1]
+
+
+@pytest.mark.skipif(not native.available(), reason="the native kernels are not built")
+@pytest.mark.parametrize("span", [1, 5, 4000, (1 << 20) - 1])
+def test_native_sorting_and_pyramid_equal_numpy(span, monkeypatch):
+    local = random_cloud(np.random.default_rng(span), 3000, span) + span
+    fast = octree.sort_cells(local)
+    voxels = octree.Voxels(np.zeros(3, np.int64), fast[0], fast[1], int(local.max()).bit_length())
+    fast_pyramid = octree.occupancy_pyramid(voxels)
+    monkeypatch.setattr(native, "available", lambda: False)
+    for one, other in zip(fast, octree.sort_cells(local), strict=True):
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)
+    for one, other in zip(fast_pyramid, octree.occupancy_pyramid(voxels), strict=True):
+        assert np.array_equal(one, other)

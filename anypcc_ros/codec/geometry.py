@@ -10,7 +10,7 @@ from anypcc_ros.codec.entropy import OccupancyDecoder, OccupancyEncoder
 from anypcc_ros.codec.errors import CorruptStreamError
 from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.neighbors import root_level
-from anypcc_ros.codec.octree import CHILD_COUNT, Voxels, child_coords, occupancy_pyramid
+from anypcc_ros.codec.octree import CHILD_COUNT, Voxels, child_coords, children, occupancy_pyramid
 
 
 def encode_occupancy(model: ContextModel, voxels: Voxels) -> bytes:
@@ -48,12 +48,14 @@ def decode_occupancy(model: ContextModel, data: memoryview, depth: int, voxels: 
     level, features = root_level(), model.root_features()
     for remaining in range(depth - 1, -1, -1):
         _check_growth(codes, voxels)
+        if not remaining:
+            coords = child_coords(coords, *children(codes))
+            break
         below = model.arithmetic.expand(level, codes)
         coords = child_coords(coords, below.parent_row, below.octant)
-        if remaining:
-            features = model.descend(features, codes, level, below)
-            codes = model.code_level(features, below, coder)
-            level = below
+        features = model.descend(features, codes, level, below)
+        codes = model.code_level(features, below, coder)
+        level = below
     if len(coords) != voxels or not coder.exhausted():
         raise CorruptStreamError(f"{len(coords)} voxels decoded, {voxels} declared")
     return coords

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from anypcc_ros.codec.errors import InputError
+from anypcc_ros.codec.kernels import native
 
 MAX_DEPTH = 32
 _LOW_BITS = 21  # bits per axis that fit one 63-bit Morton key
@@ -76,7 +77,8 @@ def dequantise(
         xyz += np.asarray(origin)
     if np.dtype(dtype).kind == "i":
         np.rint(xyz, out=xyz)
-    return xyz.astype(dtype)
+    with np.errstate(over="ignore"):  # a hostile step may leave float32, to infinity
+        return xyz.astype(dtype)
 
 
 def voxelise(grid: np.ndarray, drop_scales: int = 0) -> tuple[Voxels, np.ndarray]:
@@ -99,6 +101,8 @@ def voxelise(grid: np.ndarray, drop_scales: int = 0) -> tuple[Voxels, np.ndarray
 def sort_cells(local: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Unique rows (M, 3) in Morton order of (N, 3) coordinates in [0, 2**32), points per row (M,), and the
     permutation (N,) that sorts the points."""
+    if _fits_native(local):
+        return _sort_cells_natively(local)
     high, low = _morton_keys(local)
     order = np.lexsort((low, high)) if high.any() else np.argsort(low, kind="stable")
     starts = _run_starts(high[order], low[order])
@@ -107,8 +111,16 @@ def sort_cells(local: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def occupancy_pyramid(voxels: Voxels) -> list[np.ndarray]:
     """Occupancy codes of levels 0 to depth - 1, each (N_level,) uint8 in Morton order."""
-    high, low = _morton_keys(voxels.coords)
     codes: list[np.ndarray] = []
+    if _fits_native(voxels.coords):
+        keys = _native_keys(voxels.coords)
+        for _ in range(voxels.depth):
+            occupancy = np.empty(len(keys), np.uint8)
+            parents = native.parent_keys(keys, keys, occupancy)
+            keys = keys[:parents]
+            codes.append(occupancy[:parents].copy())
+        return codes[::-1]
+    high, low = _morton_keys(voxels.coords)
     for finer_levels in range(voxels.depth):
         if finer_levels == _LOW_BITS:
             high, low = np.zeros_like(high), high
@@ -120,9 +132,33 @@ def occupancy_pyramid(voxels: Voxels) -> list[np.ndarray]:
     return codes[::-1]
 
 
+def children(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Parent row (N_child,) and octant (N_child,), int64, of every child of nodes with these codes (N,) uint8."""
+    return np.nonzero(np.unpackbits(codes[:, None], axis=1, bitorder="little"))
+
+
 def child_coords(coords: np.ndarray, parent_row: np.ndarray, octant: np.ndarray) -> np.ndarray:
     """Coordinates (N_child, 3) int64 of children from their parents' (N, 3), their parent rows and octants."""
     return (coords[parent_row] << 1) | OCTANT_BITS[octant]
+
+
+def _fits_native(coords: np.ndarray) -> bool:
+    return native.available() and not int(coords.max(initial=0)) >> _LOW_BITS
+
+
+def _native_keys(coords: np.ndarray) -> np.ndarray:
+    keys = np.empty(len(coords), np.uint64)
+    native.morton_encode(coords.astype(np.int32), keys)
+    return keys
+
+
+def _sort_cells_natively(local: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    keys, order, counts = _native_keys(local), np.empty(len(local), np.uint32), np.empty(len(local), np.int64)
+    native.sort_keys(keys, order)
+    cells = native.unique_keys(keys, counts)
+    coords = np.empty((cells, 3), np.int32)
+    native.morton_decode(keys[:cells], coords)
+    return coords.astype(np.int64), counts[:cells].copy(), order.astype(np.int64)
 
 
 def _run_starts(high: np.ndarray, low: np.ndarray) -> np.ndarray:
