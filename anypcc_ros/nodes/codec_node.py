@@ -35,8 +35,9 @@ FORMAT = f"apcc/{bitstream.MAJOR}"
 """CompressedCloud.format of the streams this version writes."""
 
 # Reliable, because best effort loses most clouds of megabytes between processes (a lost datagram is a lost cloud).
-# The subscription is emptied at once into a queue of our own that holds one message and counts what it drops; were its
-# depth one, the middleware would drop them silently. The publisher keeps no old frame for a link that is too slow.
+# The subscription is emptied at once into a queue of our own that holds one message and counts what it drops; its own
+# few places are for the moments in which this process does not get to it. The publisher keeps no old frame for a link
+# that is too slow.
 INPUT_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 OUTPUT_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -138,6 +139,7 @@ class CodecNode(Node):
 
         self.statistics = Statistics(f"{self.get_fully_qualified_name().lstrip('/')}: {verb}", verb, time.monotonic())
         self._warned_at: dict[str, float] = {}
+        self._sequence: int | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._output = self.create_publisher(
             *output_topic, OUTPUT_QOS, qos_overriding_options=QoSOverridingOptions.with_default_policies()
@@ -170,10 +172,7 @@ class CodecNode(Node):
             qos,
             qos_overriding_options=overriding,
             raw=True,
-            event_callbacks=SubscriptionEventCallbacks(
-                incompatible_qos=self._publisher_incompatible,
-                message_lost=lambda event: self.statistics.count_lost(event.total_count_change),
-            ),
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._publisher_incompatible),
         )
 
     def _publisher_incompatible(self, event: Any) -> None:
@@ -192,13 +191,24 @@ class CodecNode(Node):
         self.destroy_subscription(self._input)
         self._input = self._subscribe(qos, None)
 
-    def _receive(self, data: bytes) -> None:
+    def _receive(self, data: bytes, info: dict[str, int]) -> None:
         arrival = Arrival(data, time.monotonic())
         self.statistics.count_received(len(data), arrival.time)
+        self._count_lost(info["publication_sequence_number"])
         if not self._output.get_subscription_count():
             self.statistics.count_skipped()
         elif self._newest.put(arrival):
             self.statistics.count_dropped()
+
+    def _count_lost(self, sequence: int) -> None:
+        """Messages lost on the way or pushed out of the middleware's queue leave a gap in their publisher's numbers.
+
+        With several publishers, whose numbers cannot be told apart, nothing is counted.
+        """
+        alone = self.count_publishers(self._input.topic_name) == 1
+        if alone and self._sequence is not None and sequence > self._sequence + 1:
+            self.statistics.count_lost(sequence - self._sequence - 1)
+        self._sequence = sequence if alone else None
 
     # Work
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from anypcc_ros.msg import CompressedCloud
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -19,7 +20,6 @@ from sensor_msgs.msg import PointCloud2
 
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.evaluation.pictures import before_after
-from anypcc_ros.msg import CompressedCloud
 from anypcc_ros.nodes.conversion import cloud_from_message
 
 KEEP = QoSProfile(depth=100)
@@ -136,7 +136,8 @@ class Checker(Node):
 
     def _finish(self, passage: Passage) -> None:
         compressed, decoded = passage.compressed, passage.decoded
-        assert compressed is not None and decoded is not None
+        assert compressed is not None
+        assert decoded is not None
         before, after = cloud_from_message(passage.original), cloud_from_message(decoded)
         verdict = compare(before.xyz, after.xyz, self._step)
         if decoded.header != passage.original.header:

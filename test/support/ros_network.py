@@ -1,0 +1,280 @@
+"""What the tests of the nodes share: real processes on a real DDS network of their own, and a peer in this process."""
+
+from __future__ import annotations
+
+import os
+import queue
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from anypcc_ros.msg import CompressedCloud
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import PointCloud2
+
+from anypcc_ros.nodes.conversion import cloud_from_message
+
+PATIENCE = 30.0
+"""Seconds to wait for anything at all; a busy machine is no reason to fail."""
+
+HANDSHAKE = "handshake"
+"""frame_id of the clouds that only find out whether everybody is connected."""
+
+READY = " -> "
+"""In the line that a node logs once it is there."""
+
+
+def isolate(log_dir: Path) -> None:
+    """Give this process, and those it starts, a ROS network that no other process of this machine is on."""
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randrange(1, 101))
+    os.environ["ROS_LOG_DIR"] = str(log_dir)
+
+
+def program(name: str) -> str:
+    """An installed entry point of the environment that runs the tests."""
+    found = shutil.which(name, path=sysconfig.get_path("scripts"))
+    assert found, f"{name} is not installed beside {sys.executable}"
+    return found
+
+
+class Process:
+    """A node in a process of its own; ``log`` grows as it writes."""
+
+    def __init__(self, command: list[str], environment: dict[str, str] | None = None) -> None:
+        self.log = ""
+        self._grown = threading.Condition()
+        self.popen = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(environment or {})}
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.popen.stdout is not None
+        for line in self.popen.stdout:
+            with self._grown:
+                self.log += line
+                self._grown.notify_all()
+
+    def wait_for_log(self, text: str, count: int = 1) -> None:
+        with self._grown:
+            seen = self._grown.wait_for(lambda: self.log.count(text) >= count, PATIENCE)
+        assert seen, f"{text!r} was not logged {count} times:\n{self.log}"
+
+    def send(self, number: signal.Signals) -> None:
+        self.popen.send_signal(number)
+
+    def wait(self) -> int:
+        """Exit status; fails the test if the process goes on."""
+        status = self.popen.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return status
+
+    def running(self) -> bool:
+        return self.popen.poll() is None
+
+    def end(self) -> None:
+        if self.running():
+            self.popen.terminate()
+            try:
+                self.popen.wait(10)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+        self.wait()
+
+
+@contextmanager
+def started(kind: str, *arguments: str, **parameters: Any) -> Iterator[Process]:
+    """An encoder_node or decoder_node that is ready; ``arguments`` follow --ros-args."""
+    process = start(kind, *arguments, **parameters)
+    try:
+        process.wait_for_log(READY)
+        yield process
+    finally:
+        process.end()
+
+
+def start(kind: str, *arguments: str, **parameters: Any) -> Process:
+    settings = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
+    return Process([program(kind), "--ros-args", *arguments, *settings])
+
+
+class Peer(Node):
+    """Publishes clouds and streams, collects what the nodes publish. Its callbacks run in a thread of their own."""
+
+    def __init__(self, name: str = "peer") -> None:
+        super().__init__(name)
+        qos = QoSProfile(depth=100)
+        self.compressed: queue.Queue[CompressedCloud] = queue.Queue()
+        self.decoded: queue.Queue[PointCloud2] = queue.Queue()
+        self.reports: dict[str, dict[str, str]] = {}
+        self.levels: dict[str, bytes] = {}
+        self.summaries: dict[str, str] = {}
+        self.history: list[tuple[str, dict[str, str]]] = []
+        self.clouds = self.create_publisher(PointCloud2, "points", qos)
+        self.streams = self.create_publisher(CompressedCloud, "points/anypcc", qos)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos)
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self)
+        self._running = True
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        while self._running:
+            self._executor.spin_once(timeout_sec=0.1)
+
+    def close(self) -> None:
+        self._running = False
+        self._thread.join()
+        self._executor.shutdown()
+        self.destroy_node()
+
+    def listen_compressed(self) -> None:
+        """Collect compressed clouds, once the encoder is connected to this peer."""
+        self._listen(CompressedCloud, "points/anypcc", self.compressed)
+
+    def listen_decoded(self) -> None:
+        """Collect decoded clouds, once encoder and decoder are connected to each other and to this peer."""
+        self._listen(PointCloud2, "points/decoded", self.decoded)
+
+    def _listen(self, kind: type, topic: str, collected: queue.Queue[Any]) -> None:
+        arrived = threading.Event()
+
+        def collect(message: Any) -> None:
+            if message.header.frame_id == HANDSHAKE:
+                arrived.set()
+            else:
+                collected.put(message)
+
+        self.create_subscription(kind, topic, collect, QoSProfile(depth=100))
+        self.handshake(arrived)
+
+    def handshake(self, arrived: threading.Event) -> None:
+        """Send clouds of one point until one has come through: who knows whom by now, no process can tell of the others."""
+        point = cloud_message(np.ones((1, 3), np.float32), frame_id=HANDSHAKE)
+        end = time.monotonic() + PATIENCE
+        while not arrived.is_set():
+            assert time.monotonic() < end, f"nothing comes through: {self.reports}"
+            self.clouds.publish(point)
+            arrived.wait(0.2)
+        time.sleep(0.2)  # for those that are still on their way
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            name = status.name.split(":")[0]
+            self.levels[name], self.summaries[name] = status.level, status.message
+            self.reports[name] = {item.key: item.value for item in status.values}
+            self.history.append((name, self.reports[name]))
+
+    def count(self, node: str, key: str) -> int:
+        return int(self.reports.get(node, {}).get(key, "0"))
+
+    def wait_for_count(self, node: str, key: str, wanted: int) -> dict[str, str]:
+        """The report of ``node`` in which ``key`` has come to ``wanted``."""
+        until(lambda: self.count(node, key) >= wanted, f"{key} of {node} to reach {wanted}: {self.reports}")
+        return self.reports[node]
+
+    def take(self, collected: queue.Queue[Any]) -> Any:
+        """The next message of ``compressed`` or ``decoded``."""
+        try:
+            return collected.get(timeout=PATIENCE)
+        except queue.Empty:
+            raise AssertionError(f"no message came: {self.reports}") from None
+
+    def pass_through(self, message: PointCloud2) -> PointCloud2:
+        """The cloud as encoder and decoder give it back."""
+        self.clouds.publish(message)
+        return self.take(self.decoded)
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"gave up waiting for {what}"
+        time.sleep(0.02)
+
+
+def cloud_message(xyz: np.ndarray, stamp: tuple[int, int] = (0, 0), frame_id: str = "lidar") -> PointCloud2:
+    """A PointCloud2 as drivers make them: x y z intensity float32, ring uint16, 2 bytes of padding."""
+    from anypcc_ros.nodes.conversion import as_uint8_sequence
+
+    layout = np.dtype(
+        {
+            "names": ["x", "y", "z", "intensity", "ring"],
+            "formats": ["<f4"] * 4 + ["<u2"],
+            "offsets": [0, 4, 8, 12, 16],
+            "itemsize": 20,
+        }
+    )
+    points = np.zeros(len(xyz), layout)
+    points["x"], points["y"], points["z"] = xyz.T
+    message = structured_message(points, layout)
+    message.data = as_uint8_sequence(points)
+    message.header.stamp.sec, message.header.stamp.nanosec = stamp
+    message.header.frame_id = frame_id
+    return message
+
+
+def structured_message(points: np.ndarray, layout: np.dtype, big_endian: bool = False) -> PointCloud2:
+    """A PointCloud2 of one row with the fields of a structured dtype, without its data."""
+    from sensor_msgs.msg import PointField
+
+    datatypes = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}
+    assert layout.fields is not None
+    return PointCloud2(
+        height=1,
+        width=len(points),
+        fields=[
+            PointField(name=name, offset=offset, datatype=datatypes[form.str[1:]], count=1)
+            for name, (form, offset) in layout.fields.items()
+        ],
+        is_bigendian=big_endian,
+        point_step=layout.itemsize,
+        row_step=layout.itemsize * len(points),
+        is_dense=True,
+    )
+
+
+def on_grid(xyz: np.ndarray, step: float) -> np.ndarray:
+    """What the codec promises to give back for ``xyz``, sorted: worked out here, without the codec."""
+    return in_order((np.rint(xyz.astype(np.float64) / step) * step).astype(xyz.dtype))
+
+
+def in_order(xyz: np.ndarray) -> np.ndarray:
+    return xyz[np.lexsort(xyz.T)]
+
+
+def coordinates(message: PointCloud2) -> np.ndarray:
+    """Of a decoded message, sorted."""
+    return in_order(cloud_from_message(message).xyz)
+
+
+@contextmanager
+def network(log_dir: Path) -> Iterator[None]:
+    """rclpy, on a network of this test module's own."""
+    isolate(log_dir)
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    # With its last node a process leaves the network, and takes seconds to be found when it comes back.
+    anchor = Node("anchor")
+    try:
+        yield
+    finally:
+        anchor.destroy_node()
+        rclpy.shutdown()

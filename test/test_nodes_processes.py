@@ -1,0 +1,173 @@
+"""Nodes that come and go: started late, restarted, overloaded, idle, badly configured, told to stop."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from ros_network import Peer, cloud_message, coordinates, network, on_grid, start, started, until
+from sensor_msgs.msg import PointCloud2
+
+STEP = 0.02
+ENCODER, DECODER = "anypcc_encoder", "anypcc_decoder"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ros(tmp_path_factory):
+    with network(tmp_path_factory.mktemp("ros_log")):
+        yield
+
+
+@pytest.fixture
+def peer(ros):
+    peer = Peer()
+    yield peer
+    peer.close()
+
+
+@pytest.fixture(scope="session")
+def xyz(scan):
+    return scan.xyz
+
+
+def test_a_decoder_started_late_and_an_encoder_restarted(peer, xyz):
+    sent = cloud_message(xyz)
+    with started("encoder_node", step=STEP, diagnostics_period=0.1) as encoder:
+        until(lambda: peer.clouds.get_subscription_count() == 1, "the encoder")
+        peer.clouds.publish(sent)
+        peer.wait_for_count(ENCODER, "frames skipped, no subscriber", 1)
+        with started("decoder_node"):
+            peer.listen_decoded()
+            np.testing.assert_array_equal(coordinates(peer.pass_through(sent)), on_grid(xyz, STEP))
+            encoder.send(signal.SIGKILL)
+            encoder.wait()
+            with started("encoder_node", step=2 * STEP):
+                peer.listen_decoded()  # a second time: what comes through now has passed the new encoder
+                np.testing.assert_array_equal(coordinates(peer.pass_through(sent)), on_grid(xyz, 2 * STEP))
+
+
+def test_a_best_effort_publisher_is_heard_beside_a_reliable_one(peer, xyz):
+    with started("encoder_node") as encoder:
+        peer.listen_compressed()
+        driver = peer.create_publisher(PointCloud2, "points", QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT))
+        encoder.wait_for_log("a publisher of /points is best effort")
+        until(lambda: driver.get_subscription_count() == 1, "the encoder to subscribe again")
+        time.sleep(0.5)
+        for publisher, points in ((driver, 1000), (peer.clouds, 900)):
+            publisher.publish(cloud_message(xyz[:points]))
+            assert peer.take(peer.compressed).points == points
+
+
+def test_quality_of_service_is_a_parameter(peer):
+    arguments = ["-p", "qos_overrides./points.subscription.reliability:=best_effort"]
+    arguments += ["-p", "qos_overrides./points/anypcc.publisher.depth:=3"]
+    arguments += ["-p", "qos_overrides./points/anypcc.publisher.reliability:=best_effort"]
+    with started("encoder_node", *arguments):
+
+        def reliability(infos):
+            return [info.qos_profile.reliability for info in infos if info.node_name == ENCODER]
+
+        best_effort = [ReliabilityPolicy.BEST_EFFORT]
+        until(lambda: reliability(peer.get_subscriptions_info_by_topic("/points")) == best_effort, "the subscription")
+        until(lambda: reliability(peer.get_publishers_info_by_topic("/points/anypcc")) == best_effort, "the publisher")
+
+
+# Load
+
+
+def test_nothing_is_computed_while_nobody_subscribes(peer, xyz):
+    with started("encoder_node", diagnostics_period=0.1) as encoder:
+        until(lambda: peer.clouds.get_subscription_count() == 1, "the encoder")
+        for _ in range(5):
+            peer.clouds.publish(cloud_message(xyz))
+        report = peer.wait_for_count(ENCODER, "frames skipped, no subscriber", 5)
+        assert (report["frames received"], report["frames published"]) == ("5", "0")
+        assert "fields that are not carried" not in encoder.log, "not even read"
+        assert peer.levels[ENCODER] == DiagnosticStatus.OK
+        until(lambda: peer.summaries[ENCODER].startswith("idle"), "the encoder to call itself idle")
+        peer.listen_compressed()
+        peer.clouds.publish(cloud_message(xyz))
+        assert peer.take(peer.compressed).points == len(xyz)
+
+
+def test_the_newest_frame_wins_and_every_drop_is_counted(peer, xyz):
+    many = np.concatenate([xyz + shift for shift in np.random.default_rng(0).normal(0, 3, (8, 3)).astype(np.float32)])
+    with started("encoder_node", diagnostics_period=0.1, step=0.005):
+        peer.listen_compressed()
+        until(lambda: peer.count(ENCODER, "frames published") > 0, "the handshake in the report")
+        time.sleep(0.3)
+        before = dict(peer.reports[ENCODER])
+        count = 30
+        for number in range(count):
+            peer.clouds.publish(cloud_message(many, (number, 0)))
+            time.sleep(0.01)
+        stamps = []
+        while not stamps or stamps[-1] != count - 1:  # the last one published always gets through
+            stamps.append(peer.take(peer.compressed).header.stamp.sec)
+        assert stamps == sorted(set(stamps)), "in order, and none twice"
+        assert len(stamps) < count
+
+        def since(key):
+            return peer.count(ENCODER, key) - int(before[key])
+
+        until(lambda: since("frames published") == len(stamps), f"{len(stamps)} frames published: {peer.reports}")
+        assert since("frames dropped for a newer one") + len(stamps) == since("frames received")
+        assert since("frames received") + since("frames lost in transport") == count
+
+
+# Shutting down
+
+
+@pytest.mark.parametrize("kind", ["encoder_node", "decoder_node"])
+@pytest.mark.parametrize(
+    "signals", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]], ids=str
+)
+def test_signals_end_a_node_cleanly(ros, kind, signals):
+    with started(kind) as process:
+        for number in signals:
+            process.send(number)
+            time.sleep(0.02)
+        assert process.wait() == 0
+        assert process.log.count("\n") == 1, process.log
+
+
+def test_a_signal_in_the_middle_of_the_work(peer, xyz):
+    with started("encoder_node") as encoder, started("decoder_node") as decoder:
+        peer.listen_decoded()
+        for _ in range(10):
+            peer.clouds.publish(cloud_message(xyz))
+            time.sleep(0.01)
+        for process in (encoder, decoder):
+            process.send(signal.SIGINT)
+            process.send(signal.SIGINT)
+        assert (encoder.wait(), decoder.wait()) == (0, 0)
+        assert "Traceback" not in encoder.log + decoder.log
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"model": "no_such_model"}, "ModelNotFoundError: model no_such_model is not installed (installed: "),
+        ({"backend": "abacus"}, "ConfigError: backend='abacus': must be one of auto, native, torch, cuda"),
+        ({"step": -1.0}, "step"),
+        ({"step": "fine"}, "step"),
+        ({"threads": 65}, "threads"),
+        ({"origin": "[1.0, 2.0]"}, "ConfigError: origin=[1.0, 2.0]: must be 3 finite numbers"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_start_parameters_end_the_node_with_the_reason(ros, parameters, reason):
+    process = start("encoder_node", **parameters)
+    try:
+        assert process.wait() == 1
+        assert reason in process.log
+        assert "Traceback" not in process.log
+    finally:
+        process.end()
