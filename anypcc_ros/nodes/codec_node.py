@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -168,7 +168,7 @@ class CodecNode(Node):
         return self.create_subscription(
             self._input_type,
             self._input_name,
-            self._receive,
+            self._receive,  # type: ignore[arg-type]  # rclpy looks at the signature, and gives it what it takes
             qos,
             qos_overriding_options=overriding,
             raw=True,
@@ -183,6 +183,7 @@ class CodecNode(Node):
         elif self._input.qos_profile.reliability != ReliabilityPolicy.BEST_EFFORT:
             self.get_logger().info(f"a publisher of {topic} is best effort: subscribing so, too")
             # Not here: the subscription whose event this is cannot be destroyed while it is being handled.
+            assert self.executor is not None
             self.executor.create_task(self._subscribe_best_effort)
 
     def _subscribe_best_effort(self) -> None:
@@ -279,7 +280,7 @@ class CodecNode(Node):
             self._timer.cancel()
 
 
-def run(make_node: Callable[[], CodecNode], args: Sequence[str] | None) -> int:
+def run(make_node: Callable[[], CodecNode], args: list[str] | None) -> int:
     """Spin a node until SIGINT or SIGTERM and clean up; the exit status of its process.
 
     0 after a signal, however often it comes (Ctrl-C under launch delivers SIGINT twice); 1 with a line on stderr where

@@ -80,9 +80,13 @@ def other_fields(message: PointCloud2) -> tuple[str, ...]:
 
 
 def as_uint8_sequence(data: bytes | np.ndarray) -> array.array[int]:
-    """``data`` as the one type that rclpy takes over without looking at every byte (a list costs 100 times as much)."""
+    """The bytes of ``data`` (bytes or a C-contiguous array) as array.array.
+
+    It is the one type that rclpy takes over without looking at every byte; a list costs 100 times as much.
+    """
     sequence = array.array("B")
-    sequence.frombytes(memoryview(data).cast("B") if len(data) else b"")
+    view = memoryview(data)  # type: ignore[arg-type]  # NumPy's stubs know of buffers from Python 3.12 on
+    sequence.frombytes(view.cast("B") if view.nbytes else b"")  # an empty view of several dimensions cannot be cast
     return sequence
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 
 from sensor_msgs.msg import PointCloud2
 
@@ -38,7 +37,7 @@ class DecoderNode(CodecNode):
         return Result(restored, message.points, message.raw_size, len(message.data), seconds)
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(args: list[str] | None = None) -> int:
     return run(DecoderNode, args)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 
 from sensor_msgs.msg import PointCloud2
 
@@ -54,7 +53,7 @@ class EncoderNode(CodecNode):
             self._told_fields = names
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(args: list[str] | None = None) -> int:
     return run(EncoderNode, args)
 
 

@@ -38,32 +38,20 @@ class ConfigParameters(Generic[Config, Product]):
     ) -> None:
         self._build = build
         self._applied = applied
-        self._fields = {field.name: field for field in dataclasses.fields(defaults)}  # type: ignore[arg-type]
+        fields = {field.name: field for field in dataclasses.fields(defaults)}  # type: ignore[arg-type]
         declared = {
             name: node.declare_parameter(name, _to_ros(getattr(defaults, name)), descriptor(field)).value
-            for name, field in self._fields.items()
+            for name, field in fields.items()
         }
+        self._names = frozenset(fields)
         self.config = dataclasses.replace(defaults, **declared)  # type: ignore[type-var]
         self.product = build(self.config)
         self._validated: tuple[Config, Product] | None = None
-        node.add_pre_set_parameters_callback(self._accept_whole_numbers)
         node.add_on_set_parameters_callback(self._validate)
         node.add_post_set_parameters_callback(self._commit)
 
-    def _accept_whole_numbers(self, parameters: list[Parameter]) -> list[Parameter]:
-        """`ros2 param set ... step 1` sends an integer; a number of metres is meant."""
-        return [
-            Parameter(parameter.name, Parameter.Type.DOUBLE, float(parameter.value))
-            if parameter.type_ == Parameter.Type.INTEGER and isinstance(self._default(parameter.name), float)
-            else parameter
-            for parameter in parameters
-        ]
-
-    def _default(self, name: str) -> Any:
-        return self._fields[name].default if name in self._fields else None
-
     def _validate(self, parameters: Sequence[Parameter]) -> SetParametersResult:
-        changes = {parameter.name: parameter.value for parameter in parameters if parameter.name in self._fields}
+        changes = {parameter.name: parameter.value for parameter in parameters if parameter.name in self._names}
         self._validated = None
         if changes:
             try:

@@ -1,0 +1,89 @@
+"""The demo's player and checker, and that the checker would notice."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("rosbags", reason="needs the extra [bags]")
+pytest.importorskip("matplotlib", reason="needs the extra [eval]")
+
+from ros_network import network, started
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = ROOT / "scripts" / "demo"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ros(tmp_path_factory):
+    with network(tmp_path_factory.mktemp("ros_log")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def compare():
+    spec = importlib.util.spec_from_file_location("demo_checker", DEMO / "checker.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module.compare
+
+
+def run_demo(folder: Path, told_step: float) -> subprocess.CompletedProcess[str]:
+    """Four frames through the real nodes; the checker is told a step, the encoder's is 0.02."""
+    picture = folder / "before_after.png"
+    player = [sys.executable, DEMO / "player.py", ROOT / "sample" / "lidar", "--topic", "/rubyplus/points"]
+    checker = [sys.executable, DEMO / "checker.py", "--step", told_step, "--frames", 4, "--picture", picture]
+    with (
+        started("encoder_node", step=0.02, diagnostics_period=0.0),
+        started("decoder_node", diagnostics_period=0.0),
+        subprocess.Popen(list(map(str, [*player, "--rate", 2, "--frames", 4]))) as playing,
+    ):
+        result = subprocess.run(list(map(str, checker)), capture_output=True, text=True, timeout=120)
+        assert playing.wait() == 0
+    return result
+
+
+def test_the_demo_prints_a_line_for_each_frame_and_a_picture(tmp_path):
+    result = run_demo(tmp_path, told_step=0.02)
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = result.stdout.splitlines()
+    frames = [line.split() for line in lines[1:] if line.rstrip().endswith("exact")]
+    assert len(frames) >= 2, result.stdout  # a busy machine may drop some
+    number, points, size, bpp, ratio, encode_ms, decode_ms, delay_ms, error, verdict = frames[0]
+    assert (number, points, verdict) == ("1", "29770", "exact")
+    assert float(bpp) == pytest.approx(8 * int(size) / int(points), abs=1e-3)
+    assert float(ratio) == pytest.approx(int(points) * 18 / int(size), abs=1e-2)
+    assert float(delay_ms) > float(encode_ms) > 0 < float(decode_ms)
+    assert 0.9 < float(error) < 1.001
+    assert lines[-1] == f"all {len(frames)} exact on their grid"
+    assert (tmp_path / "before_after.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_checker_notices(tmp_path):
+    result = run_demo(tmp_path, told_step=0.01)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "NOT EXACT" in result.stdout
+
+
+def test_compare_notices_one_point(compare):
+    step = 0.02
+    xyz = np.random.default_rng(0).uniform(-50, 50, (1000, 3)).astype(np.float32)
+    back = (np.rint(xyz.astype(np.float64) / step) * step).astype(np.float32)[::-1]
+    assert compare(xyz, back, step).exact
+    for change in (step, step / 8):
+        wrong = back.copy()
+        wrong[17, 1] += change
+        assert not compare(xyz, wrong, step).exact
+    assert not compare(xyz, back[1:], step).exact
+    assert not compare(xyz, back.astype(np.float64), step).exact
+    twice = back.copy()
+    twice[0] = twice[1]
+    assert not compare(xyz, twice, step).exact
+    assert compare(xyz[:0], back[:0], step).exact

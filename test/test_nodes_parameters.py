@@ -1,0 +1,177 @@
+"""The nodes' parameters are the codec's configuration: described, checked, refused with a reason, effective at once."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+
+from rclpy.parameter import Parameter, parameter_value_to_python
+from rclpy.parameter_client import AsyncParameterClient
+from ros_network import Peer, cloud_message, coordinates, network, on_grid, started, until
+
+from anypcc_ros.codec.bitstream import inspect
+from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.nodes.codec_node import NodeConfig
+from anypcc_ros.nodes.parameters import descriptor
+
+TYPES = {
+    float: Parameter.Type.DOUBLE,
+    int: Parameter.Type.INTEGER,
+    bool: Parameter.Type.BOOL,
+    str: Parameter.Type.STRING,
+    tuple: Parameter.Type.DOUBLE_ARRAY,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ros(tmp_path_factory):
+    with network(tmp_path_factory.mktemp("ros_log")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def nodes(ros):
+    with started("encoder_node", step=0.05) as encoder, started("decoder_node") as decoder:
+        yield encoder, decoder
+
+
+@pytest.fixture
+def peer(nodes):
+    peer = Peer()
+    yield peer
+    peer.close()
+
+
+class Client:
+    """Blocking calls of one node's parameter services."""
+
+    def __init__(self, peer: Peer, node: str) -> None:
+        self._client = AsyncParameterClient(peer, node)
+        assert self._client.wait_for_services(30)
+
+    @staticmethod
+    def _result(future):
+        until(future.done, "the parameter service")
+        return future.result()
+
+    def set(self, **values):
+        """(successful, reason) for each."""
+        parameters = [Parameter(name, value=value) for name, value in values.items()]
+        results = self._result(self._client.set_parameters(parameters)).results
+        return [(result.successful, result.reason) for result in results]
+
+    def set_together(self, **values):
+        parameters = [Parameter(name, value=value) for name, value in values.items()]
+        result = self._result(self._client.set_parameters_atomically(parameters)).result
+        return result.successful, result.reason
+
+    def get(self, *names):
+        values = self._result(self._client.get_parameters(list(names))).values
+        return [parameter_value_to_python(value) for value in values]
+
+    def describe(self, *names):
+        return self._result(self._client.describe_parameters(list(names))).descriptors
+
+
+@pytest.mark.parametrize(("node", "config"), [("anypcc_encoder", CodecConfig), ("anypcc_decoder", DecoderConfig)])
+def test_every_option_is_a_described_parameter(peer, node, config):
+    options = {field.name: field for kind in (config, NodeConfig) for field in dataclasses.fields(kind)}
+    for found, (name, field) in zip(Client(peer, node).describe(*options), options.items(), strict=True):
+        assert found.name == name
+        assert found.type == TYPES[type(field.default)].value
+        assert found.description.startswith(field.metadata["help"])
+        assert found.description.endswith(f"[{field.metadata['unit']}]") or not field.metadata["unit"]
+        expected = descriptor(field)
+        assert found.floating_point_range == expected.floating_point_range
+        assert found.integer_range == expected.integer_range
+        for choice in field.metadata["choices"]:
+            assert choice in found.additional_constraints
+    (step,) = Client(peer, "anypcc_encoder").describe("step")
+    assert (step.floating_point_range[0].from_value, step.floating_point_range[0].to_value) == (1e-9, 1e6)
+
+
+def test_defaults_are_those_of_the_configuration(peer):
+    names = [field.name for field in dataclasses.fields(DecoderConfig)]
+    assert Client(peer, "anypcc_decoder").get(*names) == [getattr(DecoderConfig(), name) for name in names]
+    assert Client(peer, "anypcc_encoder").get("step") == [0.05], "given at the start"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"step": 0.0}, "step"),
+        ({"step": float("nan")}, "step"),
+        ({"drop_scales": 21}, "drop_scales"),
+        ({"drop_scales": 1.5}, "expected 'Type.INTEGER' got 'Type.DOUBLE'"),
+        ({"step": 1}, "expected 'Type.DOUBLE' got 'Type.INTEGER'"),
+        ({"threads": -1}, "threads"),
+        ({"backend": "abacus"}, "backend='abacus': must be one of auto, native, torch, cuda"),
+        ({"origin": [0.0, 1.0]}, "must be 3 finite numbers"),
+        ({"origin": [0.0, 1.0, float("inf")]}, "must be 3 finite numbers"),
+        ({"model": "no_such_model"}, "model no_such_model is not installed (installed: "),
+        ({"model": ""}, "not installed"),
+        ({"diagnostics_period": -1.0}, "diagnostics_period"),
+    ],
+    ids=str,
+)
+def test_bad_values_are_refused_with_the_reason_and_nothing_changes(peer, change, reason):
+    client = Client(peer, "anypcc_encoder")
+    before = client.get(*change)
+    ((successful, given),) = client.set(**change)
+    assert not successful
+    assert reason in given
+    assert client.get(*change) == before
+
+
+@pytest.fixture(scope="session")
+def xyz(scan):
+    return scan.xyz
+
+
+def test_changes_take_effect_on_the_next_frame(peer, nodes, xyz):
+    client = Client(peer, "anypcc_encoder")
+    peer.listen_decoded()
+    for step in (0.1, 0.025):
+        assert client.set(step=step) == [(True, "")]
+        np.testing.assert_array_equal(coordinates(peer.pass_through(cloud_message(xyz))), on_grid(xyz, step))
+    encoder, _ = nodes
+    encoder.wait_for_log("from the next frame on: CodecConfig(step=0.025")
+
+
+def test_changes_made_together_are_made_all_or_none(peer, xyz):
+    client = Client(peer, "anypcc_encoder")
+    peer.listen_compressed()
+    assert client.set_together(step=0.5, drop_scales=2) == (True, "")
+    successful, reason = client.set_together(step=0.25, origin=[1.0])
+    assert not successful
+    assert "3 finite numbers" in reason
+    peer.clouds.publish(cloud_message(xyz))
+    info = inspect(bytes(peer.take(peer.compressed).data))
+    assert (info.step, info.drop_scales) == (0.5, 2)
+    assert client.set_together(step=0.05, drop_scales=0) == (True, "")
+
+
+def test_the_decoder_takes_new_limits_at_once(peer, xyz):
+    client = Client(peer, "anypcc_decoder")
+    peer.listen_decoded()
+    assert client.set(max_points=100, diagnostics_period=0.1) == [(True, "")] * 2
+    peer.clouds.publish(cloud_message(xyz))
+    peer.wait_for_count("anypcc_decoder", "errors LimitExceededError", 1)
+    assert client.set(max_points=20_000_000) == [(True, "")]
+    assert peer.pass_through(cloud_message(xyz)).width == len(xyz)
+
+
+def test_a_report_after_every_frame(peer, xyz):
+    peer.listen_decoded()
+    assert Client(peer, "anypcc_decoder").set(diagnostics_period=0.0) == [(True, "")]
+    for second in range(3):
+        peer.pass_through(cloud_message(xyz, (second, 1)))
+    wanted = [f"{second}.000000001" for second in range(3)]
+    until(
+        lambda: wanted == [r.get("last frame stamp") for n, r in list(peer.history) if n == "anypcc_decoder"][-3:],
+        "one report for each frame",
+    )
