@@ -85,7 +85,7 @@ def test_dropping_scales_merges_cells():
 @pytest.mark.skipif(not native.available(), reason="the native kernels are not built")
 @pytest.mark.parametrize("span", [1, 5, 4000, (1 << 20) - 1])
 def test_native_sorting_and_pyramid_equal_numpy(span, monkeypatch):
-    local = random_cloud(np.random.default_rng(span), 3000, span) + span
+    local = np.asfortranarray(random_cloud(np.random.default_rng(span), 3000, span) + span)  # any memory layout will do
     fast = octree.sort_cells(local)
     voxels = octree.Voxels(np.zeros(3, np.int64), fast[0], fast[1], int(local.max()).bit_length())
     fast_pyramid = octree.occupancy_pyramid(voxels)

@@ -148,7 +148,7 @@ def _fits_native(coords: np.ndarray) -> bool:
 
 def _native_keys(coords: np.ndarray) -> np.ndarray:
     keys = np.empty(len(coords), np.uint64)
-    native.morton_encode(coords.astype(np.int32), keys)
+    native.morton_encode(np.ascontiguousarray(coords, np.int32), keys)
     return keys
 
 
