@@ -108,6 +108,23 @@ def test_hostile_payloads_behind_right_checksums_are_refused(stream, decoder, da
     assert len(cloud) <= 1530
 
 
+@settings(deadline=None, max_examples=150)
+@given(data=st.data())
+def test_hostile_lattices_are_refused(model_dir, decoder, data):
+    grid = np.random.default_rng(0).integers(0, 9, (300, 3)) * [1, 10, 7]
+    stream = Encoder(CodecConfig(model=str(model_dir / "tiny.safetensors"), step=1.0)).encode(PointCloud(grid))
+    payload = bytearray(next(p for tag, p, _ in bitstream._read_table(memoryview(stream), 1 << 30) if tag == "LATT"))
+    at, value = data.draw(st.integers(0, len(payload) - 1)), data.draw(st.integers(0, 255))
+    payload[at] = value
+    if data.draw(st.booleans()):
+        payload = payload[: data.draw(st.integers(0, len(payload)))]
+    try:
+        cloud = decoder.decode(resealed(stream, lambda tag, p: bytes(payload) if tag == "LATT" else p))
+    except StreamError:
+        return
+    assert len(cloud) == 300
+
+
 def test_limits_are_checked_before_anything_is_allocated(stream, model_dir):
     with pytest.raises(LimitExceededError, match="1530 points declared, the limit is 1000"):
         Decoder(DecoderConfig(max_points=1000, model_dir=str(model_dir))).decode(stream)

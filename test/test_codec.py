@@ -136,3 +136,20 @@ def test_an_unknown_model_names_what_is_installed(model_file, scan):
 def test_bad_options_are_refused_with_their_value(option, value):
     with pytest.raises(ConfigError, match=option):
         CodecConfig(**{option: value})
+
+
+@pytest.mark.parametrize("offset", [0, -70_000, 1 << 35])
+def test_axes_on_a_coarser_lattice_are_renumbered(round_trip, offset):
+    rng = np.random.default_rng(2)
+    surface = rng.integers(0, 60, (4000, 3))
+    surface[:, 2] = (surface[:, 0] + surface[:, 1]) // 3
+    plain = surface.astype(np.int64) + offset
+    scaled = np.rint(surface * [7.3, 1, 4]).astype(np.int64) + offset
+    decoded, data = round_trip(PointCloud(scaled), step=1.0)
+    assert np.array_equal(sorted_rows(decoded.xyz), sorted_rows(scaled))
+    assert "LATT" in [chunk.tag for chunk in inspect(data).chunks]
+    _, reference = round_trip(PointCloud(plain), step=1.0)
+    assert "LATT" not in [chunk.tag for chunk in inspect(reference).chunks]
+    assert len(data) < len(reference) + 120
+    dropped, _ = round_trip(PointCloud(scaled), step=1.0, drop_scales=2)
+    assert np.abs(sorted_rows(dropped.xyz)[0] - sorted_rows(scaled)[0]).max() <= 4

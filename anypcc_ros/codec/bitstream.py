@@ -29,7 +29,8 @@ CLOUD = "CLOU"
 OCCUPANCY = "OCCU"
 RAW = "RAWC"
 COUNTS = "DUPL"
-CRITICAL_CHUNKS = (CLOUD, OCCUPANCY, RAW, COUNTS)
+LATTICE = "LATT"
+CRITICAL_CHUNKS = (CLOUD, OCCUPANCY, RAW, COUNTS, LATTICE)
 
 _HEADER = struct.Struct("<4sBBHQI")  # magic, major, minor, chunks, stream bytes, CRC-32 of header and table
 _ENTRY = struct.Struct("<4sQI")  # tag, payload bytes, CRC-32 of the payload

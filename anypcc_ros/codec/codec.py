@@ -12,6 +12,7 @@ from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.entropy import decode_counts, encode_counts
 from anypcc_ros.codec.errors import CorruptStreamError
+from anypcc_ros.codec.lattice import Lattice, decode_lattice, encode_lattice, find_lattice
 from anypcc_ros.codec.model import store
 from anypcc_ros.codec.model.backend import context_model
 from anypcc_ros.codec.model.network import ContextModel
@@ -20,6 +21,7 @@ from anypcc_ros.codec.octree import Voxels, dequantise, quantise, voxelise
 RAW_VOXELS = 64
 """Clouds of at most this many voxels are also tried raw, and the shorter form is sent."""
 
+NO_LATTICE = Lattice((None, None, None))
 NO_VOXELS = Voxels(np.zeros(3, np.int64), np.zeros((0, 3), np.int64), np.zeros(0, np.int64), 0)
 
 
@@ -45,12 +47,16 @@ class Encoder:
         if not len(cloud):
             return bitstream.write_stream(self._describe(cloud, NO_VOXELS, model=False), {})
         grid = quantise(cloud.xyz, config.step, config.origin)
-        voxels, _ = voxelise(grid, config.drop_scales)
+        # Scales are dropped on the grid itself: on a lattice a coarser cell would have no size.
+        lattice = NO_LATTICE if config.drop_scales else find_lattice(grid)
+        voxels, _ = voxelise(lattice.compact(grid), config.drop_scales)
         occupancy = geometry.encode_occupancy(self._network, voxels)
         tag, payload = bitstream.OCCUPANCY, occupancy
         if len(voxels.coords) <= RAW_VOXELS and len(raw := geometry.encode_raw(voxels)) <= len(occupancy):
             tag, payload = bitstream.RAW, raw
         payloads = {tag: payload}
+        if lattice:
+            payloads[bitstream.LATTICE] = encode_lattice(lattice)
         if self._keeps_duplicates and voxels.counts.max() > 1:
             payloads[bitstream.COUNTS] = encode_counts(voxels.counts - 1)
         return bitstream.write_stream(self._describe(cloud, voxels, model=tag == bitstream.OCCUPANCY), payloads)
@@ -100,6 +106,8 @@ class Decoder:
         if bitstream.COUNTS in payloads:
             coords = np.repeat(coords, self._decode_counts(info, payloads[bitstream.COUNTS]), axis=0)
         grid = (coords << info.drop_scales) + np.array(info.shift)
+        if bitstream.LATTICE in payloads:
+            grid = self._restore_lattice(info, payloads[bitstream.LATTICE], grid)
         centre = ((1 << info.drop_scales) - 1) / 2
         return PointCloud(dequantise(grid + centre, info.step, info.origin, info.dtype))
 
@@ -117,6 +125,11 @@ class Decoder:
         if int(counts.sum()) != info.points:
             raise CorruptStreamError(f"{int(counts.sum())} points decoded, {info.points} declared")
         return counts
+
+    def _restore_lattice(self, info: CloudInfo, payload: memoryview, grid: np.ndarray) -> np.ndarray:
+        if info.drop_scales:
+            raise CorruptStreamError(f"a lattice in a stream with {info.drop_scales} scales dropped")
+        return decode_lattice(payload, info.points).restore(grid)
 
     def _network(self, digest: str) -> ContextModel:
         if digest not in self._networks:

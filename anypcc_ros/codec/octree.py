@@ -134,7 +134,8 @@ def occupancy_pyramid(voxels: Voxels) -> list[np.ndarray]:
 
 def children(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Parent row (N_child,) and octant (N_child,), int64, of every child of nodes with these codes (N,) uint8."""
-    return np.nonzero(np.unpackbits(codes[:, None], axis=1, bitorder="little"))
+    parent_row, octant = np.nonzero(np.unpackbits(codes[:, None], axis=1, bitorder="little"))
+    return parent_row, octant
 
 
 def child_coords(coords: np.ndarray, parent_row: np.ndarray, octant: np.ndarray) -> np.ndarray:
