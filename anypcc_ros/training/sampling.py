@@ -13,15 +13,15 @@ from anypcc_ros.codec import octree
 from anypcc_ros.training.dataset import METRIC, TrainingCloud
 
 CATEGORY_WEIGHT = {
-    "lidar_spinning": 0.36,
-    "lidar_other": 0.10,
-    "dense_human": 0.10,
-    "dense_object": 0.10,
+    "lidar_spinning": 0.30,
+    "lidar_other": 0.09,
+    "dense_human": 0.13,
+    "dense_object": 0.13,
     "indoor_rgbd": 0.12,
-    "gs": 0.07,
-    "photogrammetry": 0.06,
-    "aerial": 0.05,
-    "medical": 0.04,
+    "gs": 0.05,
+    "photogrammetry": 0.05,
+    "aerial": 0.04,
+    "medical": 0.09,
 }
 """How often each category is drawn. Robots first; the others often enough that one model serves all."""
 
