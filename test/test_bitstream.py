@@ -14,7 +14,8 @@ from anypcc_ros.codec import bitstream
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
-from anypcc_ros.codec.entropy import decode_counts, decode_signed, encode_counts, encode_signed
+from anypcc_ros.codec.counts import decode_counts, encode_counts
+from anypcc_ros.codec.entropy import decode_signed, encode_signed
 from anypcc_ros.codec.errors import (
     CorruptStreamError,
     LimitExceededError,
@@ -185,7 +186,17 @@ def test_signed_integers_survive(value):
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=200))
-def test_counts_survive(values):
-    data = encode_counts(np.array(values))
-    assert decode_counts(data, len(values)).tolist() == values
+@given(st.lists(st.tuples(st.one_of(st.integers(0, 17), st.integers(0, 10**6)), st.integers(0, 55)), max_size=300))
+def test_counts_survive(pairs):
+    values, contexts = np.array(pairs, np.int64).reshape(-1, 2).T
+    assert decode_counts(encode_counts(values, contexts), contexts).tolist() == values.tolist()
+
+
+def test_long_runs_of_counts_stay_within_the_exact_range():
+    values = np.random.default_rng(0).geometric(0.7, 200_000) - 1
+    contexts = np.zeros(len(values), np.int64)
+    data = encode_counts(values, contexts)
+    assert np.array_equal(decode_counts(data, contexts), values)
+    probability = np.bincount(np.minimum(values, 15)) / len(values)
+    entropy = -(probability * np.log2(np.maximum(probability, 1e-12))).sum() * len(values) / 8
+    assert len(data) < 1.01 * entropy + 100

@@ -10,7 +10,7 @@ from anypcc_ros.codec import bitstream, geometry
 from anypcc_ros.codec.bitstream import CloudInfo
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
-from anypcc_ros.codec.entropy import decode_counts, encode_counts
+from anypcc_ros.codec.counts import decode_counts, density_contexts, encode_counts
 from anypcc_ros.codec.errors import CorruptStreamError
 from anypcc_ros.codec.lattice import Lattice, decode_lattice, encode_lattice, find_lattice
 from anypcc_ros.codec.model import store
@@ -58,7 +58,7 @@ class Encoder:
         if lattice:
             payloads[bitstream.LATTICE] = encode_lattice(lattice)
         if self._keeps_duplicates and voxels.counts.max() > 1:
-            payloads[bitstream.COUNTS] = encode_counts(voxels.counts - 1)
+            payloads[bitstream.COUNTS] = encode_counts(voxels.counts - 1, density_contexts(voxels.coords))
         return bitstream.write_stream(self._describe(cloud, voxels, model=tag == bitstream.OCCUPANCY), payloads)
 
     @property
@@ -104,7 +104,7 @@ class Decoder:
         if _checksum(coords) != info.checksum:
             raise CorruptStreamError(f"the {info.voxels} decoded voxels fail their checksum")
         if bitstream.COUNTS in payloads:
-            coords = np.repeat(coords, self._decode_counts(info, payloads[bitstream.COUNTS]), axis=0)
+            coords = np.repeat(coords, self._decode_counts(info, payloads[bitstream.COUNTS], coords), axis=0)
         grid = (coords << info.drop_scales) + np.array(info.shift)
         if bitstream.LATTICE in payloads:
             grid = self._restore_lattice(info, payloads[bitstream.LATTICE], grid)
@@ -120,8 +120,8 @@ class Decoder:
         network = self._network(info.model_hash)
         return geometry.decode_occupancy(network, payloads[bitstream.OCCUPANCY], depth, info.voxels)
 
-    def _decode_counts(self, info: CloudInfo, payload: memoryview) -> np.ndarray:
-        counts = decode_counts(payload, info.voxels) + 1
+    def _decode_counts(self, info: CloudInfo, payload: memoryview, coords: np.ndarray) -> np.ndarray:
+        counts = decode_counts(payload, density_contexts(coords)) + 1
         if int(counts.sum()) != info.points:
             raise CorruptStreamError(f"{int(counts.sum())} points decoded, {info.points} declared")
         return counts

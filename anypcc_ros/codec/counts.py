@@ -1,0 +1,92 @@
+"""Small counts, such as the points per cell: an adaptive model by context instead of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder, decode_varint, encode_varint
+from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
+
+SYMBOLS = 16
+_PRIOR = np.array([32, 8, 4, 2, *[1] * 12], np.int64)
+_WEIGHT = 16  # of one value that was seen
+_LIMIT = 1 << 20  # of a context's total; float32 holds every integer below 2**24
+_FIRST_BLOCK, _LAST_BLOCK = 64, 4096
+_SCATTER = np.uint32(2654435769)  # 2**32 / golden ratio: multiples of it are evenly spread
+
+
+def density_contexts(coords: np.ndarray) -> np.ndarray:
+    """Context (N,) int64, 0 to 27, of each cell, from how many cells share its parent (1 to 8, 4 and more taken as one) and
+    its grandparent (1 to 64, by octave): where cells crowd, so do the points in them. ``coords``: (N, 3) int64 in Morton order."""
+    crowd, wider = (_run_lengths(coords >> levels) for levels in (1, 2))
+    octave = np.frexp(wider)[1] - 1  # 0 for 1, 1 for 2 and 3, ... 6 for 64
+    return np.minimum(crowd - 1, 3) * 7 + octave
+
+
+def _run_lengths(coords: np.ndarray) -> np.ndarray:
+    """(N,) int64: length of the run of equal rows that each row of (N, 3) belongs to."""
+    change = np.flatnonzero((coords[1:] != coords[:-1]).any(axis=1)) + 1
+    lengths = np.diff(np.concatenate([[0], change, [len(coords)]]))
+    return np.repeat(lengths, lengths)
+
+
+def encode_counts(values: np.ndarray, contexts: np.ndarray) -> bytes:
+    """Code (N,) non-negative integers, each in its context (N,) int64, with statistics learned on the way.
+
+    Layout: the size of what follows; a variable-length excess for each value from 15 up; then the range-coded symbols
+    min(value, 15). Symbols are coded in blocks, each with the statistics of those before it, so that no table is sent. Blocks are
+    spread over the whole cloud, for its far and near parts differ more than its blocks may.
+    """
+    symbols = np.minimum(values, SYMBOLS - 1)
+    excess = b"".join(encode_varint(int(v) - SYMBOLS + 1) for v in values[symbols == SYMBOLS - 1])
+    coder, statistics = SymbolEncoder(), _Statistics(contexts)
+    for block in statistics.blocks():
+        coder.encode(symbols[block], statistics.frequencies(block))
+        statistics.learn(block, symbols[block])
+    return encode_varint(len(excess)) + excess + coder.finish()
+
+
+def decode_counts(data: bytes | memoryview, contexts: np.ndarray) -> np.ndarray:
+    """Inverse of ``encode_counts`` for values in these contexts (N,), (N,) int64. Raises StreamError subclasses."""
+    size, position = decode_varint(data, 0)
+    if size > len(data) - position:
+        raise TruncatedError(f"{size} bytes of large counts in {len(data)}")
+    coder, statistics = SymbolDecoder(data[position + size :]), _Statistics(contexts)
+    values = np.zeros(len(contexts), np.int64)
+    for block in statistics.blocks():
+        values[block] = coder.decode(statistics.frequencies(block))
+        statistics.learn(block, values[block])
+    end = position + size
+    for row in np.flatnonzero(values == SYMBOLS - 1):
+        excess, position = decode_varint(data[:end], position)
+        values[row] += excess
+    if position != end or not coder.exhausted():
+        raise CorruptStreamError(f"{end - position} bytes of large counts left over")
+    return values
+
+
+class _Statistics:
+    """Symbol frequencies by context, (contexts, 16) int64, learned block by block."""
+
+    def __init__(self, contexts: np.ndarray) -> None:
+        self._contexts = contexts
+        self._table = np.tile(_PRIOR, (int(contexts.max(initial=0)) + 1, 1))
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Rows of blocks of 64, 128, ... and then 4096 values: statistics settle fast and cost little later."""
+        scattered = np.arange(len(self._contexts), dtype=np.uint32) * _SCATTER  # modulo 2**32
+        order = np.argsort(scattered, kind="stable")
+        start, size = 0, _FIRST_BLOCK
+        while start < len(order):
+            yield order[start : start + size]
+            start, size = start + size, min(2 * size, _LAST_BLOCK)
+
+    def frequencies(self, block: np.ndarray) -> np.ndarray:
+        return self._table[self._contexts[block]].astype(np.float32)
+
+    def learn(self, block: np.ndarray, symbols: np.ndarray) -> None:
+        np.add.at(self._table, (self._contexts[block], symbols), _WEIGHT)
+        large = self._table.sum(axis=1) >= _LIMIT
+        self._table[large] = (self._table[large] + 1) // 2
