@@ -18,8 +18,11 @@ _SCATTER = np.uint32(2654435769)  # 2**32 / golden ratio: multiples of it are ev
 
 
 def density_contexts(coords: np.ndarray) -> np.ndarray:
-    """Context (N,) int64, 0 to 27, of each cell, from how many cells share its parent (1 to 8, 4 and more taken as one) and
-    its grandparent (1 to 64, by octave): where cells crowd, so do the points in them. ``coords``: (N, 3) int64 in Morton order."""
+    """Context (N,) int64, 0 to 27, of each cell: where cells crowd, so do the points in them.
+
+    It comes from how many cells share its parent (1 to 8, 4 and more taken as one) and its grandparent (1 to 64, by octave).
+    ``coords``: (N, 3) int64 in Morton order.
+    """
     crowd, wider = (_run_lengths(coords >> levels) for levels in (1, 2))
     octave = np.frexp(wider)[1] - 1  # 0 for 1, 1 for 2 and 3, ... 6 for 64
     return np.minimum(crowd - 1, 3) * 7 + octave
@@ -36,8 +39,8 @@ def encode_counts(values: np.ndarray, contexts: np.ndarray) -> bytes:
     """Code (N,) non-negative integers, each in its context (N,) int64, with statistics learned on the way.
 
     Layout: the size of what follows; a variable-length excess for each value from 15 up; then the range-coded symbols
-    min(value, 15). Symbols are coded in blocks, each with the statistics of those before it, so that no table is sent. Blocks are
-    spread over the whole cloud, for its far and near parts differ more than its blocks may.
+    min(value, 15). Symbols are coded in blocks, each with the statistics of those before it, so that no table is sent.
+    Blocks are spread over the whole cloud, for its far and near parts differ more than its blocks may.
     """
     symbols = np.minimum(values, SYMBOLS - 1)
     excess = b"".join(encode_varint(int(v) - SYMBOLS + 1) for v in values[symbols == SYMBOLS - 1])
