@@ -2,11 +2,13 @@
 """Write the golden streams of test/golden. Only for a new stream version or a new shipped model: existing streams
 must go on decoding, so a change of their bytes is a breaking change.
 
-    python scripts/make_golden.py            # all cases, with the tiny test model and every shipped model
+    python scripts/make_golden.py                            # all cases, with the tiny test model and every shipped model
+    python scripts/make_golden.py --model tiny --case lattice
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -29,12 +31,15 @@ CASES = {
     "merged": ("grid", {"step": 1.0, "merge_duplicates": True}),
     "raw": ("few", {"step": 0.5}),
     "empty": ("none", {}),
+    "lattice": ("scaled", {"step": 1.0}),
+    "corners": ("corners", {"step": 1.0}),
 }
 """Case to its input (``<input>.npy``) and the encoder's options."""
 
 
 def write_inputs() -> None:
-    """A synthetic scan, points at UTM coordinates, an integer grid with duplicates, few points, none."""
+    """A synthetic scan, points at UTM coordinates, an integer grid with duplicates, few points, none, a surface scaled to a
+    finer grid, and two clusters in opposite corners, so that some octree levels have nodes of odd parity only."""
     rng = np.random.default_rng(2510)
     azimuth = np.tile(np.linspace(-np.pi, np.pi, 180, endpoint=False), 12)
     elevation = np.repeat(np.radians(np.linspace(-20, 6, 12)), 180)
@@ -48,18 +53,29 @@ def write_inputs() -> None:
         "few": scan[:5],
         "none": scan[:0],
     }
+    surface = rng.integers(-30, 30, (1500, 3))
+    surface[:, 2] = (surface[:, 0] + surface[:, 1]) // 3
+    inputs["scaled"] = np.rint(surface * [7.3, 1, 4]).astype(np.int32)
+    clusters = rng.integers(0, 6, (120, 3)) + np.repeat([[0, 0, 120], [120, 0, 0]], 60, axis=0)
+    inputs["corners"] = clusters.astype(np.int32)
     for name, xyz in inputs.items():
         np.save(GOLDEN / f"{name}.npy", xyz)
 
 
 def main() -> None:
-    GOLDEN.mkdir(exist_ok=True)
-    write_inputs()
     models = {"tiny": str(GOLDEN / "tiny.safetensors")}
     models |= {path.stem: path.stem for path in sorted((ROOT / "anypcc_ros" / "models").glob("*.safetensors"))}
-    for label, model in models.items():
-        for case, (source, options) in CASES.items():
-            data = Encoder(CodecConfig(model=model, **options)).encode(PointCloud(np.load(GOLDEN / f"{source}.npy")))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", action="append", choices=models, help="only this model; may be repeated")
+    parser.add_argument("--case", action="append", choices=CASES, help="only this case; may be repeated")
+    arguments = parser.parse_args()
+    GOLDEN.mkdir(exist_ok=True)
+    write_inputs()
+    for label in arguments.model or models:
+        for case in arguments.case or CASES:
+            source, options = CASES[case]
+            encoder = Encoder(CodecConfig(model=models[label], **options))
+            data = encoder.encode(PointCloud(np.load(GOLDEN / f"{source}.npy")))
             decoded = Decoder(DecoderConfig(model_dir=str(GOLDEN))).decode(data).xyz
             (GOLDEN / f"{case}.{label}.apcc").write_bytes(data)
             np.save(GOLDEN / f"{case}.decoded.npy", decoded)

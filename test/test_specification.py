@@ -1,0 +1,424 @@
+"""docs/bitstream.md is sufficient: a decoder written from that document alone decodes the golden streams.
+
+The decoder below uses nothing of the package; it is slow and plain on purpose. Only the tests of ablated models and of the
+range coder let the package and constriction write what they read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import struct
+import zlib
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import constriction
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+GOLDEN = Path(__file__).parent / "golden"
+DTYPES = ("<f4", "<f8", "<i4", "<i8")
+TAPS = tuple(itertools.product((-1, 0, 1), repeat=3))
+ODD_TAPS = tuple(tap for tap in TAPS if sum(tap) % 2)
+
+
+# -- Header and chunk table --------------------------------------------------------------------------------------------
+
+
+def chunks_of(data: bytes) -> dict[str, bytes]:
+    """The payloads of a stream by tag, every checksum verified."""
+    magic, major, _, count, size, checksum = struct.unpack_from("<4sBBHQI", data)
+    assert (magic, major, size) == (b"APCC", 1, len(data))
+    end = 20 + 16 * count
+    assert zlib.crc32(data[:16] + bytes(4) + data[20:end]) == checksum
+    chunks: dict[str, bytes] = {}
+    for tag, length, crc in struct.iter_unpack("<4sQI", data[20:end]):
+        payload = data[end : end + length]
+        assert (len(payload), zlib.crc32(payload)) == (length, crc)
+        assert tag.decode() not in chunks
+        chunks[tag.decode()] = payload
+        end += length
+    assert end == len(data)
+    unknown = set(chunks) - {"CLOU", "OCCU", "RAWC", "DUPL", "LATT"}
+    assert not any(tag[0].isupper() for tag in unknown)
+    return chunks
+
+
+class Reader:
+    """Takes fields off the front of a payload."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, size: int) -> bytes:
+        assert self.at + size <= len(self.data)
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def rest(self) -> bytes:
+        return self.take(len(self.data) - self.at)
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def floats(self, count: int) -> np.ndarray:
+        return np.frombuffer(self.take(8 * count), "<f8")
+
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 63, 7):
+            byte = self.byte()
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise AssertionError("a varint of more than 9 bytes")
+
+    def signed(self) -> int:
+        value = self.varint()
+        return -(value + 1) // 2 if value & 1 else value // 2
+
+
+# -- CLOU --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Grid:
+    """What ``CLOU`` says."""
+
+    dtype: str
+    depth: int
+    dropped: int
+    step: float
+    origin: np.ndarray
+    shift: tuple[int, ...]
+    points: int
+    cells: int
+    checksum: int
+    model: bytes
+    name: str
+
+
+def grid_of(payload: bytes) -> Grid:
+    reader = Reader(payload)
+    flags, depth, dropped = reader.byte(), reader.byte(), reader.byte()
+    assert dropped <= depth <= 32
+    step = float(reader.floats(1)[0])
+    origin = reader.floats(3) if flags & 16 else np.zeros(3)
+    shift = tuple(reader.signed() for _ in range(3))
+    points, cells = reader.varint(), reader.varint()
+    (checksum,) = struct.unpack("<I", reader.take(4))
+    hash_size, name_size = reader.byte(), reader.byte()
+    model, name = reader.take(hash_size), reader.take(name_size).decode()
+    assert hash_size in (0, 8)
+    assert not reader.rest()
+    return Grid(DTYPES[flags & 15], depth, dropped, step, origin, shift, points, cells, checksum, model, name)
+
+
+# -- Range coder -------------------------------------------------------------------------------------------------------
+
+
+class RangeDecoder:
+    """Symbols from 32-bit words."""
+
+    def __init__(self, words: bytes) -> None:
+        assert len(words) % 4 == 0
+        self.words = [word for (word,) in struct.iter_unpack("<I", words)]
+        self.at = 0
+        self.range = (1 << 64) - 1
+        self.value = self.next_word() << 32
+        self.value |= self.next_word()
+
+    def next_word(self) -> int:
+        self.at += 1
+        return self.words[self.at - 1] if self.at <= len(self.words) else 0
+
+    def decode(self, frequencies: np.ndarray) -> np.ndarray:
+        """The next symbols, each under its row of frequencies (N, S)."""
+        return np.array([self.symbol(bounds) for bounds in bounds_of(frequencies).tolist()], np.int64)
+
+    def symbol(self, bounds: list[int]) -> int:
+        unit = self.range >> 24
+        quantile = self.value // unit
+        assert quantile < 1 << 24
+        symbol = bisect_right(bounds, quantile) - 1
+        self.value -= unit * bounds[symbol]
+        self.range = unit * (bounds[symbol + 1] - bounds[symbol])
+        if self.range < 1 << 32:
+            self.range <<= 32
+            self.value = self.value << 32 | self.next_word()
+        return symbol
+
+    def exhausted(self) -> bool:
+        if self.range == (1 << 64) - 1:  # nothing was decoded
+            return not self.words
+        return self.at >= len(self.words) and self.value < (1 << 33) - 1
+
+
+def bounds_of(frequencies: np.ndarray) -> np.ndarray:
+    """(N, S + 1) bounds of the symbols in 0..2^24, from frequencies (N, S)."""
+    symbols = frequencies.shape[1]
+    sums = np.cumsum(frequencies, 1)
+    scale = np.float32((1 << 24) - symbols) / sums[:, -1:].astype(np.float32)
+    bounds = np.zeros((len(frequencies), symbols + 1), np.int64)
+    bounds[:, 1:] = np.floor(sums.astype(np.float32) * scale) + np.arange(1, symbols + 1)
+    bounds[:, -1] = 1 << 24
+    return bounds
+
+
+# -- RAWC, DUPL, LATT --------------------------------------------------------------------------------------------------
+
+
+def raw_cells(payload: bytes, depth: int, count: int) -> np.ndarray:
+    bits = np.unpackbits(np.frombuffer(payload, "u1")).astype(np.int64)
+    used = 3 * depth * count
+    assert len(bits) == -(-used // 8) * 8
+    assert not bits[used:].any()
+    return bits[:used].reshape(count, 3, depth) @ (1 << np.arange(depth)[::-1])
+
+
+def counts(payload: bytes, contexts: np.ndarray) -> np.ndarray:
+    """*Counts*: numbers in these contexts (N,), int64 (N,)."""
+    reader = Reader(payload)
+    excess = Reader(reader.take(reader.varint()))
+    decoder = RangeDecoder(reader.rest())
+    frequencies = np.tile([32, 8, 4, 2] + 12 * [1], (28, 1))
+    values = np.zeros(len(contexts), np.int64)
+    order = sorted(range(len(contexts)), key=lambda i: i * 2654435769 % (1 << 32))
+    size = 64
+    while order:
+        block, order = order[:size], order[size:]
+        size = min(2 * size, 4096)
+        values[block] = decoder.decode(frequencies[contexts[block]])
+        np.add.at(frequencies, (contexts[block], values[block]), 16)
+        large = frequencies.sum(1) >= 1 << 20
+        frequencies[large] = (frequencies[large] + 1) // 2
+    for row in np.flatnonzero(values == 15):
+        values[row] += excess.varint()
+    assert not excess.rest()
+    assert decoder.exhausted()
+    return values
+
+
+def density_contexts(cells: np.ndarray) -> np.ndarray:
+    """The contexts (N,) of ``DUPL`` for cells (N, 3)."""
+    siblings, cousins = (crowd(cells >> levels) for levels in (1, 2))
+    return np.array([min(n1 - 1, 3) * 7 + n2.bit_length() - 1 for n1, n2 in zip(siblings, cousins, strict=True)])
+
+
+def crowd(ancestors: np.ndarray) -> list[int]:
+    """How many cells share the ancestor of each."""
+    names = list(map(tuple, ancestors.tolist()))
+    number = Counter(names)
+    return [number[name] for name in names]
+
+
+def lattices(payload: bytes) -> dict[int, np.ndarray]:
+    """The coordinates that occur, by axis."""
+    reader = Reader(payload)
+    flags = reader.byte()
+    axes = {}
+    for axis in (axis for axis in range(3) if flags >> axis & 1):
+        count, first = reader.varint(), reader.signed()
+        gaps = 1 + counts(reader.take(reader.varint()), np.zeros(count - 1, np.int64))
+        axes[axis] = first + np.concatenate([[0], np.cumsum(gaps)]).astype(np.int64)
+    assert not reader.rest()
+    return axes
+
+
+# -- Arithmetic of the model -------------------------------------------------------------------------------------------
+
+EXPONENTIALS = np.array([round(2 ** (16 - i / 32)) for i in range(512)])
+
+
+class Model:
+    """The integer network of a model file."""
+
+    def __init__(self, path: Path) -> None:
+        with safe_open(path, "np") as file:
+            self.config = json.loads(file.metadata()["config"])
+            self.tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+
+    def layers(self) -> list[str]:
+        config = self.config
+        names = ["fuse", *(f"parent{i}" for i in range(config["parent_convs"])), "up"]
+        names += [f"child{i}" for i in range(config["child_convs"])]
+        names += ["seen", "aggregate"] if config["spatial_grouping"] and config["aggregation"] else []
+        heads = itertools.product(range(1 + config["spatial_grouping"]), self.halves(), ("hidden", "out"))
+        return names + [f"head{group}.{half}.{part}" for group, half, part in heads]
+
+    def halves(self) -> tuple[str, ...]:
+        return ("low", "high") if self.config["channel_grouping"] else ("code",)
+
+    def hash(self) -> bytes:
+        digest = hashlib.sha256(b"anypcc-ucm/1" + json.dumps(self.config, sort_keys=True).encode())
+        for name in self.layers():
+            digest.update(self.tensors[f"{name}.weight"].astype("i1").tobytes())
+            digest.update(self.tensors[f"{name}.bias"].astype("<i4").tobytes())
+            digest.update(self.tensors[f"{name}.multiplier"].astype("<i4").tobytes())
+        return digest.digest()[:8]
+
+    def scaled(self, name: str, taps: list[tuple[np.ndarray, np.ndarray]], rows: np.ndarray) -> np.ndarray:
+        """y of a layer; ``taps`` holds for every tap the outputs that it reaches and the inputs there."""
+        weights = self.tensors[f"{name}.weight"].astype(np.int64)
+        total = self.tensors[f"{name}.bias"].astype(np.int64)[rows]
+        for weight, (reached, inputs) in zip(weights, taps, strict=True):
+            total[reached] += inputs @ weight
+        assert (abs(total) < 1 << 24).all()
+        return (total * self.tensors[f"{name}.multiplier"].astype(np.int64) + (1 << 23)) >> 24
+
+    def layer(self, name: str, inputs: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """A feature layer of one tap."""
+        return np.clip(self.logits(name, inputs, rows), 0, 127)
+
+    def logits(self, name: str, inputs: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        everywhere = np.arange(len(inputs))
+        return self.scaled(name, [(everywhere, inputs)], 0 * everywhere if rows is None else rows)
+
+    def up(self, inputs: np.ndarray, octants: np.ndarray) -> np.ndarray:
+        """The feature layer whose only occupied tap is the node's octant."""
+        taps = [(np.flatnonzero(octants == octant), inputs[octants == octant]) for octant in range(8)]
+        return np.clip(self.scaled("up", taps, 0 * octants), 0, 127)
+
+    def convolution(
+        self, name: str, inputs: np.ndarray, sources: np.ndarray, outputs: np.ndarray, residual: np.ndarray,
+        offsets: tuple[tuple[int, ...], ...],
+    ) -> np.ndarray:  # fmt: skip
+        """A feature layer over the neighbours: ``inputs`` are at ``sources``, results at ``outputs``; int64 (N, 3)."""
+        index = {tuple(position): i for i, position in enumerate(sources.tolist())}
+        taps = []
+        for offset in offsets:
+            found = np.array([index.get(tuple(p), -1) for p in (outputs + offset).tolist()], np.int64)
+            taps.append((np.flatnonzero(found >= 0), inputs[found[found >= 0]]))
+        return np.clip(residual + self.scaled(name, taps, np.zeros(len(outputs), np.int64)), 0, 127)
+
+
+def frequencies_of(logits: np.ndarray) -> np.ndarray:
+    """(N, S) frequencies that sum to 2^16 from logits in units of 1/32 bit."""
+    symbols = logits.shape[1]
+    exponentials = EXPONENTIALS[np.minimum(logits.max(1, keepdims=True) - logits, 511)]
+    frequencies = 1 + exponentials * ((1 << 16) - symbols) // exponentials.sum(1, keepdims=True)
+    frequencies[np.arange(len(logits)), logits.argmax(1)] += (1 << 16) - frequencies.sum(1)
+    return frequencies
+
+
+# -- OCCU --------------------------------------------------------------------------------------------------------------
+
+
+def children_of(positions: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions, octants and parents of the next level's nodes, in Morton order."""
+    parents, octants = np.nonzero(codes[:, None] >> np.arange(8) & 1)
+    bits = np.stack([octants >> 2 & 1, octants >> 1 & 1, octants & 1], 1)
+    return 2 * positions[parents] + bits, octants, parents
+
+
+def octree_cells(payload: bytes, depth: int, model: Model) -> np.ndarray:
+    """The cells of an ``OCCU`` chunk, int64 (N, 3) in Morton order."""
+    positions = np.zeros((1, 3), np.int64)
+    if depth == 0:
+        assert not payload
+        return positions
+    codes = np.array([payload[0]])
+    decoder = RangeDecoder(payload[1:])
+    x = np.zeros((1, model.config["channels"]), np.int64)
+    for _ in range(1, depth):
+        x = model.layer("fuse", x if model.config["carry"] else 0 * x, codes)
+        for i in range(model.config["parent_convs"]):
+            x = model.convolution(f"parent{i}", x, positions, positions, x, TAPS)
+        positions, octants, parents = children_of(positions, codes)
+        x = model.up(x[parents], octants)
+        for i in range(model.config["child_convs"]):
+            x = model.convolution(f"child{i}", x, positions, positions, x, TAPS)
+        codes = np.zeros(len(positions), np.int64)
+        even = np.isin(octants, (0, 3, 5, 6)) | (not model.config["spatial_grouping"])
+        for group, members in enumerate((np.flatnonzero(even), np.flatnonzero(~even))):
+            if not len(members):
+                continue
+            context = x[members]
+            if group == 1 and model.config["aggregation"] and even.any():
+                seen = model.layer("seen", x[even], codes[even])
+                context = model.convolution("aggregate", seen, positions[even], positions[members], context, ODD_TAPS)
+            for half in model.halves():
+                rows = codes[members] if half == "high" else None  # so far the low 4 bits
+                hidden = model.layer(f"head{group}.{half}.hidden", context, rows)
+                symbols = decoder.decode(frequencies_of(model.logits(f"head{group}.{half}.out", hidden)))
+                codes[members] += symbols << 4 if half == "high" else symbols
+        assert codes.all()
+    assert decoder.exhausted()
+    return children_of(positions, codes)[0]
+
+
+# -- Grid and octree ---------------------------------------------------------------------------------------------------
+
+
+def decode(data: bytes, models: dict[bytes, Model]) -> np.ndarray:
+    """The coordinates (N, 3) of a stream."""
+    chunks = chunks_of(data)
+    grid = grid_of(chunks["CLOU"])
+    if "OCCU" in chunks:
+        cells = octree_cells(chunks["OCCU"], grid.depth - grid.dropped, models[grid.model])
+    elif "RAWC" in chunks:
+        cells = raw_cells(chunks["RAWC"], grid.depth - grid.dropped, grid.cells)
+    else:
+        cells = np.zeros((0, 3), np.int64)
+    assert len(cells) == grid.cells
+    assert zlib.crc32(cells.astype("<u4").tobytes()) == grid.checksum
+    numbers = (cells << grid.dropped) + np.array(grid.shift)
+    for axis, coordinates in lattices(chunks["LATT"]).items() if "LATT" in chunks else ():
+        numbers[:, axis] = coordinates[numbers[:, axis]]
+    if "DUPL" in chunks:
+        repeats = 1 + counts(chunks["DUPL"], density_contexts(cells))
+        assert repeats.sum() == grid.points
+        numbers = np.repeat(numbers, repeats, axis=0)
+    coordinates = grid.origin + (numbers + (2**grid.dropped - 1) / 2) * grid.step
+    return (np.rint(coordinates) if grid.dtype[1] == "i" else coordinates).astype(grid.dtype)
+
+
+# -- Tests -------------------------------------------------------------------------------------------------------------
+
+
+def assert_same(decoded: np.ndarray, expected: np.ndarray) -> None:
+    assert (decoded.dtype, decoded.shape) == (expected.dtype, expected.shape)
+    assert decoded.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("case", sorted(path.name.split(".")[0] for path in GOLDEN.glob("*.tiny.apcc")))
+def test_golden_stream_decodes_by_the_document(case: str) -> None:
+    tiny = Model(GOLDEN / "tiny.safetensors")
+    decoded = decode((GOLDEN / f"{case}.tiny.apcc").read_bytes(), {tiny.hash(): tiny})
+    assert_same(decoded, np.load(GOLDEN / f"{case}.decoded.npy"))
+
+
+@pytest.mark.parametrize("switched_off", ["carry", "spatial_grouping", "aggregation", "channel_grouping"])
+def test_ablated_model_decodes_by_the_document(switched_off, make_model, tmp_path) -> None:
+    from anypcc_ros.codec.cloud import PointCloud
+    from anypcc_ros.codec.codec import Decoder, Encoder
+    from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+    from anypcc_ros.codec.model.integer import save_model
+    from anypcc_ros.codec.model.network import ModelConfig
+
+    path = tmp_path / "ablated.safetensors"
+    save_model(make_model(ModelConfig(16, 2, 0, **{switched_off: False})), path)
+    data = Encoder(CodecConfig(model=str(path), step=0.1)).encode(PointCloud(np.load(GOLDEN / "scan.npy")))
+    expected = Decoder(DecoderConfig(model_dir=str(tmp_path))).decode(data).xyz
+    ablated = Model(path)
+    assert_same(decode(data, {ablated.hash(): ablated}), expected)
+
+
+@pytest.mark.parametrize("total", [300, 1 << 16, 1 << 20, (1 << 24) - 1])
+@pytest.mark.parametrize("symbols", [16, 256])
+def test_range_coder_is_that_of_constriction(total: int, symbols: int) -> None:
+    rng = np.random.default_rng(total)
+    shares = rng.dirichlet(np.full(symbols, 0.2), 500)
+    frequencies = 1 + np.floor(shares * (total - symbols)).astype(np.int64)
+    written = np.array([rng.choice(symbols, p=f / f.sum()) for f in frequencies], np.int32)
+    encoder = constriction.stream.queue.RangeEncoder()
+    family = constriction.stream.model.Categorical(perfect=False)
+    encoder.encode(written, family, frequencies.astype(np.float32))
+    decoder = RangeDecoder(encoder.get_compressed().astype("<u4").tobytes())
+    assert np.array_equal(decoder.decode(frequencies), written)
+    assert decoder.exhausted()
