@@ -18,7 +18,6 @@ from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import PointCloud2
 
-from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.evaluation.pictures import before_after
 from anypcc_ros.nodes.conversion import cloud_from_message
 
@@ -80,13 +79,12 @@ def compare(original: np.ndarray, decoded: np.ndarray, step: float) -> Verdict:
 class Checker(Node):
     """Collects the parts of every frame by its stamp, prints a line when all are there, and counts."""
 
-    def __init__(self, step: float, picture: Path) -> None:
+    def __init__(self, step: float) -> None:
         super().__init__("demo_checker")
-        self._step, self._picture = step, picture
+        self._step = step
         self._open: dict[tuple[int, int], Passage] = {}
         self.seen = 0
-        self.last_message = time.monotonic()
-        self.inexact = 0
+        self.messages = 0
         self.verdicts: list[Verdict] = []
         self.done: list[Passage] = []
         self.totals: dict[str, dict[str, str]] = {}
@@ -101,8 +99,8 @@ class Checker(Node):
 
     def _on_original(self, message: PointCloud2, info: dict[str, int]) -> None:
         self.seen += 1
+        self.messages += 1
         self._open[_stamp(message)] = Passage(self.seen, message, info["source_timestamp"])
-        self.last_message = time.monotonic()
 
     def _on_compressed(self, message: CompressedCloud) -> None:
         self._update(_stamp(message), compressed=message)
@@ -124,7 +122,7 @@ class Checker(Node):
                 self._update((int(seconds), int(nanoseconds)), **parts)
 
     def _update(self, stamp: tuple[int, int], **parts: Any) -> None:
-        self.last_message = time.monotonic()
+        self.messages += 1
         passage = self._open.get(stamp)
         if passage is None:
             return
@@ -142,9 +140,6 @@ class Checker(Node):
         verdict = compare(before.xyz, after.xyz, self._step)
         if decoded.header != passage.original.header:
             verdict = Verdict(False, verdict.error, f"header {decoded.header}")
-        if not self.done:
-            self._picture.parent.mkdir(parents=True, exist_ok=True)
-            before_after(PointCloud(before.xyz), PointCloud(after.xyz), self._picture)
         self.done.append(passage)
         self.verdicts.append(verdict)
         size = len(compressed.data)
@@ -164,6 +159,13 @@ class Checker(Node):
             flush=True,
         )
 
+    def draw(self, picture: Path) -> None:
+        """The first frame that came back, before and after."""
+        first = self.done[0]
+        assert first.decoded is not None
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        before_after(cloud_from_message(first.original), cloud_from_message(first.decoded), picture)
+
     def summary(self, published: int) -> list[str]:
         done = self.done
         lines = [f"{published} published, {len(done)} decoded, {published - len(done)} dropped on the way"]
@@ -182,10 +184,12 @@ class Checker(Node):
                 f"encode {np.mean([p.encode_ms for p in done]):.1f} ms, decode {np.mean([p.decode_ms for p in done]):.1f} ms,"
                 f" topic to topic {np.median(delays):.1f} ms median, {delays.max():.1f} ms longest",
                 f"largest error {max(v.error for v in self.verdicts):.4f} half steps (one half step is {self._step / 2:g} m)",
-                f"picture of the first frame before and after: {self._picture}",
             ]
         wrong = sum(not verdict.exact for verdict in self.verdicts)
-        lines.append(f"{wrong} of {len(done)} NOT exact" if wrong else f"all {len(done)} exact on their grid")
+        if wrong or not done:
+            lines.append(f"{wrong} of {len(done)} NOT exact" if wrong else "nothing came back")
+        else:
+            lines.append(f"all {len(done)} exact on their grid")
         return lines
 
 
@@ -206,13 +210,19 @@ def main() -> int:
     options = parser.parse_args()
 
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    checker = Checker(options.step, options.picture)
+    checker = Checker(options.step)
     print(COLUMNS.format(*HEADINGS), flush=True)
+    messages, last = 0, time.monotonic()
     while checker.seen < options.frames or checker.pending:
         rclpy.spin_once(checker, timeout_sec=0.2)
-        if checker.seen and time.monotonic() - checker.last_message > PATIENCE:
+        if checker.messages != messages:
+            messages, last = checker.messages, time.monotonic()
+        elif checker.seen and time.monotonic() - last > PATIENCE:
             break
-    print("\n".join(["", *checker.summary(options.frames)]), flush=True)
+    if checker.done:
+        checker.draw(options.picture)
+        print(f"\npicture of the first frame before and after: {options.picture}")
+    print("\n".join(checker.summary(options.frames)), flush=True)
     checker.destroy_node()
     rclpy.shutdown()
     return 0 if checker.done and all(verdict.exact for verdict in checker.verdicts) else 1
