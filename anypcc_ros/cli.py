@@ -1,4 +1,4 @@
-"""The ``anypcc`` command: encode, decode, info, evaluate, train, export.
+"""The ``anypcc`` command: encode, decode, info, evaluate, benchmark, train, export.
 
 Exit status 0, or 1 with a message on stderr that names the file, or 2 for a wrong command line. Output files appear
 whole or not at all. Flags for the codec's options are generated from its configuration classes.
@@ -10,7 +10,9 @@ import argparse
 import dataclasses
 import importlib
 import importlib.metadata
+import itertools
 import json
+import shlex
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -25,6 +27,7 @@ from anypcc_ros.files import READABLE, WRITABLE, atomic_write, read_cloud, write
 if TYPE_CHECKING:
     from anypcc_ros.codec.bitstream import StreamInfo
     from anypcc_ros.codec.cloud import PointCloud
+    from anypcc_ros.evaluation.benchmark import Row
 
 # The codec itself (and with it torch) is imported by the commands that run it, so that --help and usage errors are
 # immediate.
@@ -34,6 +37,8 @@ Subparsers = Any  # argparse does not name the type publicly
 
 STEP_UNIT = "The step is in the cloud's own unit, metres for LiDAR; on integer coordinates a step of 1 is their grid."
 CARRIED = "Only positions are compressed in this version; other fields (intensity, ring, time, colour) are dropped."
+REPEATABLE = ("step", "model", "backend", "threads")
+"""Options of which a benchmark takes several values."""
 TRAINING = {"train": "train a model on folders of clouds", "export": "turn a training checkpoint into a model file"}
 
 
@@ -47,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser = _parser(arguments[0] if arguments else "")
         options = parser.parse_args(arguments)
+        options.command_line = shlex.join(["anypcc", *arguments])
         status: int = options.run(options)
     except ConfigError as error:
         return _fail(f"--{error.option.replace('_', '-')} {error.value!r}: {error.reason}", 2)
@@ -72,6 +78,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     _add_decode(commands)
     _add_info(commands)
     _add_evaluate(commands)
+    _add_benchmark(commands)
     for name, summary in TRAINING.items():
         subparser = commands.add_parser(name, help=summary, description=summary)
         if name == command:  # their flags are declared by the training code, which imports torch
@@ -201,15 +208,10 @@ def _add_evaluate(commands: Subparsers) -> None:
     parser.add_argument("--markdown", type=Path, metavar="OUT.md", help="with --suite: write its tables here")
     parser.add_argument("--csv", type=Path, metavar="OUT.csv", help="write the measurements here (default: stdout)")
     grid = parser.add_mutually_exclusive_group()
-    step = _options(CodecConfig)["step"]
-    step_help = f"{step.metadata['help']} (repeatable)"
-    grid.add_argument("--step", type=float, action="append", metavar=_metavar(step), help=step_help)
+    _add_repeatable(grid, "step")
     _add_grid_bits(grid)
     add_option_flags(parser, CodecConfig, without={"step", "merge_duplicates"})
-    merge = _options(CodecConfig)["merge_duplicates"].metadata
-    parser.add_argument(
-        "--merge-duplicates", action=argparse.BooleanOptionalAction, default=True, help=f"{merge['help']} (default: on)"
-    )
+    _add_merging(parser)
     parser.set_defaults(run=lambda options: _evaluate(parser, options))
 
 
@@ -243,7 +245,7 @@ def _evaluate_files(options: argparse.Namespace, evaluator: Any) -> int:
         print(to_csv(rows, [item.name for item in dataclasses.fields(Measurement)]), end="")
     else:
         write_csv(options.csv, rows, Measurement)
-    return _judge(rows, evaluator)
+    return _judge(rows, options.drop_scales)
 
 
 def _evaluate_suite(options: argparse.Namespace, evaluator: Any) -> int:
@@ -265,7 +267,7 @@ def _evaluate_suite(options: argparse.Namespace, evaluator: Any) -> int:
     for row in rows:
         if row.peer_voxels not in (None, row.voxels):
             print(f"{row.file} {row.grid}: {row.voxels} voxels, the peers had {row.peer_voxels}", file=sys.stderr)
-    return _judge(rows, evaluator)
+    return _judge(rows, options.drop_scales)
 
 
 def _progress(row: Any, grid: str) -> None:
@@ -278,12 +280,112 @@ def _progress(row: Any, grid: str) -> None:
     )
 
 
-def _judge(rows: Sequence[Any], evaluator: Any) -> int:
+def _judge(rows: Sequence[Any], drop_scales: int) -> int:
     """Whatever is not exact though nothing was dropped is a failure of the codec, and of the command."""
-    failed = 0 if evaluator.config.drop_scales else sum(not row.exact for row in rows)
+    failed = 0 if drop_scales else sum(not row.exact for row in rows)
     if failed:
         raise CommandError(f"{failed} of {len(rows)} measurements did not come back exactly")
     return 0
+
+
+def _add_benchmark(commands: Subparsers) -> None:
+    summary = "measure speed and memory on this machine, beside Draco, zstd and G-PCC where they are installed"
+    parser = commands.add_parser(
+        "benchmark",
+        help=summary,
+        description=f"{summary} (G-PCC: a tmc3 on the PATH). Every combination of file, step, model, backend and number of "
+        "threads runs in a process of its own: once to get warm, then repeatedly, then as often again with timers in its "
+        "stages. Times are medians with their range. Points that share a grid cell are merged, as in evaluate. "
+        f"{STEP_UNIT}",
+    )
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="clouds to measure")
+    grid = parser.add_mutually_exclusive_group(required=True)
+    _add_repeatable(grid, "step")
+    _add_grid_bits(grid)
+    for name in ("model", "backend", "threads"):
+        _add_repeatable(parser, name)
+    parser.add_argument("--repeats", type=_count, default=10, metavar="R", help="timed runs of each kind (default: 10)")
+    parser.add_argument(
+        "--live-peers", action=argparse.BooleanOptionalAction, default=True, help="run the other codecs (default: on)"
+    )
+    parser.add_argument(
+        "--growth",
+        action="store_true",
+        help="instead: time and memory by number of points, the cloud being cropped and tiled; no stages, no peers",
+    )
+    parser.add_argument(
+        "--points",
+        type=_count,
+        action="append",
+        metavar="N",
+        help="with --growth: only this many points (repeatable; default: 1,000 to 10,000,000)",
+    )
+    parser.add_argument("--csv", type=Path, metavar="OUT.csv", help="write the measurements here")
+    parser.add_argument("--markdown", type=Path, metavar="OUT.md", help="write the tables here (default: stdout)")
+    parser.add_argument("--plot", type=Path, metavar="OUT.png", help="draw bpp against encode time, or the growth, here")
+    add_option_flags(parser, CodecConfig, only={"origin", "drop_scales"})
+    _add_merging(parser)
+    parser.set_defaults(run=lambda options: _benchmark(parser, options))
+
+
+def _benchmark(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    from anypcc_ros.codec.model import store
+    from anypcc_ros.evaluation import benchmark, benchmark_report
+    from anypcc_ros.optional import optional
+
+    if options.points and not options.growth:
+        parser.error("--points needs --growth")
+    if options.plot:
+        optional("matplotlib", "eval")  # known before the work rather than after it
+    rows: list[Row] = []
+    results: Iterator[Row | benchmark.BenchmarkError]
+    for path in options.files:
+        configs = _benchmark_configs(options, path)
+        for config in configs:
+            store.by_name(config.model)
+        if options.growth:
+            sizes = options.points or benchmark.GROWTH_POINTS
+            results = (row for config in configs for row in benchmark.growth(path, config, sizes, options.repeats))
+        else:
+            results = benchmark.benchmark([path], configs, options.repeats, options.live_peers)
+        for result in results:
+            if not isinstance(result, benchmark.BenchmarkError):
+                rows.append(result)
+            print(benchmark_report.summary(result), file=sys.stderr, flush=True)
+    _write_benchmark(options, rows)
+    return _judge([row for row in rows if row.codec == benchmark.OURS], options.drop_scales)
+
+
+def _benchmark_configs(options: argparse.Namespace, path: Path) -> list[CodecConfig]:
+    """Every combination of the repeatable flags."""
+    if options.grid_bits is None:
+        steps = options.step
+    else:
+        from anypcc_ros.evaluation.evaluate import step_of_bits
+
+        with _about(path):
+            steps = [step_of_bits(_read_finite(path), options.grid_bits)]
+    common = config_from(options, CodecConfig, without=set(REPEATABLE))
+    chosen = [getattr(options, name) or [getattr(common, name)] for name in REPEATABLE if name != "step"]
+    combinations = itertools.product(steps, *chosen)
+    return [dataclasses.replace(common, **dict(zip(REPEATABLE, values, strict=True))) for values in combinations]
+
+
+def _write_benchmark(options: argparse.Namespace, rows: Sequence[Row]) -> None:
+    from anypcc_ros.evaluation import benchmark, benchmark_report
+
+    report = benchmark_report
+    tables = (report.growth_markdown if options.growth else report.markdown)(rows, options.command_line)
+    if options.csv:
+        with atomic_write(options.csv) as out:
+            out.write(benchmark.to_csv(rows).encode())
+    if options.markdown:
+        with atomic_write(options.markdown) as out:
+            out.write(tables.encode())
+    elif not options.csv:
+        print(tables, end="")
+    if options.plot:
+        (report.plot_growth if options.growth else report.plot)(rows, options.plot)
 
 
 # ---- files
@@ -371,8 +473,32 @@ def config_from(options: argparse.Namespace, config: type[Config], without: Coll
     return config(**{name: getattr(options, name) for name in names})
 
 
+def _add_repeatable(parser: Any, name: str) -> None:
+    """The flag of an option, to be given any number of times."""
+    item = _options(CodecConfig)[name]
+    meta, kind = item.metadata, type(item.default)
+    shown = "" if name == "step" else f"; default: {item.default}"
+    names: dict[str, Any] = {"choices": meta["choices"]} if meta["choices"] else {"metavar": _metavar(item)}
+    parser.add_argument(f"--{name}", type=kind, action="append", help=f"{meta['help']} (repeatable{shown})", **names)
+
+
+def _add_merging(parser: Any) -> None:
+    """--merge-duplicates, on by default as in published figures."""
+    meta = _options(CodecConfig)["merge_duplicates"].metadata
+    parser.add_argument(
+        "--merge-duplicates", action=argparse.BooleanOptionalAction, default=True, help=f"{meta['help']} (default: on)"
+    )
+
+
 def _add_grid_bits(parser: Any) -> None:
     parser.add_argument("--grid-bits", type=_bits, metavar="B", help="instead of a step: the largest extent of the cloud / 2^B")
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{count} is not positive")
+    return count
 
 
 def _bits(text: str) -> int:

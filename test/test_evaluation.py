@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 
 from anypcc_ros import CodecConfig, PointCloud
 from anypcc_ros.codec.errors import FileError, InputError
+from anypcc_ros.codec.model.integer import IntegerModel, save_model
+from anypcc_ros.codec.model.network import ModelConfig
 from anypcc_ros.evaluation import metrics, peers, suite
 from anypcc_ros.evaluation.evaluate import (
     Evaluator,
@@ -131,6 +134,12 @@ def test_a_real_cloud_comes_back_exactly(sample_cloud: PointCloud, merge: bool) 
     assert row.decode_s > 0
 
 
+def test_a_model_named_by_its_file(scan: PointCloud, make_model: Callable[..., IntegerModel], tmp_path: Path) -> None:
+    save_model(make_model(ModelConfig(channels=16, parent_convs=1, child_convs=0)), tmp_path / "mine.safetensors")
+    config = CodecConfig(model=str(tmp_path / "mine.safetensors"), merge_duplicates=True)
+    assert Evaluator(config).measure("scan", PointCloud(scan.xyz[:500]), 0.1)[0].exact
+
+
 def test_dropped_scales_are_not_exact_and_have_distortion(sample_cloud: PointCloud) -> None:
     row, decoded = Evaluator(CodecConfig(merge_duplicates=True, drop_scales=3)).measure("frame", sample_cloud, 0.01)
     assert not row.exact
@@ -232,8 +241,10 @@ def test_grid_names() -> None:
 def test_draco_is_lossless_and_knows_its_limits() -> None:
     pytest.importorskip("DracoPy")
     cells = np.unique(np.random.default_rng(0).integers(-500, 500, (2000, 3)), axis=0)
-    assert 0 < (peers.draco_bytes(cells) or 0) < 12 * len(cells)
-    assert peers.draco_bytes(np.array([[0, 0, 0], [2**24, 0, 0]])) is None
+    draco = peers.run_draco(cells)
+    assert draco is not None
+    assert 0 < draco.bytes < 12 * len(cells)
+    assert peers.run_draco(np.array([[0, 0, 0], [2**24, 0, 0]])) is None
 
 
 def test_grids_are_those_of_the_shared_peers(shared: Path) -> None:

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -45,7 +45,7 @@ class Evaluator:
     def __init__(self, config: CodecConfig | None = None, decoder_config: DecoderConfig | None = None) -> None:
         """Raises ModelNotFoundError, ModelFileError, BackendError."""
         self.config = config or CodecConfig(merge_duplicates=True)
-        self._decoder = Decoder(decoder_config or DecoderConfig(backend=self.config.backend, threads=self.config.threads))
+        self._decoder = Decoder(decoder_config or matching_decoder(self.config))
         self._warm = False
         Encoder(self.config)  # a missing model is better known before the first cloud is read
 
@@ -76,7 +76,7 @@ class Evaluator:
         return row, decoded
 
 
-def _matching(config: CodecConfig) -> DecoderConfig:
+def matching_decoder(config: CodecConfig) -> DecoderConfig:
     """A decoder on the encoder's resources, which also finds a model that was named by its file."""
     model = Path(config.model)
     folder = str(model.parent) if model.suffix else ""
@@ -130,13 +130,16 @@ def step_of_bits(cloud: PointCloud, bits: int) -> float:
 
 def to_csv(rows: Sequence[object], columns: Iterable[str]) -> str:
     """Dataclass instances as CSV, with nine significant digits and empty cells for None."""
+    return csv_text(list(columns), [asdict(row) for row in rows])  # type: ignore[call-overload]
+
+
+def csv_text(columns: Sequence[str], records: Iterable[Mapping[str, object]]) -> str:
+    """Records as CSV; columns that a record lacks are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = list(columns)
-    writer.writerow(names)
-    for row in rows:
-        values = asdict(row)  # type: ignore[call-overload]
-        writer.writerow([_cell(values[name]) for name in names])
+    writer.writerow(columns)
+    for record in records:
+        writer.writerow([_cell(record.get(name)) for name in columns])
     return text.getvalue()
 
 

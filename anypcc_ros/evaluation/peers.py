@@ -1,23 +1,48 @@
-"""Other codecs on the same grids: published figures from a table, and Draco and zstd where they are installed."""
+"""Other codecs on the same grids: figures from a table, and Draco, zstd and G-PCC run live where they are installed."""
 
 from __future__ import annotations
 
 import csv
 import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from anypcc_ros.codec.cloud import PointCloud
-from anypcc_ros.codec.errors import FileError
+from anypcc_ros.codec.errors import AnypccError, FileError
 from anypcc_ros.evaluation.evaluate import unique_cells
+from anypcc_ros.files import read_cloud, write_cloud
 from anypcc_ros.optional import MissingPackageError, optional
 
 GPCC = ("ctc3-octree", "idcm0")  # settings of G-PCC's octree coder; the smaller result counts
 RENO, DRACO = "RENO-KITTI", "draco"
 ZSTD_LEVEL = 3
-_DRACO_BITS = 24  # Draco takes float32 positions, which hold integers up to here
+_FLOAT_BITS = 24  # Draco and G-PCC take float32 positions, which hold integers up to here
+
+GPCC_PROGRAM = "tmc3"  # MPEG's reference software, github.com/MPEGGroup/mpeg-pcc-tmc13
+_GPCC_COMMON = {
+    "disableAttributeCoding": 1,
+    "positionQuantizationScale": 1,
+    "trisoupNodeSizeLog2": 0,
+    "neighbourAvailBoundaryLog2": 8,
+    "intra_pred_max_node_size_log2": 6,
+    "partitionMethod": 0,
+    "maxNumQtBtBeforeOt": 6,
+    "minQtbtSizeLog2": 0,
+    "planarEnabled": 1,
+    "planarModeIdcmUse": 32,
+}
+_GPCC_SETTINGS = {
+    "ctc3-octree": {"inferredDirectCodingMode": 3},  # common test conditions of category 3, single frames
+    "idcm0": {"inferredDirectCodingMode": 0},
+}
 
 
 @dataclass(frozen=True)
@@ -70,37 +95,103 @@ def file_key(path: str | os.PathLike[str]) -> str:
     return "/".join(Path(path).parts[-2:])
 
 
-def draco_bytes(cells: np.ndarray) -> int | None:
-    """Bytes of Draco's kd-tree coder for unique grid cells (V, 3) int64, lossless, its strongest level.
+class PeerError(AnypccError):
+    """Another codec failed on a cloud, or did not return what it was given."""
 
-    None where DracoPy is not installed or the grid is beyond what Draco's float32 positions hold. Raises
-    ValueError if what it decodes is not what went in.
+
+@dataclass(frozen=True)
+class PeerRun:
+    """One run of another codec: bytes, and the seconds its encoder and its decoder took."""
+
+    bytes: int
+    encode_s: float
+    decode_s: float
+
+
+def run_draco(cells: np.ndarray) -> PeerRun | None:
+    """Draco's kd-tree coder on unique grid cells (V, 3) int64, lossless, its strongest level.
+
+    None where DracoPy is not installed or the grid is beyond what float32 positions hold. Raises PeerError.
     """
-    try:
-        draco = optional("DracoPy", "eval")
-    except MissingPackageError:
+    positions, bits = _float_positions(cells)
+    draco = _installed("DracoPy")
+    if draco is None or positions is None:
         return None
-    cells = cells - cells.min(axis=0)
-    bits = max(int(cells.max()).bit_length(), 1)
-    if bits > _DRACO_BITS:
-        return None
+    start = time.perf_counter()
     data: bytes = draco.encode(
-        cells.astype(np.float32),
+        positions,
         quantization_bits=bits,
         quantization_range=2**bits - 1,
         quantization_origin=[0, 0, 0],
         compression_level=10,
     )
-    decoded = np.rint(np.asarray(draco.decode(data).points)).astype(np.int64).reshape(-1, 3)
-    if not np.array_equal(unique_cells(decoded), unique_cells(cells)):
-        raise ValueError(f"Draco returned other cells than the {len(cells)} it was given")
-    return len(data)
+    encoded = time.perf_counter()
+    decoded = np.asarray(draco.decode(data).points)
+    end = time.perf_counter()
+    _check_cells("Draco", decoded, cells)
+    return PeerRun(len(data), encoded - start, end - encoded)
 
 
-def zstd_bytes(cloud: PointCloud) -> int | None:
-    """Bytes of the coordinates as they stand in memory, through zstd; None where zstandard is not installed."""
+def run_zstd(cloud: PointCloud) -> PeerRun | None:
+    """zstd on the coordinates as they stand in memory, not rounded; None where zstandard is not installed."""
+    zstd = _installed("zstandard")
+    if zstd is None:
+        return None
+    plain = np.ascontiguousarray(cloud.xyz).tobytes()
+    start = time.perf_counter()
+    data: bytes = zstd.ZstdCompressor(level=ZSTD_LEVEL).compress(plain)
+    encoded = time.perf_counter()
+    decoded = zstd.ZstdDecompressor().decompress(data)
+    end = time.perf_counter()
+    if decoded != plain:
+        raise PeerError(f"zstd returned other bytes than the {len(plain)} it was given")
+    return PeerRun(len(data), encoded - start, end - encoded)
+
+
+def run_gpcc(cells: np.ndarray, setting: str) -> PeerRun | None:
+    """G-PCC's octree coder on unique grid cells (V, 3) int64, lossless, in one of its settings ``GPCC``.
+
+    Seconds are those that ``tmc3`` reports of its coder, without reading and writing its files. None where no ``tmc3``
+    is on the PATH or the grid is beyond what float32 positions hold. Raises PeerError.
+    """
+    positions, _ = _float_positions(cells)
+    program = shutil.which(GPCC_PROGRAM)
+    if program is None or positions is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="anypcc-") as name:
+        given, stream, back = (Path(name) / file for file in ("in.ply", "out.bin", "back.ply"))
+        write_cloud(given, PointCloud(positions))
+        flags = _GPCC_COMMON | _GPCC_SETTINGS[setting]
+        encode_s = _run_tmc3(program, mode=0, uncompressedDataPath=given, compressedStreamPath=stream, **flags)
+        decode_s = _run_tmc3(program, mode=1, compressedStreamPath=stream, reconstructedDataPath=back, outputBinaryPly=1)
+        _check_cells("G-PCC", read_cloud(back).xyz, cells)
+        return PeerRun(stream.stat().st_size, encode_s, decode_s)
+
+
+def _run_tmc3(program: str, **flags: object) -> float:
+    command = [program, *(f"--{flag}={value}" for flag, value in flags.items())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    time_line = re.search(r"Processing time \(user\): ([0-9.]+) s", done.stdout)
+    if done.returncode or time_line is None:
+        raise PeerError(f"{GPCC_PROGRAM} ended with status {done.returncode}: {done.stderr.strip()[-300:]}")
+    return float(time_line[1])
+
+
+def _installed(package: str) -> Any:
     try:
-        zstd = optional("zstandard", "eval")
+        return optional(package, "eval")
     except MissingPackageError:
         return None
-    return len(zstd.ZstdCompressor(level=ZSTD_LEVEL).compress(np.ascontiguousarray(cloud.xyz).tobytes()))
+
+
+def _float_positions(cells: np.ndarray) -> tuple[np.ndarray | None, int]:
+    """Cells moved to the origin as (V, 3) float32, or None if that cannot hold them; and the bits of their extent."""
+    local = cells - cells.min(axis=0)
+    bits = max(int(local.max()).bit_length(), 1)
+    return (local.astype(np.float32) if bits <= _FLOAT_BITS else None), bits
+
+
+def _check_cells(peer: str, decoded: np.ndarray, cells: np.ndarray) -> None:
+    back = np.rint(decoded).astype(np.int64).reshape(-1, 3)
+    if len(back) != len(cells) or not np.array_equal(unique_cells(back), unique_cells(cells - cells.min(axis=0))):
+        raise PeerError(f"{peer} returned other cells than the {len(cells)} it was given")

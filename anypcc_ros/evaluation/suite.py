@@ -112,7 +112,7 @@ def _measure(
     draco = zstd = None
     if live_peers:
         cells = unique_cells(np.rint(cloud.xyz.astype(np.float64) / step).astype(np.int64))
-        draco, zstd = peers.draco_bytes(cells), peers.zstd_bytes(cloud)
+        draco, zstd = peers.run_draco(cells), peers.run_zstd(cloud)
     return SuiteRow(
         file=row.file,
         category=path.parent.name,
@@ -128,8 +128,8 @@ def _measure(
         peer_voxels=grid.voxels if compared else None,
         gpcc_bpp=grid.gpcc,
         reno_bpp=grid.bpp.get(peers.RENO),
-        draco_bpp=None if draco is None else 8 * draco / row.points,
-        zstd_bpp=None if zstd is None else 8 * zstd / row.points,
+        draco_bpp=None if draco is None else 8 * draco.bytes / row.points,
+        zstd_bpp=None if zstd is None else 8 * zstd.bytes / row.points,
     )
 
 

@@ -1,0 +1,157 @@
+"""Where the codec's time goes, stage by stage, without a line of timing code in the codec.
+
+For the length of a recording the codec's own functions are replaced by ones that time them. That costs microseconds per
+call; figures to be quoted as a whole are nevertheless taken without it.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeAlias
+
+from anypcc_ros.codec import bitstream, codec, geometry
+from anypcc_ros.codec.entropy import OccupancyDecoder, OccupancyEncoder
+from anypcc_ros.codec.kernels.levels import NativeLevels
+from anypcc_ros.codec.lattice import Lattice
+from anypcc_ros.codec.model.accelerated import NativeArithmetic
+
+STAGES = {
+    "grid": "positions to grid cells and back; unique cells in Morton order",
+    "lattice": "axes that use a coarser lattice than the grid",
+    "octree": "occupancy codes of all levels; in the decoder, coordinates of the children",
+    "levels": "the neighbour tables of a level, and the kernels' plans of its convolutions",
+    "prior": "fusion of a level's codes and the convolutions down to the level below",
+    "aggregation": "what the second checkerboard group sees of the first",
+    "heads": "probabilities of the codes",
+    "entropy": "range coder",
+    "duplicates": "points per cell",
+    "container": "chunks and checksums",
+    "other": "array handling between the stages",
+}
+"""Stage names and what they hold."""
+
+Stage: TypeAlias = str | Callable[[str], str]
+"""A stage, or a function that tells it from the name of a layer, the timed function's first argument after self."""
+
+Hook: TypeAlias = tuple[Any, str, Stage]
+"""Where a timed function is looked up when the codec calls it: the module or class, the name there, and its stage."""
+
+
+def _stage_of_layer(layer: str) -> str:
+    if layer.startswith("head"):
+        return "heads"
+    return "aggregation" if layer in ("seen", "aggregate") else "prior"
+
+
+_HOOKS: tuple[Hook, ...] = (
+    (codec, "quantise", "grid"),
+    (codec, "voxelise", "grid"),
+    (codec, "dequantise", "grid"),
+    (codec, "find_lattice", "lattice"),
+    (codec, "encode_lattice", "lattice"),
+    (codec, "decode_lattice", "lattice"),
+    (Lattice, "compact", "lattice"),
+    (Lattice, "restore", "lattice"),
+    (codec, "encode_counts", "duplicates"),
+    (codec, "decode_counts", "duplicates"),
+    (codec, "_checksum", "container"),
+    (bitstream, "write_stream", "container"),
+    (bitstream, "read_stream", "container"),
+    (geometry, "occupancy_pyramid", "octree"),
+    (geometry, "children", "octree"),
+    (geometry, "child_coords", "octree"),
+    (geometry, "encode_raw", "container"),
+    (geometry, "decode_raw", "container"),
+    (OccupancyEncoder, "code", "entropy"),
+    (OccupancyEncoder, "finish", "entropy"),
+    (OccupancyDecoder, "code", "entropy"),
+)
+
+
+def _network_hooks(arithmetic: Any) -> tuple[Hook, ...]:
+    by_layer = ("linear", "conv", "up", "aggregate", "head")
+    return (
+        *((arithmetic, name, _stage_of_layer) for name in by_layer),
+        (arithmetic, "gather", "aggregation"),
+        (arithmetic, "expand", "levels"),
+    )
+
+
+_NATIVE_HOOKS: tuple[Hook, ...] = (
+    *_network_hooks(NativeArithmetic),
+    *((NativeLevels, name, "levels") for name in ("neighbors", "up", "across")),
+)
+
+
+def _torch_hooks() -> tuple[Hook, ...]:
+    from anypcc_ros.codec.model import reference
+
+    tables = tuple((reference, name, "levels") for name in ("up_table", "cross_table"))
+    return (*_network_hooks(reference.TorchArithmetic), *tables)
+
+
+class Stopwatch:
+    """Seconds by stage, in the order of ``STAGES``, of one run of encoder or decoder.
+
+    Of stages within stages each counts its own time alone. Stages that run on other threads are counted too, so that the
+    sum can exceed the run; ``other`` is what the calling thread did outside any stage.
+    """
+
+    def __init__(self, synchronise: Callable[[], None] = lambda: None) -> None:
+        """``synchronise`` waits for work that a stage has started elsewhere, on a GPU."""
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self._synchronise = synchronise
+        self._threads = threading.local()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the block's time, less that of the stages within it."""
+        inner: list[float] = self._threads.__dict__.setdefault("inner", [])  # seconds inside each stage now open
+        inner.append(0.0)
+        start = time.perf_counter()
+        try:
+            yield
+            self._synchronise()
+        finally:
+            seconds = time.perf_counter() - start
+            own = seconds - inner.pop()
+            if inner:
+                inner[-1] += seconds
+            with self._lock:
+                self.seconds[name] += own
+
+    def timed(self, stage: Stage, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, each call counted towards its stage."""
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self.stage(stage if isinstance(stage, str) else stage(args[1])):
+                return function(*args, **kwargs)
+
+        return call
+
+
+@contextmanager
+def recording(backend: str) -> Iterator[Stopwatch]:
+    """Time the block, which encodes or decodes once on ``backend`` (native, torch or cuda), by stage.
+
+    It counts the whole process: nothing else may encode or decode meanwhile.
+    """
+    synchronise: Callable[[], None] = lambda: None  # noqa: E731 - one name, two functions
+    if backend == "cuda":
+        import torch
+
+        synchronise = torch.cuda.synchronize
+    watch = Stopwatch(synchronise)
+    with ExitStack() as restored:
+        for owner, name, stage in (*_HOOKS, *(_NATIVE_HOOKS if backend == "native" else _torch_hooks())):
+            original = getattr(owner, name)
+            restored.callback(setattr, owner, name, original)
+            setattr(owner, name, watch.timed(stage, original))
+        with watch.stage("other"):
+            yield watch
