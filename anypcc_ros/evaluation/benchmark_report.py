@@ -40,11 +40,9 @@ def _processor() -> str:
 
 def _system() -> str:
     try:
-        distribution = platform.freedesktop_os_release().get("PRETTY_NAME", "")
-    except OSError:
-        distribution = ""
-    kernel = f"{platform.system()} {platform.release()}"
-    return f"{distribution} ({kernel})" if distribution else kernel
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return f"{platform.system()} {platform.release()}"
 
 
 # ---- tables
