@@ -375,7 +375,10 @@ def decode(data: bytes, models: dict[bytes, Model]) -> np.ndarray:
         assert repeats.sum() == grid.points
         numbers = np.repeat(numbers, repeats, axis=0)
     coordinates = grid.origin + (numbers + (2**grid.dropped - 1) / 2) * grid.step
-    return (np.rint(coordinates) if grid.dtype[1] == "i" else coordinates).astype(grid.dtype)
+    if grid.dtype[1] == "i":
+        limit = min(np.iinfo(grid.dtype).max, 2**53 - 1)
+        coordinates = np.clip(np.rint(coordinates), -limit - (grid.dtype == "<i4"), limit)
+    return coordinates.astype(grid.dtype)
 
 
 # -- Tests -------------------------------------------------------------------------------------------------------------

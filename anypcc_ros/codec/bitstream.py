@@ -37,6 +37,7 @@ _ENTRY = struct.Struct("<4sQI")  # tag, payload bytes, CRC-32 of the payload
 _STEP = struct.Struct("<d")
 _ORIGIN = struct.Struct("<3d")
 _CHECKSUM = struct.Struct("<I")
+_HASH_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def inspect(data: Buffer, limits: DecoderConfig | None = None) -> StreamInfo:
 
 
 def _is_critical(tag: str) -> bool:
-    return tag[:1].isupper()
+    return "A" <= tag[0] <= "Z"
 
 
 def _read_table(data: memoryview, max_bytes: int) -> list[tuple[str, memoryview, int]]:
@@ -197,7 +198,7 @@ def _read_table(data: memoryview, max_bytes: int) -> list[tuple[str, memoryview,
 
 def _encode_cloud(cloud: CloudInfo) -> bytes:
     has_origin = any(cloud.origin)
-    name, digest = cloud.model_name.encode()[:255], bytes.fromhex(cloud.model_hash)
+    name, digest = cloud.model_name.encode("utf-8", "replace")[:255], bytes.fromhex(cloud.model_hash)
     parts = [
         bytes([COORDINATE_DTYPES.index(cloud.dtype) | has_origin << 4, cloud.depth, cloud.drop_scales]),
         _STEP.pack(cloud.step),
@@ -235,6 +236,8 @@ def _decode_cloud(data: memoryview) -> CloudInfo:
     digest, name = data[position : position + digest_size], data[position + digest_size :]
     x, y, z, points, voxels = numbers
     dtype = kind & 15
+    if digest_size not in (0, _HASH_SIZE):
+        raise CorruptStreamError(f"a model's hash of {digest_size} bytes, not {_HASH_SIZE}")
     if dtype >= len(COORDINATE_DTYPES) or kind >> 4 > 1 or len(name) != name_size:
         raise CorruptStreamError(f"chunk {CLOUD} is inconsistent (kind {kind}, {len(data)} bytes)")
     if not 0.0 < step < float("inf") or not all(abs(v) < float("inf") for v in origin):

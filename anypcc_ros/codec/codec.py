@@ -18,9 +18,6 @@ from anypcc_ros.codec.model.backend import context_model
 from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.octree import Voxels, dequantise, quantise, voxelise
 
-RAW_VOXELS = 64
-"""Clouds of at most this many voxels are also tried raw, and the shorter form is sent."""
-
 NO_LATTICE = Lattice((None, None, None))
 NO_VOXELS = Voxels(np.zeros(3, np.int64), np.zeros((0, 3), np.int64), np.zeros(0, np.int64), 0)
 
@@ -52,7 +49,7 @@ class Encoder:
         voxels, _ = voxelise(lattice.compact(grid), config.drop_scales)
         occupancy = geometry.encode_occupancy(self._network, voxels)
         tag, payload = bitstream.OCCUPANCY, occupancy
-        if len(voxels.coords) <= RAW_VOXELS and len(raw := geometry.encode_raw(voxels)) <= len(occupancy):
+        if len(voxels.coords) <= geometry.RAW_VOXELS and len(raw := geometry.encode_raw(voxels)) <= len(occupancy):
             tag, payload = bitstream.RAW, raw
         payloads = {tag: payload}
         if lattice:
@@ -103,20 +100,25 @@ class Decoder:
         coords = self._decode_cells(info, payloads)
         if _checksum(coords) != info.checksum:
             raise CorruptStreamError(f"the {info.voxels} decoded voxels fail their checksum")
-        if bitstream.COUNTS in payloads:
-            coords = np.repeat(coords, self._decode_counts(info, payloads[bitstream.COUNTS], coords), axis=0)
         grid = (coords << info.drop_scales) + np.array(info.shift)
         if bitstream.LATTICE in payloads:
             grid = self._restore_lattice(info, payloads[bitstream.LATTICE], grid)
         centre = ((1 << info.drop_scales) - 1) / 2
-        return PointCloud(dequantise(grid + centre, info.step, info.origin, info.dtype))
+        xyz = dequantise(grid + centre, info.step, info.origin, info.dtype)
+        if not np.isfinite(xyz).all():
+            raise CorruptStreamError(f"steps of {info.step:g} from {info.origin} leave {info.dtype}")
+        if bitstream.COUNTS in payloads:
+            xyz = np.repeat(xyz, self._decode_counts(info, payloads[bitstream.COUNTS], coords), axis=0)
+        return PointCloud(xyz)
 
     def _decode_cells(self, info: CloudInfo, payloads: dict[str, memoryview]) -> np.ndarray:
         depth = info.coded_depth
+        if (bitstream.RAW in payloads) == (bitstream.OCCUPANCY in payloads):
+            raise CorruptStreamError(f"{info.voxels} voxels and not exactly one of {bitstream.RAW} and {bitstream.OCCUPANCY}")
         if bitstream.RAW in payloads:
             return geometry.decode_raw(payloads[bitstream.RAW], depth, info.voxels)
-        if bitstream.OCCUPANCY not in payloads:
-            raise CorruptStreamError(f"{info.voxels} voxels declared, none sent")
+        if not info.model_hash:
+            raise CorruptStreamError(f"chunk {bitstream.OCCUPANCY} without the hash of a model")
         network = self._network(info.model_hash)
         return geometry.decode_occupancy(network, payloads[bitstream.OCCUPANCY], depth, info.voxels)
 
@@ -129,7 +131,7 @@ class Decoder:
     def _restore_lattice(self, info: CloudInfo, payload: memoryview, grid: np.ndarray) -> np.ndarray:
         if info.drop_scales:
             raise CorruptStreamError(f"a lattice in a stream with {info.drop_scales} scales dropped")
-        return decode_lattice(payload, info.points).restore(grid)
+        return decode_lattice(payload, info.voxels).restore(grid)
 
     def _network(self, digest: str) -> ContextModel:
         if digest not in self._networks:

@@ -14,6 +14,7 @@ _PRIOR = np.array([32, 8, 4, 2, *[1] * 12], np.int64)
 _WEIGHT = 16  # of one value that was seen
 _LIMIT = 1 << 20  # of a context's total; float32 holds every integer below 2**24
 _FIRST_BLOCK, _LAST_BLOCK = 64, 4096
+_EXCESS_LIMIT = 1 << 32  # keeps sums of forged counts within int64
 _SCATTER = np.uint32(2654435769)  # 2**32 / golden ratio: multiples of it are evenly spread
 
 
@@ -64,6 +65,8 @@ def decode_counts(data: bytes | memoryview, contexts: np.ndarray) -> np.ndarray:
     end = position + size
     for row in np.flatnonzero(values == SYMBOLS - 1):
         excess, position = decode_varint(data[:end], position)
+        if excess >= _EXCESS_LIMIT:
+            raise CorruptStreamError(f"a count of {SYMBOLS - 1} + {excess}")
         values[row] += excess
     if position != end or not coder.exhausted():
         raise CorruptStreamError(f"{end - position} bytes of large counts left over")

@@ -10,7 +10,10 @@ from anypcc_ros.codec.entropy import OccupancyDecoder, OccupancyEncoder
 from anypcc_ros.codec.errors import CorruptStreamError
 from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.neighbors import root_level
-from anypcc_ros.codec.octree import CHILD_COUNT, Voxels, child_coords, children, occupancy_pyramid
+from anypcc_ros.codec.octree import CHILD_COUNT, Voxels, child_coords, children, occupancy_pyramid, sort_cells
+
+RAW_VOXELS = 64
+"""The raw form is for clouds of at most this many voxels."""
 
 
 def encode_occupancy(model: ContextModel, voxels: Voxels) -> bytes:
@@ -79,7 +82,10 @@ def encode_raw(voxels: Voxels) -> bytes:
 def decode_raw(data: memoryview, depth: int, voxels: int) -> np.ndarray:
     """Inverse of ``encode_raw``: (voxels, 3) int64. Raises CorruptStreamError."""
     count = voxels * 3 * depth
-    if len(data) != (count + 7) // 8:
+    if voxels > RAW_VOXELS or len(data) != (count + 7) // 8:
         raise CorruptStreamError(f"{len(data)} bytes for {voxels} voxels of 3 x {depth} bits")
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=count).reshape(voxels, 3, depth).astype(np.int64)
-    return (bits << np.arange(depth - 1, -1, -1)).sum(axis=2)
+    bits = np.unpackbits(np.frombuffer(data, np.uint8)).astype(np.int64)
+    coords = (bits[:count].reshape(voxels, 3, depth) << np.arange(depth - 1, -1, -1)).sum(axis=2)
+    if bits[count:].any() or not np.array_equal(sort_cells(coords)[0], coords):
+        raise CorruptStreamError(f"{voxels} raw voxels are not different ones in Morton order with zeros after them")
+    return coords

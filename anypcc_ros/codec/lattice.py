@@ -89,8 +89,8 @@ def encode_lattice(lattice: Lattice) -> bytes:
     return b"".join(parts)
 
 
-def decode_lattice(data: memoryview, points: int) -> Lattice:
-    """Inverse of ``encode_lattice`` for a cloud of ``points``, which an axis cannot exceed. Raises StreamError subclasses."""
+def decode_lattice(data: memoryview, cells: int) -> Lattice:
+    """Inverse of ``encode_lattice`` for a cloud of ``cells``, which an axis cannot exceed. Raises StreamError subclasses."""
     if not len(data) or data[0] not in range(1, 8):
         raise CorruptStreamError(f"lattice of {len(data)} bytes without valid axis flags")
     axes: list[np.ndarray | None] = [None, None, None]
@@ -101,8 +101,8 @@ def decode_lattice(data: memoryview, points: int) -> Lattice:
         count, position = decode_varint(data, position)
         first, position = decode_signed(data, position)
         size, position = decode_varint(data, position)
-        if not 1 <= count <= points or size > len(data) - position:
-            raise CorruptStreamError(f"lattice axis of {count} values in {size} bytes for {points} points")
+        if not 1 <= count <= cells or size > len(data) - position:
+            raise CorruptStreamError(f"lattice axis of {count} values in {size} bytes for {cells} cells")
         gaps = decode_counts(data[position : position + size], np.zeros(count - 1, np.int64))
         position += size
         if int(gaps.max(initial=0)) >= LONGEST_AXIS or abs(first) >= 1 << 53:

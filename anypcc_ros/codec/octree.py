@@ -19,6 +19,9 @@ from anypcc_ros.codec.errors import InputError
 from anypcc_ros.codec.kernels import native
 
 MAX_DEPTH = 32
+EXACT_INTEGER = (1 << 53) - 1
+"""Largest magnitude of an integer coordinate: the arithmetic of the grid is float64's."""
+
 _LOW_BITS = 21  # bits per axis that fit one 63-bit Morton key
 
 CHILD_COUNT = np.array([bin(code).count("1") for code in range(256)], np.uint8)
@@ -49,19 +52,21 @@ class Voxels:
 def quantise(xyz: np.ndarray, step: float, origin: tuple[float, float, float]) -> np.ndarray:
     """Grid coordinates q = round-half-even((xyz - origin) / step), (N, 3) int64.
 
-    Raises InputError for non-finite positions and for positions beyond 2**52 steps, where float64 cannot tell
-    neighbouring grid cells apart.
+    Raises InputError for non-finite positions, for positions beyond 2**52 steps, where float64 cannot tell neighbouring
+    grid cells apart, and for integers beyond ``EXACT_INTEGER``.
     """
-    if xyz.dtype.kind == "i" and step == 1.0 and not any(origin):
-        return xyz.astype(np.int64)
+    if xyz.dtype.kind == "i":
+        _check_integers(xyz)
+        if step == 1.0 and not any(origin):
+            return xyz.astype(np.int64)
     scaled = xyz.astype(np.float64)
-    if any(origin):
-        scaled -= np.asarray(origin)
-    scaled /= step
+    with np.errstate(over="ignore"):  # to infinity, and refused below
+        if any(origin):
+            scaled -= np.asarray(origin)
+        scaled /= step
     np.rint(scaled, out=scaled)
     largest = float(np.abs(scaled).max(initial=0.0))
-    if not np.isfinite(largest):
-        bad = int((~np.isfinite(xyz.astype(np.float64))).any(axis=1).sum())
+    if not np.isfinite(largest) and (bad := int((~np.isfinite(xyz)).any(axis=1).sum())):
         raise InputError(f"{bad} of {len(xyz)} points are not finite")
     if largest >= 2.0**52:
         raise InputError(f"a position lies {largest:.3g} steps of {step:g} from the origin; at most 2^52 are possible")
@@ -71,14 +76,26 @@ def quantise(xyz: np.ndarray, step: float, origin: tuple[float, float, float]) -
 def dequantise(
     coords: np.ndarray, step: float, origin: tuple[float, float, float], dtype: DTypeLike
 ) -> np.ndarray:
-    """Positions origin + coords * step, (N, 3) of ``dtype``; integer dtypes are rounded half to even."""
-    xyz = coords.astype(np.float64) * step
-    if any(origin):
-        xyz += np.asarray(origin)
-    if np.dtype(dtype).kind == "i":
-        np.rint(xyz, out=xyz)
-    with np.errstate(over="ignore"):  # a hostile step may leave float32, to infinity
+    """Positions origin + coords * step, (N, 3) of ``dtype``; what lies beyond a floating dtype becomes infinite.
+
+    Integer dtypes are rounded half to even and clamped to their range, int64 to ``EXACT_INTEGER``: the grid point of a
+    position at the end of the range may lie beyond it.
+    """
+    with np.errstate(over="ignore"):  # only hostile steps and origins do
+        xyz = coords.astype(np.float64) * step
+        if any(origin):
+            xyz += np.asarray(origin)
+        if np.dtype(dtype).kind == "i":
+            np.rint(xyz, out=xyz)
+            range_ = np.iinfo(dtype)
+            np.clip(xyz, max(range_.min, -EXACT_INTEGER), min(range_.max, EXACT_INTEGER), out=xyz)
         return xyz.astype(dtype)
+
+
+def _check_integers(xyz: np.ndarray) -> None:
+    low, high = int(xyz.min(initial=0)), int(xyz.max(initial=0))
+    if max(-low, high) > EXACT_INTEGER:
+        raise InputError(f"integer coordinates {low}..{high}; float64 arithmetic holds those up to {EXACT_INTEGER}")
 
 
 def voxelise(grid: np.ndarray, drop_scales: int = 0) -> tuple[Voxels, np.ndarray]:
