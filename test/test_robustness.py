@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 from dataclasses import replace
@@ -16,7 +17,7 @@ from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.counts import encode_counts
 from anypcc_ros.codec.entropy import encode_signed, encode_varint
-from anypcc_ros.codec.errors import CorruptStreamError, InputError, StreamError, UnsupportedVersionError
+from anypcc_ros.codec.errors import CorruptStreamError, InputError, ModelFileError, StreamError, UnsupportedVersionError
 from anypcc_ros.codec.octree import quantise
 
 PAIR = np.array([[0, 0, 0], [5, 1, 2]])
@@ -267,3 +268,22 @@ def test_a_model_file_may_have_any_name(golden, tmp_path, scan):
     path.write_bytes((golden / "tiny.safetensors").read_bytes())
     data = Encoder(CodecConfig(model=str(path), step=0.05)).encode(PointCloud(scan.xyz[:500]))
     assert bitstream.inspect(data).model_name == "caf?"
+
+
+# -- Model files -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "config",
+    [b"", b"7", b"[]", b"{}", b"null", b'{"channels": 16.0}', b'{"channels": true}', b'{"parent_convs": 1.0}',
+     b'{"parent_convs": 1e9}', b'{"carry": "no"}', b'{"aggregation": 1}', b'{"colour": 1}', b"{" * 100_000, b"\xff"],
+)  # fmt: skip
+def test_model_files_with_other_configurations_are_refused(golden, tmp_path, config):
+    data = (golden / "tiny.safetensors").read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"]["config"] = config.decode("latin-1")
+    forged = json.dumps(header).encode()
+    (tmp_path / "forged.safetensors").write_bytes(len(forged).to_bytes(8, "little") + forged + data[8 + size :])
+    with pytest.raises(ModelFileError):
+        Encoder(CodecConfig(model=str(tmp_path / "forged.safetensors")))

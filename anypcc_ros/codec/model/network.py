@@ -18,7 +18,7 @@ integer network in torch (reference), and the same integers in native code imple
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,6 +45,10 @@ class ModelConfig:
     channel_grouping: bool = True
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if type(value) is not type(field.default):  # it comes from JSON, and 16.0 would pass for 16 until it sizes an array
+                raise ModelFileError(f"{field.name}={value!r}: {type(field.default).__name__} is needed")
         if self.channels not in range(16, 257, 16):
             raise ModelFileError(f"channels={self.channels}: a multiple of 16 from 16 to 256 is needed")
         if not (0 <= self.parent_convs <= 16 and 0 <= self.child_convs <= 16):
