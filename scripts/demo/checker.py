@@ -13,10 +13,12 @@ import numpy as np
 import rclpy
 from anypcc_ros.msg import CompressedCloud
 from diagnostic_msgs.msg import DiagnosticArray
+from player import HANDSHAKE, READY_QOS, READY_TOPIC, WAIT
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Empty
 
 from anypcc_ros.evaluation.pictures import before_after
 from anypcc_ros.nodes.conversion import cloud_from_message
@@ -38,6 +40,7 @@ class Passage:
     number: int
     original: PointCloud2
     published_at: int
+    handshake: bool
     compressed: CompressedCloud | None = None
     decoded: PointCloud2 | None = None
     decoded_at: int = 0
@@ -88,6 +91,8 @@ class Checker(Node):
         self.verdicts: list[Verdict] = []
         self.done: list[Passage] = []
         self.totals: dict[str, dict[str, str]] = {}
+        self._totals_before: dict[str, dict[str, str]] = {}
+        self._ready = self.create_publisher(Empty, READY_TOPIC, READY_QOS)
         self.create_subscription(PointCloud2, "points", self._on_original, KEEP)
         self.create_subscription(CompressedCloud, "points/anypcc", self._on_compressed, KEEP)
         self.create_subscription(PointCloud2, "points/decoded", self._on_decoded, KEEP)
@@ -95,12 +100,16 @@ class Checker(Node):
 
     @property
     def pending(self) -> int:
-        return len(self._open)
+        return sum(not passage.handshake for passage in self._open.values())
 
     def _on_original(self, message: PointCloud2, info: dict[str, int]) -> None:
-        self.seen += 1
         self.messages += 1
-        self._open[_stamp(message)] = Passage(self.seen, message, info["source_timestamp"])
+        handshake = message.header.frame_id == HANDSHAKE
+        if not handshake:
+            if not self.seen:
+                self._totals_before = dict(self.totals)
+            self.seen += 1
+        self._open[_stamp(message)] = Passage(self.seen, message, info["source_timestamp"], handshake)
 
     def _on_compressed(self, message: CompressedCloud) -> None:
         self._update(_stamp(message), compressed=message)
@@ -130,7 +139,10 @@ class Checker(Node):
             setattr(passage, name, value)
         if passage.complete():
             del self._open[stamp]
-            self._finish(passage)
+            if passage.handshake:
+                self._ready.publish(Empty())
+            else:
+                self._finish(passage)
 
     def _finish(self, passage: Passage) -> None:
         compressed, decoded = passage.compressed, passage.decoded
@@ -170,8 +182,9 @@ class Checker(Node):
         done = self.done
         lines = [f"{published} published, {len(done)} decoded, {published - len(done)} dropped on the way"]
         for name, values in sorted(self.totals.items()):
-            counted = [f"{values[key]} {key}" for key in values if key.startswith("frames ") and values[key] != "0"]
-            lines.append(f"{name}: {', '.join(counted)}")
+            before = self._totals_before.get(name, {})
+            counts = {key: int(values[key]) - int(before.get(key, "0")) for key in values if key.startswith("frames ")}
+            lines.append(f"{name}: {', '.join(f'{count} {key}' for key, count in counts.items() if count)}")
         if done:
             points = sum(passage.compressed.points for passage in done)
             size = sum(len(passage.compressed.data) for passage in done)
@@ -217,7 +230,7 @@ def main() -> int:
         rclpy.spin_once(checker, timeout_sec=0.2)
         if checker.messages != messages:
             messages, last = checker.messages, time.monotonic()
-        elif checker.seen and time.monotonic() - last > PATIENCE:
+        elif time.monotonic() - last > (PATIENCE if checker.seen else PATIENCE + WAIT):
             break
     if checker.done:
         checker.draw(options.picture)

@@ -7,13 +7,25 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import rclpy
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Empty, Header
+
+from anypcc_ros.codec.cloud import PointCloud
+from anypcc_ros.nodes.conversion import message_from_cloud
+
+HANDSHAKE = "handshake"
+"""frame_id of the clouds that only find out whether everybody is connected."""
+
+READY_TOPIC = "demo/ready"
+READY_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 WAIT = 30.0
 """Seconds to wait for the other three processes."""
@@ -28,15 +40,22 @@ def read_clouds(bag: Path, topic: str) -> list[PointCloud2]:
     return clouds
 
 
-def wait_for_the_others(node: Node) -> None:
-    """Until encoder, decoder and checker are all connected: a frame sent earlier would not go all the way."""
+def wait_for_the_others(node: Node, publisher: Publisher) -> None:
+    """Send clouds of one point until the checker says that all parts of one have reached it.
+
+    No process can tell of the others whether they are connected yet, and a frame sent too early would count as dropped.
+    """
+    ready: list[Empty] = []
+    node.create_subscription(Empty, READY_TOPIC, ready.append, READY_QOS)
+    point = message_from_cloud(PointCloud(np.ones((1, 3), np.float32)), Header(frame_id=HANDSHAKE))
     end = time.monotonic() + WAIT
-    wanted = {"points": 2, "points/anypcc": 2, "points/decoded": 1}
-    while any(node.count_subscribers(topic) < count for topic, count in wanted.items()):
+    while not ready:
         if time.monotonic() > end:
             raise SystemExit(f"player: encoder, decoder and checker are not all there after {WAIT:g} s")
-        time.sleep(0.1)
-    time.sleep(0.5)  # they know each other a moment after this process knows all of them
+        point.header.stamp = node.get_clock().now().to_msg()
+        publisher.publish(point)
+        rclpy.spin_once(node, timeout_sec=0.2)
+    time.sleep(0.5)  # for the points that are still on their way
 
 
 def main() -> int:
@@ -51,7 +70,7 @@ def main() -> int:
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = Node("demo_player")
     publisher = node.create_publisher(PointCloud2, "points", QoSProfile(depth=5))
-    wait_for_the_others(node)
+    wait_for_the_others(node, publisher)
     due = time.monotonic()
     for number in range(options.frames):
         time.sleep(max(0.0, due - time.monotonic()))
