@@ -47,18 +47,18 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``anypcc export``."""
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder that `anypcc train --out` wrote")
+    parser.add_argument("folder", type=Path, metavar="RUN", help="folder that `anypcc train --out` wrote")
     parser.add_argument("-o", "--output", type=Path, required=True, help="model file to write, NAME.safetensors")
     parser.add_argument("--notes", default="", help="a sentence for the model card, such as the data it was trained on")
 
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Quantise the averaged weights of a run and write the model and its card. Returns the exit status."""
-    network, step = load_checkpoint(arguments.run / "checkpoint.pt")
+    network, step = load_checkpoint(arguments.folder / "checkpoint.pt")
     model = quantise(network, arguments.output.stem)
     save_model(model, arguments.output)
     card = arguments.output.with_suffix(".md")
-    card.write_text(model_card(model, step, arguments.run / "log.csv", arguments.notes), encoding="utf-8")
+    card.write_text(model_card(model, step, arguments.folder / "log.csv", arguments.notes), encoding="utf-8")
     print(f"{arguments.output}: model {model.hash}, {model.parameters} parameters, {step} steps; card in {card}")
     return 0
 
