@@ -174,3 +174,25 @@ def test_help_names_every_option_and_what_is_not_carried(folder: Path) -> None:
     for flag in ("--step METRES", "--origin X Y Z", "--model", "--drop-scales", "--merge-duplicates", "--backend", "--threads"):
         assert flag in text
     assert "other fields (intensity, ring, time, colour) are dropped" in text
+
+
+def test_a_model_is_trained_exported_and_used(folder: Path, sample_cloud: PointCloud) -> None:
+    pytest.importorskip("torch")
+    (folder / "data" / "lidar_spinning").mkdir(parents=True)
+    np.savez(folder / "data" / "lidar_spinning" / "a.npz", xyz=sample_cloud.xyz[:3000])
+    small = ["--channels", "16", "--parent-convs", "0", "--child-convs", "0", "--points", "800"]
+    schedule = ["--steps", "2", "--validate-every", "2"]
+    done = anypcc("train", "--data", "data", "--val", "data", "--out", "run", *small, *schedule, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "lidar_spinning" in done.stdout
+    done = anypcc("export", "run", "-o", "mine.safetensors", "--notes", "Hardly trained.", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "Hardly trained." in (folder / "mine.md").read_text()
+    done = anypcc("encode", "frame.ply", "-o", "mine.apcc", "--step", "0.02", "--model", "mine.safetensors", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    done = anypcc("decode", "mine.apcc", "-o", "mine.ply", "--model-dir", ".", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    done = anypcc("decode", "mine.apcc", "-o", "never.ply", cwd=folder)
+    assert done.returncode == 1
+    assert "is not installed" in done.stderr
+    assert not (folder / "never.ply").exists()
