@@ -138,6 +138,18 @@ def test_signals_end_a_node_cleanly(ros, kind, signals):
         assert process.log.count("\n") == 1, process.log
 
 
+@pytest.mark.parametrize("delay", [0.15, 0.3, 0.5, 0.8, 1.2])
+def test_a_signal_while_a_node_starts(ros, delay):
+    process = start("decoder_node")
+    try:
+        time.sleep(delay)
+        process.send(signal.SIGINT)
+        # Before the first line of ours runs, the interpreter ends by itself. What counts: it always does end.
+        assert process.wait() in (0, -signal.SIGINT)
+    finally:
+        process.end()
+
+
 def test_a_signal_in_the_middle_of_the_work(peer, xyz):
     with started("encoder_node") as encoder, started("decoder_node") as decoder:
         peer.listen_decoded()

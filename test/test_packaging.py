@@ -175,6 +175,16 @@ def test_without_ros_there_is_the_library_with_its_kernels(without_ros):
     assert not [name for name in names if name.endswith((".cpp", ".hpp", ".c", "CMakeLists.txt"))]
 
 
+def test_a_node_without_ros_says_what_it_needs(without_ros):
+    python, source = without_ros
+    code = "import sys; sys.modules['rclpy'] = sys.modules['sensor_msgs'] = None; "  # as if they were not installed
+    code += "from anypcc_ros.nodes.start import encoder_node; sys.exit(encoder_node())"
+    done = subprocess.run([python, "-c", code], cwd=source, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "the nodes need ROS 2" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_without_a_compiler_there_is_the_library_and_a_word_of_it(without_ros):
     names, printed = build_wheel(*without_ros, CXX="no-such-compiler")
     assert "anypcc_ros/codec/codec.py" in names

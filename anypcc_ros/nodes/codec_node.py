@@ -30,6 +30,7 @@ from anypcc_ros.codec.config import option, validate
 from anypcc_ros.codec.errors import AnypccError
 from anypcc_ros.nodes.diagnostics import Frame, Statistics
 from anypcc_ros.nodes.parameters import ConfigParameters
+from anypcc_ros.nodes.start import StopSignal
 
 FORMAT = f"apcc/{bitstream.MAJOR}"
 """CompressedCloud.format of the streams this version writes."""
@@ -280,14 +281,13 @@ class CodecNode(Node):
             self._timer.cancel()
 
 
-def run(make_node: Callable[[], CodecNode], args: list[str] | None) -> int:
-    """Spin a node until SIGINT or SIGTERM and clean up; the exit status of its process.
+def run(make_node: Callable[[], CodecNode], stop_signal: StopSignal, args: list[str] | None) -> int:
+    """Spin a node until the signal comes and clean up; the exit status of its process.
 
-    0 after a signal, however often it comes (Ctrl-C under launch delivers SIGINT twice); 1 with a line on stderr where
-    the start parameters are no good, or with a traceback where spinning failed.
+    0 after the signal; 1 with a line on stderr where the start parameters are no good, or with a traceback where
+    spinning failed.
     """
     # rclpy's own handlers shut the context down under a spinning executor, which now and then raises.
-    stop_signal = StopSignal()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = make_node()
@@ -303,26 +303,6 @@ def run(make_node: Callable[[], CodecNode], args: list[str] | None) -> int:
     node.destroy_node()
     rclpy.shutdown()
     return 1 if spinner.failed else 0
-
-
-class StopSignal:
-    """The first SIGINT or SIGTERM since the construction; those that follow are ignored until the process has ended."""
-
-    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        # The interpreter writes to this pipe at once, whichever thread the signal hits and whatever that is doing.
-        self._arrived, written = os.pipe()
-        os.set_blocking(written, False)
-        signal.set_wakeup_fd(written, warn_on_full_buffer=False)
-        for number in self._SIGNALS:
-            signal.signal(number, lambda *_: None)
-
-    def wait(self) -> None:
-        while os.read(self._arrived, 1)[0] not in self._SIGNALS:
-            pass
-        for number in self._SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
 
 
 class Spinner(threading.Thread):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from sensor_msgs.msg import PointCloud2
@@ -10,7 +9,7 @@ from sensor_msgs.msg import PointCloud2
 from anypcc_ros.codec.codec import Decoder
 from anypcc_ros.codec.config import DecoderConfig
 from anypcc_ros.msg import CompressedCloud
-from anypcc_ros.nodes.codec_node import CodecNode, Result, run
+from anypcc_ros.nodes.codec_node import CodecNode, Result
 from anypcc_ros.nodes.conversion import message_from_cloud
 
 
@@ -35,11 +34,3 @@ class DecoderNode(CodecNode):
         restored = message_from_cloud(cloud, message.header)
         # What the sender says of the original counts for the statistics alone.
         return Result(restored, message.points, message.raw_size, len(message.data), seconds)
-
-
-def main(args: list[str] | None = None) -> int:
-    return run(DecoderNode, args)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from sensor_msgs.msg import PointCloud2
@@ -10,7 +9,7 @@ from sensor_msgs.msg import PointCloud2
 from anypcc_ros.codec.codec import Encoder
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.msg import CompressedCloud
-from anypcc_ros.nodes.codec_node import FORMAT, CodecNode, Result, run
+from anypcc_ros.nodes.codec_node import FORMAT, CodecNode, Result
 from anypcc_ros.nodes.conversion import as_uint8_sequence, cloud_from_message, other_fields
 
 
@@ -51,11 +50,3 @@ class EncoderNode(CodecNode):
         if names and names != self._told_fields:
             self.get_logger().info(f"fields that are not carried: {', '.join(names)}")
             self._told_fields = names
-
-
-def main(args: list[str] | None = None) -> int:
-    return run(EncoderNode, args)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
