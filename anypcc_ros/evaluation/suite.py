@@ -34,7 +34,8 @@ class SuiteRow:
 
     ``step``: in the length unit of the file. ``peer_voxels``: occupied cells in the table of peers, which have to be
     ``voxels`` if the grids are the same. ``gpcc_bpp`` and ``reno_bpp`` come from that table; ``draco_bpp`` and
-    ``zstd_bpp`` (of the unquantised coordinates) were measured in the same run. Empty where there is no figure.
+    ``zstd_bpp`` (of the unquantised coordinates) were measured in the same run, or Draco's is the table's where it was not
+    run. Empty where there is no figure.
     """
 
     file: str
@@ -128,7 +129,7 @@ def _measure(
         peer_voxels=grid.voxels if compared else None,
         gpcc_bpp=grid.gpcc,
         reno_bpp=grid.bpp.get(peers.RENO),
-        draco_bpp=None if draco is None else 8 * draco.bytes / row.points,
+        draco_bpp=grid.bpp.get(peers.DRACO) if draco is None else 8 * draco.bytes / row.points,
         zstd_bpp=None if zstd is None else 8 * zstd.bytes / row.points,
     )
 
