@@ -103,8 +103,8 @@ def test_both_nodes_in_a_namespace_with_topics_and_step(peer, scan):
         xyz = cloud_from_message(decoded[0]).xyz
         np.testing.assert_array_equal(xyz[np.lexsort(xyz.T)], on_grid(scan.xyz, 1.0))
         assert compressed
-        assert {name for name, _ in peer.get_node_names_and_namespaces()} >= {"anypcc_encoder", "anypcc_decoder"}
-        assert ("anypcc_encoder", "/robot") in peer.get_node_names_and_namespaces()
+        nodes = {("anypcc_encoder", "/robot"), ("anypcc_decoder", "/robot")}
+        until(lambda: nodes <= set(peer.get_node_names_and_namespaces()), "both nodes by name")
 
 
 def test_one_node_with_a_parameter_file(peer, tmp_path):

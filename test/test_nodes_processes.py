@@ -144,8 +144,8 @@ def test_a_signal_while_a_node_starts(ros, delay):
     try:
         time.sleep(delay)
         process.send(signal.SIGINT)
-        # Before the first line of ours runs, the interpreter ends by itself. What counts: it always does end.
-        assert process.wait() in (0, -signal.SIGINT)
+        # Before the first line of ours runs, the interpreter ends in its own ways. What counts: it always does end.
+        assert process.wait() in (0, 1, -signal.SIGINT)
     finally:
         process.end()
 
