@@ -45,7 +45,9 @@ every_frame=(--ros-args -p diagnostics_period:=0.0)
 "$VENV/bin/decoder_node" "${every_frame[@]}" & processes+=($!)
 "$VENV/bin/python" scripts/demo/player.py "$bag" --topic "$topic" --rate "$rate" --frames "$frames" & processes+=($!)
 
+"$VENV/bin/python" scripts/demo/checker.py --step "$step" --frames "$frames" --picture "$output/before_after.png" & processes+=($!)
+
 status=0
-"$VENV/bin/python" scripts/demo/checker.py --step "$step" --frames "$frames" --picture "$output/before_after.png" || status=$?
+wait $! || status=$?
 stop
 exit "$status"
