@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import sysconfig
 import threading
 import time
@@ -47,9 +46,11 @@ def isolate(log_dir: Path) -> None:
 
 
 def program(name: str) -> str:
-    """An installed entry point of the environment that runs the tests."""
-    found = shutil.which(name, path=sysconfig.get_path("scripts"))
-    assert found, f"{name} is not installed beside {sys.executable}"
+    """An installed node: an entry point of this environment (pip), or below the prefix of a workspace (colcon)."""
+    prefixes = [prefix for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    folders = [sysconfig.get_path("scripts"), *(os.path.join(prefix, "lib", "anypcc_ros") for prefix in prefixes)]
+    found = shutil.which(name, path=os.pathsep.join(folders))
+    assert found, f"{name} is in none of {', '.join(folders)}"
     return found
 
 
