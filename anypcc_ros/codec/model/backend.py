@@ -21,7 +21,7 @@ def context_model(model: IntegerModel, backend: str, threads: int) -> ContextMod
     if backend == "auto":
         backend = "native" if native.available() else "torch"
         if backend == "torch":
-            _log.warning("coding with torch, about ten times slower: %s", native.unavailable_reason())
+            _log.warning("coding with torch, ten to a hundred times slower: %s", native.unavailable_reason())
     return ContextModel(model.config, _arithmetic(model, backend, threads))
 
 
