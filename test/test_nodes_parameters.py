@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -54,27 +55,37 @@ class Client:
         assert self._client.wait_for_services(30)
 
     @staticmethod
-    def _result(future):
-        until(future.done, "the parameter service")
-        return future.result()
+    def _ask(call):
+        """The answer to a request, which is sent again when it stays out: a service that has only just been discovered may
+        answer before it knows of this client, and DDS then drops the answer."""
+        futures = []
+
+        def answered():
+            if not futures or time.monotonic() > answered.again:
+                futures.append(call())
+                answered.again = time.monotonic() + 3
+            return any(future.done() for future in futures)
+
+        until(answered, "the parameter service")
+        return next(future.result() for future in futures if future.done())
 
     def set(self, **values):
         """(successful, reason) for each."""
         parameters = [Parameter(name, value=value) for name, value in values.items()]
-        results = self._result(self._client.set_parameters(parameters)).results
+        results = self._ask(lambda: self._client.set_parameters(parameters)).results
         return [(result.successful, result.reason) for result in results]
 
     def set_together(self, **values):
         parameters = [Parameter(name, value=value) for name, value in values.items()]
-        result = self._result(self._client.set_parameters_atomically(parameters)).result
+        result = self._ask(lambda: self._client.set_parameters_atomically(parameters)).result
         return result.successful, result.reason
 
     def get(self, *names):
-        values = self._result(self._client.get_parameters(list(names))).values
+        values = self._ask(lambda: self._client.get_parameters(list(names))).values
         return [parameter_value_to_python(value) for value in values]
 
     def describe(self, *names):
-        return self._result(self._client.describe_parameters(list(names))).descriptors
+        return self._ask(lambda: self._client.describe_parameters(list(names))).descriptors
 
 
 @pytest.mark.parametrize(("node", "config"), [("anypcc_encoder", CodecConfig), ("anypcc_decoder", DecoderConfig)])
