@@ -15,14 +15,24 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
-from anypcc_ros.codec.errors import AnypccError, ConfigError, FileError, ModelNotFoundError
-from anypcc_ros.files import READABLE, WRITABLE, atomic_write, read_cloud, write_cloud
+from anypcc_ros.codec.errors import AnypccError, ConfigError, FileError
+from anypcc_ros.command_line import (
+    STEP_UNIT,
+    about,
+    add_grid_bits,
+    add_merging,
+    add_option_flags,
+    add_repeatable,
+    config_from,
+    positive_count,
+    read_finite,
+)
+from anypcc_ros.files import READABLE, WRITABLE, atomic_write, write_cloud
 
 if TYPE_CHECKING:
     from anypcc_ros.codec.bitstream import StreamInfo
@@ -32,18 +42,17 @@ if TYPE_CHECKING:
 # The codec itself (and with it torch) is imported by the commands that run it, so that --help and usage errors are
 # immediate.
 
-Config = TypeVar("Config", CodecConfig, DecoderConfig)
 Subparsers = Any  # argparse does not name the type publicly
 
-STEP_UNIT = "The step is in the cloud's own unit, metres for LiDAR; on integer coordinates a step of 1 is their grid."
 CARRIED = "Only positions are compressed in this version; other fields (intensity, ring, time, colour) are dropped."
 REPEATABLE = ("step", "model", "backend", "threads")
 """Options of which a benchmark takes several values."""
-TRAINING = {"train": "train a model on folders of clouds", "export": "turn a training checkpoint into a model file"}
-
-
-class CommandError(AnypccError):
-    """A command failed on a file, which the message names."""
+ELSEWHERE = {
+    "evaluate": ("anypcc_ros.evaluation.cli", "measure clouds by really encoding and decoding them"),
+    "train": ("anypcc_ros.training.cli", "train a model on folders of clouds"),
+    "export": ("anypcc_ros.training.cli", "turn a training checkpoint into a model file"),
+}
+"""Commands whose module declares their flags (``add_NAME_arguments``) and runs them (``run_NAME``)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,14 +86,13 @@ def _parser(command: str) -> argparse.ArgumentParser:
     _add_encode(commands)
     _add_decode(commands)
     _add_info(commands)
-    _add_evaluate(commands)
     _add_benchmark(commands)
-    for name, summary in TRAINING.items():
+    for name, (module_name, summary) in ELSEWHERE.items():
         subparser = commands.add_parser(name, help=summary, description=summary)
-        if name == command:  # their flags are declared by the training code, which imports torch
-            training = importlib.import_module("anypcc_ros.training.cli")
-            getattr(training, f"add_{name}_arguments")(subparser)
-            subparser.set_defaults(run=getattr(training, f"run_{name}"))
+        if name == command:  # their flags are declared by the code that does the work, and may import torch
+            module = importlib.import_module(module_name)
+            getattr(module, f"add_{name}_arguments")(subparser)
+            subparser.set_defaults(run=getattr(module, f"run_{name}"))
     return parser
 
 
@@ -105,7 +113,7 @@ def _add_encode(commands: Subparsers) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="OUT.apcc", required=True, help="stream to write")
     grid = parser.add_mutually_exclusive_group()
     add_option_flags(grid, CodecConfig, only={"step"})
-    _add_grid_bits(grid)
+    add_grid_bits(grid)
     add_option_flags(parser, CodecConfig, without={"step"})
     parser.set_defaults(run=_encode)
 
@@ -115,8 +123,8 @@ def _encode(options: argparse.Namespace) -> int:
     from anypcc_ros.codec.bitstream import inspect
     from anypcc_ros.codec.codec import Encoder
 
-    cloud = _read_finite(options.input)
-    with _about(options.input):
+    cloud = read_finite(options.input)
+    with about(options.input):
         config = _on_grid_bits(config, cloud, options.grid_bits)
         encoder = Encoder(config)
         start = time.perf_counter()
@@ -146,7 +154,7 @@ def _decode(options: argparse.Namespace) -> int:
     data = _read_stream(options.input, config)
     from anypcc_ros.codec.codec import Decoder
 
-    with _about(options.input):
+    with about(options.input):
         decoder = Decoder(config)
         start = time.perf_counter()
         cloud = decoder.decode(data)
@@ -170,7 +178,7 @@ def _info(options: argparse.Namespace) -> int:
 
     config = config_from(options, DecoderConfig)
     data = _read_stream(options.input, config)
-    with _about(options.input):
+    with about(options.input):
         info = inspect(data, config)
     described = info.to_dict()
     if options.json:
@@ -182,109 +190,6 @@ def _info(options: argparse.Namespace) -> int:
             print(f"  {name:<13}{value}")
     for chunk in info.chunks:
         print(f"  chunk {chunk.tag:<7}{chunk.size} bytes{'' if chunk.critical else ', optional'}")
-    return 0
-
-
-def _add_evaluate(commands: Subparsers) -> None:
-    summary = "measure clouds by really encoding and decoding them"
-    parser = commands.add_parser(
-        "evaluate",
-        help=summary,
-        description=f"{summary}: files on the steps given, or with --suite a folder of category/cloud files on the "
-        "grids of each category, beside other codecs. bpp is bits of the whole stream per input point. Unlike "
-        "encode, and as in published figures, points that share a grid cell are merged; --no-merge-duplicates "
-        f"counts them. {STEP_UNIT}",
-    )
-    parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help="clouds to measure")
-    parser.add_argument("--suite", type=Path, metavar="DIR", help="folder of category/cloud files, instead of FILE")
-    parser.add_argument("--peers", type=Path, metavar="CSV", help="with --suite: table of other codecs")
-    parser.add_argument("--grid", action="append", default=[], help="with --suite: only this grid, like 16mm (repeatable)")
-    parser.add_argument(
-        "--live-peers",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="with --suite: run Draco and zstd where installed",
-    )
-    parser.add_argument("--markdown", type=Path, metavar="OUT.md", help="with --suite: write its tables here")
-    parser.add_argument("--csv", type=Path, metavar="OUT.csv", help="write the measurements here (default: stdout)")
-    grid = parser.add_mutually_exclusive_group()
-    _add_repeatable(grid, "step")
-    _add_grid_bits(grid)
-    add_option_flags(parser, CodecConfig, without={"step", "merge_duplicates"})
-    _add_merging(parser)
-    parser.set_defaults(run=lambda options: _evaluate(parser, options))
-
-
-def _evaluate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    from anypcc_ros.evaluation.evaluate import Evaluator
-
-    steps = options.step or []
-    if options.suite is None and (options.peers or options.markdown or options.grid):
-        parser.error("--peers, --grid and --markdown need --suite")
-    if bool(options.suite) == bool(options.files):
-        parser.error("give either FILE... or --suite DIR")
-    if options.suite and (steps or options.grid_bits):
-        parser.error("--suite has its own grids; choose among them with --grid")
-    if options.files and not steps and options.grid_bits is None:
-        parser.error("--step or --grid-bits is needed")
-    evaluator = Evaluator(config_from(options, CodecConfig, without={"step"}))
-    return _evaluate_suite(options, evaluator) if options.suite else _evaluate_files(options, evaluator)
-
-
-def _evaluate_files(options: argparse.Namespace, evaluator: Any) -> int:
-    from anypcc_ros.evaluation.evaluate import Measurement, step_of_bits, to_csv, write_csv
-
-    rows: list[Measurement] = []
-    for path in options.files:
-        cloud = _read_finite(path)
-        with _about(path):
-            for step in options.step or [step_of_bits(cloud, options.grid_bits)]:
-                rows.append(evaluator.measure(str(path), cloud, step)[0])
-                _progress(rows[-1], f"step {rows[-1].step:g}")
-    if options.csv is None:
-        print(to_csv(rows, [item.name for item in dataclasses.fields(Measurement)]), end="")
-    else:
-        write_csv(options.csv, rows, Measurement)
-    return _judge(rows, options.drop_scales)
-
-
-def _evaluate_suite(options: argparse.Namespace, evaluator: Any) -> int:
-    from anypcc_ros.evaluation.evaluate import to_csv, write_csv
-    from anypcc_ros.evaluation.peers import load_peers
-    from anypcc_ros.evaluation.suite import SuiteRow, evaluate_suite, markdown
-
-    table = load_peers(options.peers) if options.peers else None
-    rows = evaluate_suite(
-        options.suite, evaluator, table, options.grid, options.live_peers, progress=lambda row: _progress(row, row.grid)
-    )
-    if options.markdown:
-        with atomic_write(options.markdown) as out:
-            out.write(markdown(rows).encode())
-    if options.csv:
-        write_csv(options.csv, rows, SuiteRow)
-    elif options.markdown is None:
-        print(to_csv(rows, [item.name for item in dataclasses.fields(SuiteRow)]), end="")
-    for row in rows:
-        if row.peer_voxels not in (None, row.voxels):
-            print(f"{row.file} {row.grid}: {row.voxels} voxels, the peers had {row.peer_voxels}", file=sys.stderr)
-    return _judge(rows, options.drop_scales)
-
-
-def _progress(row: Any, grid: str) -> None:
-    state = "exact" if row.exact else "NOT exact"
-    print(
-        f"{row.file} {grid}: {row.points} points, {row.voxels} voxels, {row.bytes} bytes, {row.bpp:.3f} bpp, "
-        f"encode {row.encode_s:.3f} s, decode {row.decode_s:.3f} s, {state}",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-def _judge(rows: Sequence[Any], drop_scales: int) -> int:
-    """Whatever is not exact though nothing was dropped is a failure of the codec, and of the command."""
-    failed = 0 if drop_scales else sum(not row.exact for row in rows)
-    if failed:
-        raise CommandError(f"{failed} of {len(rows)} measurements did not come back exactly")
     return 0
 
 
@@ -300,11 +205,11 @@ def _add_benchmark(commands: Subparsers) -> None:
     )
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="clouds to measure")
     grid = parser.add_mutually_exclusive_group(required=True)
-    _add_repeatable(grid, "step")
-    _add_grid_bits(grid)
+    add_repeatable(grid, "step")
+    add_grid_bits(grid)
     for name in ("model", "backend", "threads"):
-        _add_repeatable(parser, name)
-    parser.add_argument("--repeats", type=_count, default=10, metavar="R", help="timed runs of each kind (default: 10)")
+        add_repeatable(parser, name)
+    parser.add_argument("--repeats", type=positive_count, default=10, metavar="R", help="timed runs of each kind (default: 10)")
     parser.add_argument(
         "--live-peers", action=argparse.BooleanOptionalAction, default=True, help="run the other codecs (default: on)"
     )
@@ -315,7 +220,7 @@ def _add_benchmark(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--points",
-        type=_count,
+        type=positive_count,
         action="append",
         metavar="N",
         help="with --growth: only this many points (repeatable; default: 1,000 to 10,000,000)",
@@ -324,7 +229,7 @@ def _add_benchmark(commands: Subparsers) -> None:
     parser.add_argument("--markdown", type=Path, metavar="OUT.md", help="write the tables here (default: stdout)")
     parser.add_argument("--plot", type=Path, metavar="OUT.png", help="draw bpp against encode time, or the growth, here")
     add_option_flags(parser, CodecConfig, only={"origin", "drop_scales"})
-    _add_merging(parser)
+    add_merging(parser)
     parser.set_defaults(run=lambda options: _benchmark(parser, options))
 
 
@@ -353,7 +258,9 @@ def _benchmark(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
                 rows.append(result)
             print(benchmark_report.summary(result), file=sys.stderr, flush=True)
     _write_benchmark(options, rows)
-    return _judge([row for row in rows if row.codec == benchmark.OURS], options.drop_scales)
+    from anypcc_ros.evaluation.cli import check_exact
+
+    return check_exact([row for row in rows if row.codec == benchmark.OURS], options.drop_scales)
 
 
 def _benchmark_configs(options: argparse.Namespace, path: Path) -> list[CodecConfig]:
@@ -363,8 +270,8 @@ def _benchmark_configs(options: argparse.Namespace, path: Path) -> list[CodecCon
     else:
         from anypcc_ros.evaluation.evaluate import step_of_bits
 
-        with _about(path):
-            steps = [step_of_bits(_read_finite(path), options.grid_bits)]
+        with about(path):
+            steps = [step_of_bits(read_finite(path), options.grid_bits)]
     common = config_from(options, CodecConfig, without=set(REPEATABLE))
     chosen = [getattr(options, name) or [getattr(common, name)] for name in REPEATABLE if name != "step"]
     combinations = itertools.product(steps, *chosen)
@@ -391,14 +298,6 @@ def _write_benchmark(options: argparse.Namespace, rows: Sequence[Row]) -> None:
 # ---- files
 
 
-def _read_finite(path: Path) -> PointCloud:
-    """A cloud without its points that are not finite, which are reported on stderr."""
-    cloud, dropped = read_cloud(path).finite()
-    if dropped:
-        print(f"{path}: {dropped} of {len(cloud) + dropped} points are not finite, dropped", file=sys.stderr)
-    return cloud
-
-
 def _read_stream(path: Path, config: DecoderConfig) -> bytes:
     """The bytes of a stream file; one byte more than ``max_bytes`` at most, so that the limit is seen to be broken."""
     try:
@@ -408,104 +307,9 @@ def _read_stream(path: Path, config: DecoderConfig) -> bytes:
         raise FileError(f"{path}: cannot read: {error.strerror or error}") from error
 
 
-@contextmanager
-def _about(path: Path) -> Iterator[None]:
-    """Name the file in whatever the codec has to say of it."""
-    try:
-        yield
-    except (FileError, ConfigError, ModelNotFoundError):
-        raise
-    except AnypccError as error:
-        raise CommandError(f"{path}: {error}") from error
-
-
 def _summary(info: StreamInfo) -> str:
     grid = f"step {info.step:.6g}" + (f", {info.drop_scales} scales dropped" if info.drop_scales else "")
     return f"{info.points} points, {info.voxels} voxels, {grid}, {info.size} bytes, {info.bpp:.3f} bpp"
-
-
-# ---- flags from the configuration classes
-
-
-def _options(config: type[CodecConfig] | type[DecoderConfig]) -> dict[str, dataclasses.Field[Any]]:
-    return {item.name: item for item in dataclasses.fields(config)}
-
-
-def add_option_flags(
-    parser: Any,
-    config: type[CodecConfig] | type[DecoderConfig],
-    only: Collection[str] = (),
-    without: Collection[str] = (),
-) -> None:
-    """Add a flag for every option of a configuration class to an argparse parser or group.
-
-    The flag of ``drop_scales`` is ``--drop-scales``. Ranges are checked by the class itself, see ``config_from``.
-    """
-    for name, item in _options(config).items():
-        if (only and name not in only) or name in without:
-            continue
-        meta, default = item.metadata, item.default
-        flag = "--" + name.replace("_", "-")
-        shown = " ".join(f"{v:g}" for v in default) if isinstance(default, tuple) else default
-        text = f"{meta['help']} (default: {shown})" if shown not in ("", False) else meta["help"]
-        if isinstance(default, bool):
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
-        elif isinstance(default, tuple):
-            parser.add_argument(flag, type=float, nargs=len(default), default=default, metavar=tuple("XYZ"), help=text)
-        elif meta["choices"]:
-            parser.add_argument(flag, choices=meta["choices"], default=default, help=text)
-        else:
-            parser.add_argument(flag, type=type(default), default=default, metavar=_metavar(item), help=text)
-
-
-def _metavar(item: dataclasses.Field[Any]) -> str:
-    unit = item.metadata["unit"]
-    if unit:
-        return "METRES" if unit == "m" else str(unit).upper()
-    if isinstance(item.default, str):
-        return "DIR" if item.name.endswith("_dir") else "NAME"
-    return "N"
-
-
-def config_from(options: argparse.Namespace, config: type[Config], without: Collection[str] = ()) -> Config:
-    """The configuration that the flags say. Raises ConfigError for values out of range."""
-    names = [name for name in _options(config) if name not in without and hasattr(options, name)]
-    return config(**{name: getattr(options, name) for name in names})
-
-
-def _add_repeatable(parser: Any, name: str) -> None:
-    """The flag of an option, to be given any number of times."""
-    item = _options(CodecConfig)[name]
-    meta, kind = item.metadata, type(item.default)
-    shown = "" if name == "step" else f"; default: {item.default}"
-    names: dict[str, Any] = {"choices": meta["choices"]} if meta["choices"] else {"metavar": _metavar(item)}
-    parser.add_argument(f"--{name}", type=kind, action="append", help=f"{meta['help']} (repeatable{shown})", **names)
-
-
-def _add_merging(parser: Any) -> None:
-    """--merge-duplicates, on by default as in published figures."""
-    meta = _options(CodecConfig)["merge_duplicates"].metadata
-    parser.add_argument(
-        "--merge-duplicates", action=argparse.BooleanOptionalAction, default=True, help=f"{meta['help']} (default: on)"
-    )
-
-
-def _add_grid_bits(parser: Any) -> None:
-    parser.add_argument("--grid-bits", type=_bits, metavar="B", help="instead of a step: the largest extent of the cloud / 2^B")
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{count} is not positive")
-    return count
-
-
-def _bits(text: str) -> int:
-    bits = int(text)
-    if not 1 <= bits <= 31:
-        raise argparse.ArgumentTypeError(f"{bits} is not between 1 and 31")
-    return bits
 
 
 def _on_grid_bits(config: CodecConfig, cloud: PointCloud, bits: int | None) -> CodecConfig:

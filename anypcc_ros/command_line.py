@@ -1,0 +1,126 @@
+"""What the commands share: flags made from the configuration classes, and files named in what is said of them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.codec.errors import AnypccError, ConfigError, FileError, ModelNotFoundError
+from anypcc_ros.files import read_cloud
+
+if TYPE_CHECKING:
+    from anypcc_ros.codec.cloud import PointCloud
+
+Config = TypeVar("Config", CodecConfig, DecoderConfig)
+
+STEP_UNIT = "The step is in the cloud's own unit, metres for LiDAR; on integer coordinates a step of 1 is their grid."
+
+
+class CommandError(AnypccError):
+    """A command failed on a file, which the message names."""
+
+
+def read_finite(path: Path) -> PointCloud:
+    """A cloud without its points that are not finite, which are reported on stderr."""
+    cloud, dropped = read_cloud(path).finite()
+    if dropped:
+        print(f"{path}: {dropped} of {len(cloud) + dropped} points are not finite, dropped", file=sys.stderr)
+    return cloud
+
+
+@contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Name the file in whatever the codec has to say of it."""
+    try:
+        yield
+    except (FileError, ConfigError, ModelNotFoundError):
+        raise
+    except AnypccError as error:
+        raise CommandError(f"{path}: {error}") from error
+
+
+def _options(config: type[CodecConfig] | type[DecoderConfig]) -> dict[str, dataclasses.Field[Any]]:
+    return {item.name: item for item in dataclasses.fields(config)}
+
+
+def add_option_flags(
+    parser: Any,
+    config: type[CodecConfig] | type[DecoderConfig],
+    only: Collection[str] = (),
+    without: Collection[str] = (),
+) -> None:
+    """Add a flag for every option of a configuration class to an argparse parser or group.
+
+    The flag of ``drop_scales`` is ``--drop-scales``. Ranges are checked by the class itself, see ``config_from``.
+    """
+    for name, item in _options(config).items():
+        if (only and name not in only) or name in without:
+            continue
+        meta, default = item.metadata, item.default
+        flag = "--" + name.replace("_", "-")
+        shown = " ".join(f"{v:g}" for v in default) if isinstance(default, tuple) else default
+        text = f"{meta['help']} (default: {shown})" if shown not in ("", False) else meta["help"]
+        if isinstance(default, bool):
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
+        elif isinstance(default, tuple):
+            parser.add_argument(flag, type=float, nargs=len(default), default=default, metavar=tuple("XYZ"), help=text)
+        elif meta["choices"]:
+            parser.add_argument(flag, choices=meta["choices"], default=default, help=text)
+        else:
+            parser.add_argument(flag, type=type(default), default=default, metavar=_metavar(item), help=text)
+
+
+def _metavar(item: dataclasses.Field[Any]) -> str:
+    unit = item.metadata["unit"]
+    if unit:
+        return "METRES" if unit == "m" else str(unit).upper()
+    if isinstance(item.default, str):
+        return "DIR" if item.name.endswith("_dir") else "NAME"
+    return "N"
+
+
+def config_from(options: argparse.Namespace, config: type[Config], without: Collection[str] = ()) -> Config:
+    """The configuration that the flags say. Raises ConfigError for values out of range."""
+    names = [name for name in _options(config) if name not in without and hasattr(options, name)]
+    return config(**{name: getattr(options, name) for name in names})
+
+
+def add_repeatable(parser: Any, name: str) -> None:
+    """The flag of an option, to be given any number of times."""
+    item = _options(CodecConfig)[name]
+    meta, kind = item.metadata, type(item.default)
+    shown = "" if name == "step" else f"; default: {item.default}"
+    names: dict[str, Any] = {"choices": meta["choices"]} if meta["choices"] else {"metavar": _metavar(item)}
+    parser.add_argument(f"--{name}", type=kind, action="append", help=f"{meta['help']} (repeatable{shown})", **names)
+
+
+def add_merging(parser: Any) -> None:
+    """--merge-duplicates, on by default as in published figures."""
+    meta = _options(CodecConfig)["merge_duplicates"].metadata
+    parser.add_argument(
+        "--merge-duplicates", action=argparse.BooleanOptionalAction, default=True, help=f"{meta['help']} (default: on)"
+    )
+
+
+def add_grid_bits(parser: Any) -> None:
+    parser.add_argument("--grid-bits", type=_bits, metavar="B", help="instead of a step: the largest extent of the cloud / 2^B")
+
+
+def positive_count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{count} is not positive")
+    return count
+
+
+def _bits(text: str) -> int:
+    bits = int(text)
+    if not 1 <= bits <= 31:
+        raise argparse.ArgumentTypeError(f"{bits} is not between 1 and 31")
+    return bits
