@@ -32,10 +32,10 @@ from anypcc_ros.command_line import (
     positive_count,
     read_finite,
 )
-from anypcc_ros.files import READABLE, WRITABLE, atomic_write, write_cloud
+from anypcc_ros.files import READABLE, WRITABLE, atomic_write, read_cloud, write_cloud
 
 if TYPE_CHECKING:
-    from anypcc_ros.codec.bitstream import StreamInfo
+    from anypcc_ros.codec.bitstream import FieldInfo, StreamInfo
     from anypcc_ros.codec.cloud import PointCloud
     from anypcc_ros.evaluation.benchmark import Row
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 Subparsers = Any  # argparse does not name the type publicly
 
-CARRIED = "Only positions are compressed in this version; other fields (intensity, ring, time, colour) are dropped."
+CARRIED = "All fields of a cloud are carried, bit for bit unless --fields says otherwise."
 REPEATABLE = ("step", "model", "backend", "threads")
 """Options of which a benchmark takes several values."""
 ELSEWHERE = {
@@ -123,7 +123,7 @@ def _encode(options: argparse.Namespace) -> int:
     from anypcc_ros.codec.bitstream import inspect
     from anypcc_ros.codec.codec import Encoder
 
-    cloud = read_finite(options.input)
+    cloud = read_cloud(options.input)
     with about(options.input):
         config = _on_grid_bits(config, cloud, options.grid_bits)
         encoder = Encoder(config)
@@ -132,15 +132,18 @@ def _encode(options: argparse.Namespace) -> int:
         seconds = time.perf_counter() - start
     with atomic_write(options.output) as out:
         out.write(data)
-    print(f"{options.output}: {_summary(inspect(data))}, {seconds:.3f} s")
-    if cloud.fields:
-        print(f"not carried in this version: {', '.join(cloud.fields)}", file=sys.stderr)
+    info = inspect(data)
+    print(f"{options.output}: {_summary(info)}, {seconds:.3f} s")
+    if info.left_out:
+        print(f"{options.input}: {info.left_out} of {len(cloud)} points are not finite, left out", file=sys.stderr)
     return 0
 
 
 def _add_decode(commands: Subparsers) -> None:
     summary = f"reconstruct a cloud ({' '.join(WRITABLE)}) from an .apcc stream"
-    parser = commands.add_parser("decode", help=summary, description=f"{summary}. Points come in Morton order.")
+    parser = commands.add_parser(
+        "decode", help=summary, description=f"{summary}. Points come in Morton order unless encoded with --order original."
+    )
     parser.add_argument("input", type=Path, metavar="IN.apcc", help="stream to decode")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", required=True, help="cloud to write")
     add_option_flags(parser, DecoderConfig)
@@ -169,7 +172,7 @@ def _add_info(commands: Subparsers) -> None:
     parser = commands.add_parser("info", help=summary, description=summary)
     parser.add_argument("input", type=Path, metavar="FILE.apcc", help="stream to describe")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_option_flags(parser, DecoderConfig, only={"max_points", "max_bytes"})
+    add_option_flags(parser, DecoderConfig, only={"max_points", "max_field_bytes", "max_bytes"})
     parser.set_defaults(run=_info)
 
 
@@ -186,8 +189,10 @@ def _info(options: argparse.Namespace) -> int:
         return 0
     print(f"{options.input}: {_summary(info)}")
     for name, value in described.items():
-        if name != "chunks":
+        if name not in ("chunks", "fields"):
             print(f"  {name:<13}{value}")
+    for field in info.fields:
+        print(f"  field {field.name}: {_field_summary(field, info.points)}")
     for chunk in info.chunks:
         print(f"  chunk {chunk.tag:<7}{chunk.size} bytes{'' if chunk.critical else ', optional'}")
     return 0
@@ -305,6 +310,14 @@ def _read_stream(path: Path, config: DecoderConfig) -> bytes:
             return file.read(config.max_bytes + 1)
     except OSError as error:
         raise FileError(f"{path}: cannot read: {error.strerror or error}") from error
+
+
+def _field_summary(field: FieldInfo, points: int) -> str:
+    shape = field.dtype if field.count == 1 else f"{field.count} x {field.dtype}"
+    if field.policy == "drop":
+        return f"{shape}, dropped"
+    kept = "exact" if field.policy == "exact" else f"step {field.step:g}, largest error {field.largest_error:.6g}"
+    return f"{shape}, {kept}, {field.size} bytes, {8 * field.size / max(points, 1):.3f} bits per point"
 
 
 def _summary(info: StreamInfo) -> str:

@@ -64,10 +64,12 @@ def add_option_flags(
             continue
         meta, default = item.metadata, item.default
         flag = "--" + name.replace("_", "-")
-        shown = " ".join(f"{v:g}" for v in default) if isinstance(default, tuple) else default
+        shown = " ".join(v if isinstance(v, str) else f"{v:g}" for v in default) if isinstance(default, tuple) else default
         text = f"{meta['help']} (default: {shown})" if shown not in ("", False) else meta["help"]
         if isinstance(default, bool):
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
+        elif isinstance(default, tuple) and isinstance(default[0], str):
+            parser.add_argument(flag, nargs="+", default=default, metavar="TEXT", help=text)
         elif isinstance(default, tuple):
             parser.add_argument(flag, type=float, nargs=len(default), default=default, metavar=tuple("XYZ"), help=text)
         elif meta["choices"]:

@@ -12,7 +12,7 @@ from anypcc_ros.codec.bitstream import inspect
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
-from anypcc_ros.codec.errors import ConfigError, InputError, ModelNotFoundError
+from anypcc_ros.codec.errors import ConfigError, ModelNotFoundError
 from anypcc_ros.codec.model.integer import save_model
 from anypcc_ros.codec.model.network import ModelConfig
 from anypcc_ros.codec.octree import quantise
@@ -111,10 +111,11 @@ def test_few_points_need_no_model(round_trip, points):
         assert inspect(data).model_hash == ""
 
 
-def test_positions_that_are_not_finite_are_refused_and_can_be_removed(round_trip):
+def test_positions_that_are_not_finite_are_left_out_and_counted(round_trip):
     cloud = PointCloud(np.array([[0, 0, 0], [np.nan, 0, 0], [1, np.inf, 0]], np.float32), {"ring": np.arange(3)})
-    with pytest.raises(InputError, match="2 of 3 points"):
-        round_trip(cloud)
+    decoded, data = round_trip(cloud)
+    assert (decoded.xyz.tolist(), decoded.fields["ring"].tolist()) == ([[0, 0, 0]], [0])
+    assert inspect(data).left_out == 2
     finite, dropped = cloud.finite()
     assert (len(finite), dropped, finite.fields["ring"].tolist()) == (1, 2, [0])
 

@@ -197,7 +197,7 @@ def unknown_model(stream, make_model, scan, tmp_path):
 
 def far_too_many_points(stream):
     """A well-formed stream that declares 4 billion points."""
-    cloud, payloads = bitstream.read_stream(stream, DecoderConfig())
+    cloud, _, payloads = bitstream.read_stream(stream, DecoderConfig())
     return bitstream.write_stream(
         dataclasses.replace(cloud, points=4_000_000_000), {tag: bytes(payload) for tag, payload in payloads.items()}
     )

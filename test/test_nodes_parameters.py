@@ -24,7 +24,8 @@ TYPES = {
     int: Parameter.Type.INTEGER,
     bool: Parameter.Type.BOOL,
     str: Parameter.Type.STRING,
-    tuple: Parameter.Type.DOUBLE_ARRAY,
+    (float,): Parameter.Type.DOUBLE_ARRAY,
+    (str,): Parameter.Type.STRING_ARRAY,
 }
 
 
@@ -93,7 +94,8 @@ def test_every_option_is_a_described_parameter(peer, node, config):
     options = {field.name: field for kind in (config, NodeConfig) for field in dataclasses.fields(kind)}
     for found, (name, field) in zip(Client(peer, node).describe(*options), options.items(), strict=True):
         assert found.name == name
-        assert found.type == TYPES[type(field.default)].value
+        kind = (type(field.default[0]),) if isinstance(field.default, tuple) else type(field.default)
+        assert found.type == TYPES[kind].value
         assert found.description.startswith(field.metadata["help"])
         assert found.description.endswith(f"[{field.metadata['unit']}]") or not field.metadata["unit"]
         expected = descriptor(field)
@@ -122,6 +124,7 @@ def test_defaults_are_those_of_the_configuration(peer):
         ({"threads": -1}, "threads"),
         ({"backend": "abacus"}, "backend='abacus': must be one of auto, native, torch, cuda"),
         ({"origin": [0.0, 1.0]}, "must be 3 finite numbers"),
+        ({"fields": ["intensity=exact", "t=step:0"]}, "the step of 't=step:0' is not positive"),
         ({"origin": [0.0, 1.0, float("inf")]}, "must be 3 finite numbers"),
         ({"model": "no_such_model"}, "model no_such_model is not installed (installed: "),
         ({"model": ""}, "not installed"),

@@ -105,7 +105,7 @@ def test_a_model_is_named_by_eight_bytes(golden, tmp_path, digest):
 
     save_file({"x": np.zeros(1, np.int8)}, tmp_path / "foreign.safetensors")
     data = (golden / "scan.tiny.apcc").read_bytes()
-    cloud, payloads = bitstream.read_stream(data, DecoderConfig())
+    cloud, _, payloads = bitstream.read_stream(data, DecoderConfig())
     forged = bitstream.write_stream(replace(cloud, model_hash=digest), {t: bytes(p) for t, p in payloads.items()})
     with pytest.raises(CorruptStreamError, match="hash"):
         Decoder(DecoderConfig(model_dir=str(tmp_path))).decode(forged)

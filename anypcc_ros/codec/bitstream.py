@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
-from anypcc_ros.codec.cloud import COORDINATE_DTYPES
+import numpy as np
+
+from anypcc_ros.codec.cloud import COORDINATE_DTYPES, FIELD_DTYPES
 from anypcc_ros.codec.config import DecoderConfig
 from anypcc_ros.codec.entropy import decode_signed, decode_varint, encode_signed, encode_varint
 from anypcc_ros.codec.errors import (
@@ -30,13 +32,21 @@ OCCUPANCY = "OCCU"
 RAW = "RAWC"
 COUNTS = "DUPL"
 LATTICE = "LATT"
-CRITICAL_CHUNKS = (CLOUD, OCCUPANCY, RAW, COUNTS, LATTICE)
+FIELDS = "FLDS"
+ATTRIBUTES = "ATTR"
+OFF_GRID = "OFFG"
+REMAINDERS = "REST"
+ORDER = "ORDR"
+CRITICAL_CHUNKS = (CLOUD, OCCUPANCY, RAW, COUNTS, LATTICE, FIELDS, ATTRIBUTES, OFF_GRID, REMAINDERS, ORDER)
+
+POLICIES = ("exact", "step", "drop")
 
 _HEADER = struct.Struct("<4sBBHQI")  # magic, major, minor, chunks, stream bytes, CRC-32 of header and table
 _ENTRY = struct.Struct("<4sQI")  # tag, payload bytes, CRC-32 of the payload
 _STEP = struct.Struct("<d")
 _ORIGIN = struct.Struct("<3d")
 _CHECKSUM = struct.Struct("<I")
+_LOSS = struct.Struct("<2d")  # step, largest error
 _HASH_SIZE = 8
 
 
@@ -77,8 +87,43 @@ class CloudInfo:
 
 
 @dataclass(frozen=True)
+class FieldInfo:
+    """One field of the cloud that went into the encoder, as the FLDS chunk lists it.
+
+    ``policy``: exact, step or drop; ``step``: that of the policy, or 0. ``largest_error``: as the encoder measured it, in the
+    field's unit; 0 where every value comes back bit for bit. ``size``: bytes of its values in the stream.
+    """
+
+    name: str
+    dtype: str
+    count: int
+    policy: str
+    step: float
+    largest_error: float
+    size: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the FLDS chunk says of the points: everything but the grid. The default goes without the chunk.
+
+    ``height`` and ``position``: as in PointCloud. ``left_out``: points with coordinates that are not finite, which the
+    stream does not hold. ``off_grid``: points that it holds besides those of the grid.
+    """
+
+    height: int = 1
+    position: int = 0
+    left_out: int = 0
+    off_grid: int = 0
+    fields: tuple[FieldInfo, ...] = ()
+
+
+@dataclass(frozen=True)
 class StreamInfo:
-    """What can be known of a stream without decoding it; the fields of ``CloudInfo``, the version and the chunks."""
+    """What can be known of a stream without decoding it: that of ``CloudInfo`` and ``Layout``, the version and the chunks.
+
+    ``points``: points that decoding gives, unless scales were dropped or duplicates merged; ``order``: "codec" or "original".
+    """
 
     version: int
     model_name: str
@@ -90,6 +135,12 @@ class StreamInfo:
     depth: int
     drop_scales: int
     dtype: str
+    order: str
+    exact: bool
+    height: int
+    position: int
+    left_out: int
+    fields: tuple[FieldInfo, ...]
     size: int
     chunks: tuple[ChunkInfo, ...]
 
@@ -102,9 +153,10 @@ class StreamInfo:
         return asdict(self) | {"bpp": self.bpp}
 
 
-def write_stream(cloud: CloudInfo, payloads: Mapping[str, bytes]) -> bytes:
-    """A complete stream: header, chunk table, the CLOU chunk, then ``payloads`` by tag, in order."""
-    chunks = {CLOUD: _encode_cloud(cloud), **payloads}
+def write_stream(cloud: CloudInfo, payloads: Mapping[str, bytes], layout: Layout | None = None) -> bytes:
+    """A complete stream: header, chunk table, the CLOU chunk, the FLDS chunk if it is needed, then ``payloads`` by tag."""
+    described = {} if layout in (None, Layout()) else {FIELDS: _encode_layout(layout)}
+    chunks = {CLOUD: _encode_cloud(cloud), **described, **payloads}
     table = b"".join(_ENTRY.pack(tag.encode(), len(data), zlib.crc32(data)) for tag, data in chunks.items())
     size = _HEADER.size + len(table) + sum(map(len, chunks.values()))
     unsigned = _HEADER.pack(MAGIC, MAJOR, MINOR, len(chunks), size, 0)
@@ -112,12 +164,12 @@ def write_stream(cloud: CloudInfo, payloads: Mapping[str, bytes]) -> bytes:
     return b"".join([header, table, *chunks.values()])
 
 
-def read_stream(data: Buffer, limits: DecoderConfig) -> tuple[CloudInfo, dict[str, memoryview]]:
-    """The cloud's description and the payloads of all known chunks, every checksum verified.
+def read_stream(data: Buffer, limits: DecoderConfig) -> tuple[CloudInfo, Layout, dict[str, memoryview]]:
+    """The cloud's description and the payloads of all other known chunks, every checksum verified.
 
     Raises StreamError subclasses; allocates nothing that depends on declared numbers.
     """
-    view = memoryview(data)
+    view = _bytes_of(data)
     payloads = {}
     for tag, payload, checksum in _read_table(view, limits.max_bytes):
         if tag in CRITICAL_CHUNKS:
@@ -131,16 +183,23 @@ def read_stream(data: Buffer, limits: DecoderConfig) -> tuple[CloudInfo, dict[st
     if CLOUD not in payloads:
         raise CorruptStreamError(f"chunk {CLOUD} is missing")
     cloud = _decode_cloud(payloads.pop(CLOUD))
-    if cloud.points > limits.max_points:
-        raise LimitExceededError(f"{cloud.points} points declared, the limit is {limits.max_points}")
-    return cloud, payloads
+    layout = _decode_layout(payloads.pop(FIELDS)) if FIELDS in payloads else Layout()
+    points = cloud.points + layout.off_grid
+    if points > limits.max_points:
+        raise LimitExceededError(f"{points} points declared, the limit is {limits.max_points}")
+    size = points * sum(np.dtype(field.dtype).itemsize * field.count for field in layout.fields if field.policy != "drop")
+    if size > limits.max_field_bytes:
+        raise LimitExceededError(f"fields of {size} bytes declared, the limit is {limits.max_field_bytes}")
+    if points % layout.height:
+        raise CorruptStreamError(f"{points} points do not make {layout.height} rows of one length")
+    return cloud, layout, payloads
 
 
 def inspect(data: Buffer, limits: DecoderConfig | None = None) -> StreamInfo:
     """Describe a stream without decoding it. Raises StreamError subclasses, as ``read_stream`` does."""
     limits = limits or DecoderConfig()
-    cloud, _ = read_stream(data, limits)
-    view = memoryview(data)
+    cloud, layout, payloads = read_stream(data, limits)
+    view = _bytes_of(data)
     chunks = tuple(
         ChunkInfo(tag, len(payload), _is_critical(tag)) for tag, payload, _ in _read_table(view, limits.max_bytes)
     )
@@ -150,14 +209,28 @@ def inspect(data: Buffer, limits: DecoderConfig | None = None) -> StreamInfo:
         model_hash=cloud.model_hash,
         step=cloud.step,
         origin=cloud.origin,
-        points=cloud.points,
+        points=cloud.points + layout.off_grid,
         voxels=cloud.voxels,
         depth=cloud.depth,
         drop_scales=cloud.drop_scales,
         dtype=cloud.dtype,
+        order="original" if ORDER in payloads else "codec",
+        exact=REMAINDERS in payloads,
+        height=layout.height,
+        position=layout.position,
+        left_out=layout.left_out,
+        fields=layout.fields,
         size=len(view),
         chunks=chunks,
     )
+
+
+def _bytes_of(data: Buffer) -> memoryview:
+    """A flat view of bytes. Raises NotAStreamError for a buffer that is not one contiguous piece of memory."""
+    view = memoryview(data)
+    if not view.contiguous or not view.ndim:
+        raise NotAStreamError(f"a buffer of {view.ndim} dimensions and {view.nbytes} bytes that are not contiguous")
+    return view.cast("B") if view.nbytes else memoryview(b"")
 
 
 def _is_critical(tag: str) -> bool:
@@ -259,3 +332,64 @@ def _decode_cloud(data: memoryview) -> CloudInfo:
         model_name=bytes(name).decode("utf-8", "replace"),
         model_hash=bytes(digest).hex(),
     )
+
+
+def _encode_layout(layout: Layout) -> bytes:
+    numbers = (layout.height, layout.position, layout.left_out, layout.off_grid, len(layout.fields))
+    return b"".join([*map(encode_varint, numbers), *map(_encode_field, layout.fields)])
+
+
+def _encode_field(field: FieldInfo) -> bytes:
+    name, policy = field.name.encode("utf-8", "surrogatepass"), POLICIES.index(field.policy)
+    parts = [bytes([FIELD_DTYPES.index(field.dtype) | policy << 4]), encode_varint(field.count), encode_varint(len(name)), name]
+    if field.policy == "step":
+        parts.append(_LOSS.pack(field.step, field.largest_error))
+    if field.policy != "drop":
+        parts.append(encode_varint(field.size))
+    return b"".join(parts)
+
+
+def _decode_layout(data: memoryview) -> Layout:
+    numbers, at = [], 0
+    for _ in range(5):
+        value, at = decode_varint(data, at)
+        numbers.append(value)
+    height, position, left_out, off_grid, count = numbers
+    if not height or position > count or count > len(data):
+        raise CorruptStreamError(f"{count} fields in {len(data)} bytes, x, y and z after {position}, {height} rows")
+    fields = []
+    for _ in range(count):
+        field, at = _decode_field(data, at)
+        fields.append(field)
+    if at != len(data):
+        raise CorruptStreamError(f"{len(data) - at} bytes after the last field")
+    if len({field.name for field in fields}) != count:
+        raise CorruptStreamError(f"the names of {count} fields are not different")
+    return Layout(height, position, left_out, off_grid, tuple(fields))
+
+
+def _decode_field(data: memoryview, at: int) -> tuple[FieldInfo, int]:
+    if at >= len(data):
+        raise TruncatedError(f"chunk {FIELDS} of {len(data)} bytes is too short")
+    dtype, policy = data[at] & 15, data[at] >> 4
+    count, at = decode_varint(data, at + 1)
+    length, at = decode_varint(data, at)
+    if dtype >= len(FIELD_DTYPES) or policy >= len(POLICIES) or length > len(data) - at:
+        raise CorruptStreamError(f"a field of dtype {dtype} and policy {policy} with a name of {length} bytes")
+    try:
+        name = bytes(data[at : at + length]).decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError as error:
+        raise CorruptStreamError(f"the name of a field is not UTF-8: {error}") from error
+    at += length
+    step = largest_error = 0.0
+    if POLICIES[policy] == "step":
+        if len(data) - at < _LOSS.size:
+            raise TruncatedError(f"chunk {FIELDS} of {len(data)} bytes is too short")
+        step, largest_error = _LOSS.unpack_from(data, at)
+        at += _LOSS.size
+        if not (0.0 < step < float("inf") and 0.0 <= largest_error <= step):
+            raise CorruptStreamError(f"field {name!r} in steps of {step} with an error of {largest_error}")
+    size = 0
+    if POLICIES[policy] != "drop":
+        size, at = decode_varint(data, at)
+    return FieldInfo(name, FIELD_DTYPES[dtype], count, POLICIES[policy], step, largest_error, size), at

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from anypcc_ros.codec.errors import InputError
 
 COORDINATE_DTYPES = ("float32", "float64", "int32", "int64")
+FIELD_DTYPES = (
+    "int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64", "int64", "uint64", "float16", "bool",
+)  # fmt: skip
+"""What a field may hold. Their order is that of the dtype codes in a stream; the first eight are PointField's 1 to 8."""
 
 
 @dataclass(frozen=True, eq=False)
 class PointCloud:
     """Points with their coordinates and any other per-point fields.
 
-    ``xyz``: (N, 3) float32, float64, int32 or int64, in the cloud's own unit (metres in ROS).
-    ``fields``: name to an array of N rows. The codec does not carry them yet.
+    ``xyz``: (N, 3) float32, float64, int32 or int64, in the cloud's own unit (metres in ROS). A row may hold NaN or
+    infinity: an invalid point. ``fields``: the other fields in their order, name to (N,) or (N, count) of ``FIELD_DTYPES``.
+    ``height``: rows of an organised cloud, N = height * width, row by row; 1 for any other. ``position``: how many of the
+    fields stand before x, y and z.
     Raises InputError on other shapes and dtypes.
     """
 
     xyz: np.ndarray
     fields: Mapping[str, np.ndarray] = field(default_factory=dict)
+    height: int = 1
+    position: int = 0
 
     def __post_init__(self) -> None:
         if self.xyz.ndim != 2 or self.xyz.shape[1] != 3:
@@ -30,8 +38,14 @@ class PointCloud:
         if self.xyz.dtype.name not in COORDINATE_DTYPES:
             raise InputError(f"xyz has dtype {self.xyz.dtype}; one of {', '.join(COORDINATE_DTYPES)} is needed")
         for name, values in self.fields.items():
-            if len(values) != len(self.xyz):
-                raise InputError(f"field {name!r} has {len(values)} rows for {len(self.xyz)} points")
+            if values.ndim not in (1, 2) or len(values) != len(self.xyz):
+                raise InputError(f"field {name!r} has shape {values.shape}; {len(self.xyz)} rows of values are needed")
+            if values.dtype.name not in FIELD_DTYPES:
+                raise InputError(f"field {name!r} has dtype {values.dtype}; one of {', '.join(FIELD_DTYPES)} is needed")
+        if self.height < 1 or len(self.xyz) % self.height:
+            raise InputError(f"{len(self.xyz)} points do not make {self.height} rows of one length")
+        if not 0 <= self.position <= len(self.fields):
+            raise InputError(f"x, y and z cannot stand after {self.position} of {len(self.fields)} fields")
 
     def __len__(self) -> int:
         return len(self.xyz)
@@ -42,6 +56,8 @@ class PointCloud:
             return self, 0
         keep = np.isfinite(self.xyz).all(axis=1)
         dropped = len(keep) - int(np.count_nonzero(keep))
-        if not dropped:
-            return self, 0
-        return PointCloud(self.xyz[keep], {name: values[keep] for name, values in self.fields.items()}), dropped
+        return (self.take(keep), dropped) if dropped else (self, 0)
+
+    def take(self, rows: np.ndarray) -> PointCloud:
+        """The points with these indices, or where a mask is set, in one row."""
+        return replace(self, xyz=self.xyz[rows], fields={name: values[rows] for name, values in self.fields.items()}, height=1)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 
 from anypcc_ros.codec import bitstream, geometry
-from anypcc_ros.codec.bitstream import CloudInfo
+from anypcc_ros.codec.attributes import decode_fields, encode_fields
+from anypcc_ros.codec.bitstream import CloudInfo, Layout
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.counts import decode_counts, density_contexts, encode_counts
@@ -20,6 +22,14 @@ from anypcc_ros.codec.octree import Voxels, dequantise, quantise, voxelise
 
 NO_LATTICE = Lattice((None, None, None))
 NO_VOXELS = Voxels(np.zeros(3, np.int64), np.zeros((0, 3), np.int64), np.zeros(0, np.int64), 0)
+
+
+class _GridPoints(NamedTuple):
+    """Points on the grid: their cells, the row (M,) in the cloud of each point in the codec's order, chunks by tag."""
+
+    voxels: Voxels
+    rows: np.ndarray
+    payloads: dict[str, bytes]
 
 
 class Encoder:
@@ -36,17 +46,25 @@ class Encoder:
         return self._model.hash
 
     def encode(self, cloud: PointCloud) -> bytes:
-        """A complete stream for the cloud's coordinates. Other fields are not carried yet.
+        """A complete stream for the cloud: its points on the grid, and every field by its policy.
 
-        Raises InputError for positions that are not finite or lie beyond what the grid can hold.
+        Points with NaN or infinity are left out and counted, or stay in place with ``order`` original.
+        Raises InputError for positions beyond what the grid can hold.
         """
+        finite, invalid = cloud.finite()
+        points = self._points_on_grid(finite)
+        layout, attributes = self._fields(finite, points.rows, invalid)
+        payloads = points.payloads | ({bitstream.ATTRIBUTES: attributes} if attributes else {})
+        return bitstream.write_stream(self._describe(finite, points), payloads, layout)
+
+    def _points_on_grid(self, cloud: PointCloud) -> _GridPoints:
         config = self.config
         if not len(cloud):
-            return bitstream.write_stream(self._describe(cloud, NO_VOXELS, model=False), {})
+            return _GridPoints(NO_VOXELS, np.zeros(0, np.int64), {})
         grid = quantise(cloud.xyz, config.step, config.origin)
         # Scales are dropped on the grid itself: on a lattice a coarser cell would have no size.
         lattice = NO_LATTICE if config.drop_scales else find_lattice(grid)
-        voxels, _ = voxelise(lattice.compact(grid), config.drop_scales)
+        voxels, rows = voxelise(lattice.compact(grid), config.drop_scales)
         occupancy = geometry.encode_occupancy(self._network, voxels)
         tag, payload = bitstream.OCCUPANCY, occupancy
         if len(voxels.coords) <= geometry.RAW_VOXELS and len(raw := geometry.encode_raw(voxels)) <= len(occupancy):
@@ -54,17 +72,24 @@ class Encoder:
         payloads = {tag: payload}
         if lattice:
             payloads[bitstream.LATTICE] = encode_lattice(lattice)
-        if self._keeps_duplicates and voxels.counts.max() > 1:
+        if not self._keeps_duplicates:
+            rows = rows[np.cumsum(voxels.counts) - voxels.counts]
+        elif voxels.counts.max() > 1:
             payloads[bitstream.COUNTS] = encode_counts(voxels.counts - 1, density_contexts(voxels.coords))
-        return bitstream.write_stream(self._describe(cloud, voxels, model=tag == bitstream.OCCUPANCY), payloads)
+        return _GridPoints(voxels, rows, payloads)
+
+    def _fields(self, cloud: PointCloud, rows: np.ndarray, left_out: int) -> tuple[Layout, bytes]:
+        fields, attributes = encode_fields({name: values[rows] for name, values in cloud.fields.items()}, self.config)
+        return Layout(1, cloud.position, left_out, 0, fields), attributes
 
     @property
     def _keeps_duplicates(self) -> bool:
         # Points that fall together because scales were dropped are one point of the coarser grid.
         return not self.config.merge_duplicates and not self.config.drop_scales
 
-    def _describe(self, cloud: PointCloud, voxels: Voxels, model: bool) -> CloudInfo:
+    def _describe(self, cloud: PointCloud, points: _GridPoints) -> CloudInfo:
         drop = self.config.drop_scales if len(cloud) else 0
+        voxels, model = points.voxels, bitstream.OCCUPANCY in points.payloads
         x, y, z = map(int, voxels.shift)
         return CloudInfo(
             dtype=cloud.xyz.dtype.name,
@@ -89,14 +114,18 @@ class Decoder:
         self._networks: dict[str, ContextModel] = {}
 
     def decode(self, data: bitstream.Buffer) -> PointCloud:
-        """The cloud, in Morton order, in the dtype it had. Dropped scales give the centres of the coarser cells.
+        """The cloud in the order that the stream has, in the dtypes it had, with all fields that were not dropped.
 
-        Raises StreamError subclasses for anything wrong with the bytes, ModelNotFoundError for a model that is not
-        installed.
+        Dropped scales give the centres of the coarser cells. Raises StreamError subclasses for anything wrong with the
+        bytes, ModelNotFoundError for a model that is not installed.
         """
-        info, payloads = bitstream.read_stream(data, self.config)
-        if not info.voxels:
-            return PointCloud(np.zeros((0, 3), info.dtype))
+        info, layout, payloads = bitstream.read_stream(data, self.config)
+        xyz = self._decode_points(info, payloads) if info.voxels else np.zeros((0, 3), info.dtype)
+        fields = decode_fields(layout.fields, payloads.get(bitstream.ATTRIBUTES, memoryview(b"")), len(xyz))
+        dropped_before = sum(field.policy == "drop" for field in layout.fields[: layout.position])
+        return PointCloud(xyz, fields, layout.height, layout.position - dropped_before)
+
+    def _decode_points(self, info: CloudInfo, payloads: dict[str, memoryview]) -> np.ndarray:
         coords = self._decode_cells(info, payloads)
         if _checksum(coords) != info.checksum:
             raise CorruptStreamError(f"the {info.voxels} decoded voxels fail their checksum")
@@ -109,7 +138,7 @@ class Decoder:
             raise CorruptStreamError(f"steps of {info.step:g} from {info.origin} leave {info.dtype}")
         if bitstream.COUNTS in payloads:
             xyz = np.repeat(xyz, self._decode_counts(info, payloads[bitstream.COUNTS], coords), axis=0)
-        return PointCloud(xyz)
+        return xyz
 
     def _decode_cells(self, info: CloudInfo, payloads: dict[str, memoryview]) -> np.ndarray:
         depth = info.coded_depth

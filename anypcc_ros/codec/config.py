@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from anypcc_ros.codec.errors import ConfigError
 
 BACKENDS = ("auto", "native", "torch", "cuda")
+ORDERS = ("codec", "original")
 
 
 def option(
@@ -20,7 +22,10 @@ def option(
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """A dataclass field with the description, unit and range that every front end shows and checks."""
+    """A dataclass field with the description, unit and range that every front end shows and checks.
+
+    The type is that of the default: a bool, int, float, str, or a tuple of floats or strings, which must not be empty.
+    """
     metadata = {"help": help, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": choices}
     return field(default=default, metadata=metadata)
 
@@ -50,7 +55,13 @@ def validate(config: Any) -> None:
             raise ConfigError(item.name, value, f"must be one of {', '.join(meta['choices'])}")
 
 
-def _validate_tuple(config: Any, name: str, value: Any, default: tuple[float, ...]) -> None:
+def _validate_tuple(config: Any, name: str, value: Any, default: tuple[Any, ...]) -> None:
+    """A tuple of strings may have any length, one of numbers has the length of its default."""
+    if isinstance(default[0], str):
+        if isinstance(value, str) or not all(isinstance(v, str) for v in value):
+            raise ConfigError(name, value, "must be a list of texts")
+        object.__setattr__(config, name, tuple(value))
+        return
     try:
         numbers = tuple(float(v) for v in value)
     except (TypeError, ValueError) as error:
@@ -58,6 +69,34 @@ def _validate_tuple(config: Any, name: str, value: Any, default: tuple[float, ..
     if len(numbers) != len(default) or not all(math.isfinite(v) for v in numbers):
         raise ConfigError(name, value, f"must be {len(default)} finite numbers")
     object.__setattr__(config, name, numbers)
+
+
+@dataclass(frozen=True)
+class FieldPolicy:
+    """What becomes of the fields whose names match a pattern. ``step`` is 0 unless ``kind`` is "step"."""
+
+    pattern: str
+    kind: Literal["exact", "step", "drop"]
+    step: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> FieldPolicy:
+        """A policy from "PATTERN=exact", "PATTERN=drop" or "PATTERN=step:VALUE"; raises ValueError."""
+        pattern, separator, policy = text.rpartition("=")
+        kind, _, value = policy.partition(":")
+        if not separator:
+            raise ValueError(f"{text!r} is not PATTERN=POLICY")
+        if kind == "step":
+            step = float(value)
+            if not (math.isfinite(step) and step > 0):
+                raise ValueError(f"the step of {text!r} is not positive")
+            return cls(pattern, "step", step)
+        if kind not in ("exact", "drop") or value:
+            raise ValueError(f"the policy of {text!r} is none of exact, drop, step:VALUE")
+        return cls(pattern, kind)  # type: ignore[arg-type]  # narrowed just above
+
+
+EXACT = FieldPolicy("*", "exact")
 
 
 @dataclass(frozen=True)
@@ -82,12 +121,41 @@ class CodecConfig:
         minimum=0,
         maximum=20,
     )
-    merge_duplicates: bool = option(False, "send points of one grid cell once instead of as often as they occur")
+    merge_duplicates: bool = option(
+        False, "send points of one grid cell once, with the fields of the first, instead of as often as they occur"
+    )
+    fields: tuple[str, ...] = option(
+        ("*=exact",),
+        "what becomes of the fields besides x, y and z: PATTERN=exact, PATTERN=step:VALUE (off by at most VALUE / 2, in the "
+        "field's own unit) or PATTERN=drop; the first pattern that matches a field's name decides, without one it is exact",
+    )
+    order: str = option(
+        "codec",
+        "order of the decoded points: codec (spatial, the smallest) or original (their own, with the shape of an organised "
+        "cloud and its invalid points in place)",
+        choices=ORDERS,
+    )
+    exact: bool = option(False, "bit-identical coordinates: what the grid leaves of each float is sent, too")
     backend: str = option("auto", "what runs the integer network; the bytes are the same", choices=BACKENDS)
     threads: int = option(0, "threads of the codec, 0 for one per core (the torch backend: one)", minimum=0, maximum=64)
 
     def __post_init__(self) -> None:
         validate(self)
+        for text in self.fields:
+            try:
+                FieldPolicy.parse(text)
+            except ValueError as error:
+                raise ConfigError("fields", text, str(error)) from error
+        merging = self.merge_duplicates or self.drop_scales > 0
+        if merging and self.order == "original":
+            raise ConfigError("order", self.order, "not with merged points (merge_duplicates, drop_scales)")
+        if merging and self.exact:
+            raise ConfigError("exact", self.exact, "not with merged points (merge_duplicates, drop_scales)")
+
+    def policy(self, name: str) -> FieldPolicy:
+        """What becomes of the field with this name."""
+        policies = map(FieldPolicy.parse, self.fields)
+        return next((policy for policy in policies if fnmatch.fnmatchcase(name, policy.pattern)), EXACT)
 
 
 @dataclass(frozen=True)
@@ -99,6 +167,9 @@ class DecoderConfig:
     model_dir: str = option("", "folder of further models, besides the installed ones")
     max_points: int = option(
         20_000_000, "streams that declare more points are refused", minimum=1, maximum=4_000_000_000
+    )
+    max_field_bytes: int = option(
+        1 << 30, "streams whose decoded fields take more memory are refused", unit="bytes", minimum=0, maximum=1 << 40
     )
     max_bytes: int = option(268_435_456, "longer streams are refused", unit="bytes", minimum=1, maximum=4_000_000_000)
 

@@ -199,7 +199,7 @@ def measure_file(path: Path, config: CodecConfig, repeats: int, stages: bool) ->
 
     With ``stages`` as many further runs are timed by stage. Raises FileError, InputError, ModelNotFoundError, BackendError.
     """
-    cloud, _ = read_cloud(path).finite()
+    cloud = PointCloud(read_cloud(path).finite()[0].xyz)  # figures here are of positions alone
     encoder, decoder = Encoder(config), Decoder(matching_decoder(config))
     data = encoder.encode(cloud)
     decoded = decoder.decode(data)

@@ -51,7 +51,7 @@ class Evaluator:
 
     def measure(self, name: str, cloud: PointCloud, step: float) -> tuple[Measurement, PointCloud]:
         """Encode and decode one cloud; the measurement, and the decoded cloud. Raises InputError, ConfigError."""
-        config = replace(self.config, step=step)
+        config, cloud = replace(self.config, step=step), PointCloud(cloud.xyz)  # figures here are of positions alone
         encoder = Encoder(config)
         if not self._warm:  # the first call of a process pays for loading
             self._decoder.decode(encoder.encode(PointCloud(cloud.xyz[:1000])))
