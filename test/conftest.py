@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ import pytest
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.model.integer import IntegerLayer, IntegerModel
 from anypcc_ros.codec.model.network import ModelConfig, layers
+
+if TYPE_CHECKING:
+    from ros_network import Peer
 
 try:
     import torch
@@ -69,6 +73,30 @@ def scan() -> PointCloud:
     distance = np.minimum(wall, ground) + rng.normal(0, 0.01, len(azimuth))
     direction = np.stack([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)], 1)
     return PointCloud((direction * distance[:, None]).astype(np.float32))
+
+
+@pytest.fixture(scope="session")
+def xyz(scan: PointCloud) -> np.ndarray:
+    return scan.xyz
+
+
+@pytest.fixture(scope="module")
+def ros(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """rclpy, on a DDS network of the test module's own."""
+    from ros_network import network
+
+    with network(tmp_path_factory.mktemp("ros_log")):
+        yield
+
+
+@pytest.fixture
+def peer(ros: None) -> Iterator[Peer]:
+    """A node of this process that talks with the nodes under test."""
+    from ros_network import Peer
+
+    peer = Peer()
+    yield peer
+    peer.close()
 
 
 @pytest.fixture(scope="session")

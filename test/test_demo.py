@@ -14,16 +14,12 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("rosbags", reason="needs the extra [bags]")
 pytest.importorskip("matplotlib", reason="needs the extra [eval]")
 
-from ros_network import network, started
+from ros_network import started
+
+pytestmark = pytest.mark.usefixtures("ros")
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "scripts" / "demo"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ros(tmp_path_factory):
-    with network(tmp_path_factory.mktemp("ros_log")):
-        yield
 
 
 @pytest.fixture(scope="module")

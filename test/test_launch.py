@@ -19,12 +19,12 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 from anypcc_ros.msg import CompressedCloud
 from launch_stand_in import nodes_of
 from rclpy.qos import QoSProfile
-from ros_network import Peer, Process, cloud_message, network, on_grid, program, until
+from ros_network import Peer, Process, cloud_message, on_grid, program, until
 from sensor_msgs.msg import PointCloud2
 
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.nodes.codec_node import NodeConfig
-from anypcc_ros.nodes.conversion import cloud_from_message
+from anypcc_ros.pointcloud2 import MessageConfig, cloud_from_message
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH_FILE = ROOT / "launch" / "codec.launch.py"
@@ -44,19 +44,6 @@ included = IncludeLaunchDescription(source, launch_arguments=[argument.split(":=
 service.include_launch_description(LaunchDescription([included]))
 sys.exit(service.run())
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ros(tmp_path_factory):
-    with network(tmp_path_factory.mktemp("ros_log")):
-        yield
-
-
-@pytest.fixture
-def peer(ros):
-    peer = Peer()
-    yield peer
-    peer.close()
 
 
 @contextmanager
@@ -133,7 +120,10 @@ def test_wrong_arguments_are_refused():
 
 def test_the_parameter_file_states_every_default():
     file = yaml.safe_load(PARAMETER_FILE.read_text())
-    for name, kinds in (("anypcc_encoder", (CodecConfig, NodeConfig)), ("anypcc_decoder", (DecoderConfig, NodeConfig))):
+    for name, kinds in (
+        ("anypcc_encoder", (CodecConfig, MessageConfig, NodeConfig)),
+        ("anypcc_decoder", (DecoderConfig, NodeConfig)),
+    ):
         defaults = {field.name: field.default for kind in kinds for field in dataclasses.fields(kind)}
         stated = file[f"/**/{name}"]["ros__parameters"]
         assert {key: tuple(value) if isinstance(value, list) else value for key, value in stated.items()} == defaults

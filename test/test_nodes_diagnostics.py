@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from anypcc_ros.codec.bitstream import FieldInfo
 from anypcc_ros.nodes.diagnostics import Frame, Statistics
 
+EXACT = FieldInfo("intensity", "float32", 1, "exact", 0.0, 0.0, 250)
+STEP = FieldInfo("t", "float64", 1, "step", 1e-6, 4.5e-7, 125)
+DROPPED = FieldInfo("ring", "uint16", 1, "drop", 0.0, 0.0, 0)
 FRAME = Frame(
     stamp=(12, 5),
     points=1000,
@@ -18,7 +24,8 @@ FRAME = Frame(
     codec_seconds=0.02,
     node_seconds=0.03,
     age_seconds=0.05,
-    not_finite=7,
+    left_out=7,
+    fields=(EXACT, STEP, DROPPED),
 )
 
 
@@ -58,6 +65,14 @@ def test_totals_means_and_rates(statistics):
         "time in node [ms]": "30.00",
         "age when published [ms]": "50.00",
         "bits per point": "8.0000",
+        "field intensity policy": "exact",
+        "field intensity [bits per point]": "2.0000",
+        "field intensity largest error": "0",
+        "field t policy": "step 1e-06",
+        "field t [bits per point]": "1.0000",
+        "field t largest error": "4.5e-07",
+        "positions [bits per point]": "5.0000",
+        "fields dropped": "ring",
         "compression ratio": "20.000",
         "last frame stamp": "12.000000005",
         "setting": "as given",
@@ -113,3 +128,14 @@ def test_empty_clouds_have_no_bits_per_point(statistics):
     report = values(statistics.report(102.0, {}))
     assert "bits per point" not in report
     assert report["compression ratio"] == "0.000"
+
+
+def test_a_field_that_some_frames_have(statistics):
+    worse = dataclasses.replace(STEP, largest_error=5e-7, size=375)
+    statistics.count_published(FRAME, 10)
+    statistics.count_published(dataclasses.replace(FRAME, fields=(worse,)), 10)
+    report = values(statistics.report(102.0, {}))
+    assert report["field intensity [bits per point]"] == "1.0000"
+    assert report["field t [bits per point]"] == "2.0000"
+    assert report["field t largest error"] == "5e-07"
+    assert report["positions [bits per point]"] == "5.0000"

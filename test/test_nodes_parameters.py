@@ -12,12 +12,13 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 
 from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
-from ros_network import Peer, cloud_message, coordinates, network, on_grid, started, until
+from ros_network import Peer, cloud_message, coordinates, on_grid, started, until
 
 from anypcc_ros.codec.bitstream import inspect
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.nodes.codec_node import NodeConfig
 from anypcc_ros.nodes.parameters import descriptor
+from anypcc_ros.pointcloud2 import MessageConfig
 
 TYPES = {
     float: Parameter.Type.DOUBLE,
@@ -27,12 +28,6 @@ TYPES = {
     (float,): Parameter.Type.DOUBLE_ARRAY,
     (str,): Parameter.Type.STRING_ARRAY,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ros(tmp_path_factory):
-    with network(tmp_path_factory.mktemp("ros_log")):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +84,12 @@ class Client:
         return self._ask(lambda: self._client.describe_parameters(list(names))).descriptors
 
 
-@pytest.mark.parametrize(("node", "config"), [("anypcc_encoder", CodecConfig), ("anypcc_decoder", DecoderConfig)])
-def test_every_option_is_a_described_parameter(peer, node, config):
-    options = {field.name: field for kind in (config, NodeConfig) for field in dataclasses.fields(kind)}
+@pytest.mark.parametrize(
+    ("node", "configs"),
+    [("anypcc_encoder", (CodecConfig, MessageConfig, NodeConfig)), ("anypcc_decoder", (DecoderConfig, NodeConfig))],
+)
+def test_every_option_is_a_described_parameter(peer, node, configs):
+    options = {field.name: field for config in configs for field in dataclasses.fields(config)}
     for found, (name, field) in zip(Client(peer, node).describe(*options), options.items(), strict=True):
         assert found.name == name
         kind = (type(field.default[0]),) if isinstance(field.default, tuple) else type(field.default)
@@ -139,11 +137,6 @@ def test_bad_values_are_refused_with_the_reason_and_nothing_changes(peer, change
     assert not successful
     assert reason in given
     assert client.get(*change) == before
-
-
-@pytest.fixture(scope="session")
-def xyz(scan):
-    return scan.xyz
 
 
 def test_changes_take_effect_on_the_next_frame(peer, nodes, xyz):

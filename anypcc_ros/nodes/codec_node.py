@@ -26,6 +26,7 @@ from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 
 from anypcc_ros.codec import bitstream
+from anypcc_ros.codec.bitstream import StreamInfo
 from anypcc_ros.codec.config import option, validate
 from anypcc_ros.codec.errors import AnypccError
 from anypcc_ros.nodes.diagnostics import Frame, Statistics
@@ -73,14 +74,12 @@ class Arrival(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A message to publish and the numbers that go with it; see diagnostics.Frame."""
+    """A message to publish, what its stream says, and the numbers that go with it; see diagnostics.Frame."""
 
     message: Any
-    points: int
+    stream: StreamInfo
     raw_size: int
-    compressed_size: int
     codec_seconds: float
-    not_finite: int = 0
 
 
 class NewestOnly:
@@ -235,13 +234,14 @@ class CodecNode(Node):
         age = self.get_clock().now().nanoseconds * 1e-9 - (stamp.sec + stamp.nanosec * 1e-9)
         frame = Frame(
             stamp=(stamp.sec, stamp.nanosec),
-            points=result.points,
+            points=result.stream.points,
             raw_size=result.raw_size,
-            compressed_size=result.compressed_size,
+            compressed_size=result.stream.size,
             codec_seconds=result.codec_seconds,
             node_seconds=time.monotonic() - arrival.time,
             age_seconds=age,
-            not_finite=result.not_finite,
+            left_out=result.stream.left_out,
+            fields=result.stream.fields,
         )
         self.statistics.count_published(frame, len(result.message.data))
 

@@ -6,11 +6,12 @@ import time
 
 from sensor_msgs.msg import PointCloud2
 
+from anypcc_ros.codec.bitstream import inspect
 from anypcc_ros.codec.codec import Decoder
 from anypcc_ros.codec.config import DecoderConfig
 from anypcc_ros.msg import CompressedCloud
 from anypcc_ros.nodes.codec_node import CodecNode, Result
-from anypcc_ros.nodes.conversion import message_from_cloud
+from anypcc_ros.nodes.conversion import layout_in, message_from_cloud
 
 
 class DecoderNode(CodecNode):
@@ -28,9 +29,10 @@ class DecoderNode(CodecNode):
 
     def convert(self, message: CompressedCloud) -> Result:
         decoder: Decoder = self.codec.product
+        stream = memoryview(message.data)
         start = time.perf_counter()
-        cloud = decoder.decode(memoryview(message.data))
+        cloud = decoder.decode(stream)
         seconds = time.perf_counter() - start
-        restored = message_from_cloud(cloud, message.header)
-        # What the sender says of the original counts for the statistics alone.
-        return Result(restored, message.points, message.raw_size, len(message.data), seconds)
+        restored = message_from_cloud(cloud, message.header, layout_in(message))
+        # What the sender says of the original's size counts for the statistics alone.
+        return Result(restored, inspect(stream, decoder.config), message.raw_size, seconds)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from anypcc_ros.codec.bitstream import FieldInfo
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -16,6 +18,7 @@ class Frame:
     ``stamp``: (seconds, nanoseconds) of its header. ``raw_size`` and ``compressed_size``: bytes of PointCloud2 data and
     of the stream. ``codec_seconds``: encoding or decoding alone. ``node_seconds``: from the message's arrival to the
     publication, waiting for the previous frame included. ``age_seconds``: publication minus stamp, on the ROS clock.
+    ``left_out``: points with NaN or infinity that the stream does not hold. ``fields``: what the stream says of each.
     """
 
     stamp: tuple[int, int]
@@ -25,7 +28,8 @@ class Frame:
     codec_seconds: float
     node_seconds: float
     age_seconds: float
-    not_finite: int = 0
+    left_out: int = 0
+    fields: tuple[FieldInfo, ...] = ()
 
 
 @dataclass
@@ -60,7 +64,7 @@ class Statistics:
         self.dropped = 0  # a newer message arrived before the worker got to it
         self.skipped = 0  # nobody subscribed to the output
         self.lost = 0  # lost on the way to this node, as far as the transport knows
-        self.not_finite = 0  # points
+        self.left_out = 0  # points that are not finite
         self.errors: Counter[str] = Counter()
 
     def count_received(self, size: int, now: float) -> None:
@@ -94,7 +98,7 @@ class Statistics:
         """A message of ``size`` bytes has gone out."""
         with self._lock:
             self.published += 1
-            self.not_finite += frame.not_finite
+            self.left_out += frame.left_out
             self._last_frame = frame
             self._window.published_bytes += size
             self._window.frames.append(frame)
@@ -113,7 +117,7 @@ class Statistics:
                 "frames lost in transport": str(self.lost),
                 "frames failed": str(self.errors.total()),
                 **{f"errors {kind}": str(count) for kind, count in sorted(self.errors.items())},
-                "points dropped, not finite": str(self.not_finite),
+                "points dropped, not finite": str(self.left_out),
                 "input bandwidth [Mbit/s]": f"{window.received_bytes * 8e-6 / seconds:.3f}",
                 "output bandwidth [Mbit/s]": f"{window.published_bytes * 8e-6 / seconds:.3f}",
                 "input rate [Hz]": f"{window.received / seconds:.2f}",
@@ -145,6 +149,7 @@ class Statistics:
         }
         if points:
             values["bits per point"] = f"{8 * compressed / points:.4f}"
+            values |= _fields(frames, points)
         if compressed:
             values["compression ratio"] = f"{raw / compressed:.3f}"
         return values
@@ -163,3 +168,25 @@ class Statistics:
         if window.frames:
             return f"{len(window.frames) / seconds:.1f} frames/s"
         return "idle: nobody subscribes" if window.received else "idle: no input"
+
+
+def _fields(frames: list[Frame], points: int) -> dict[str, str]:
+    """Policy, mean size and largest error of every field; with the positions they make up the stream."""
+    values: dict[str, str] = {}
+    sizes: Counter[str] = Counter()
+    errors: dict[str, float] = {}
+    dropped: dict[str, None] = {}
+    for frame in frames:
+        for item in frame.fields:
+            if item.policy == "drop":
+                dropped[item.name] = None
+                continue
+            sizes[item.name] += item.size
+            errors[item.name] = max(item.largest_error, errors.get(item.name, 0.0))
+            values[f"field {item.name} policy"] = f"step {item.step:g}" if item.policy == "step" else item.policy
+    for name, size in sizes.items():
+        values[f"field {name} [bits per point]"] = f"{8 * size / points:.4f}"
+        values[f"field {name} largest error"] = f"{errors[name]:.6g}"
+    others = sum(frame.compressed_size for frame in frames) - sizes.total()
+    values["positions [bits per point]"] = f"{8 * others / points:.4f}"
+    return values | ({"fields dropped": ", ".join(dropped)} if dropped else {})

@@ -21,7 +21,7 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Empty
 
 from anypcc_ros.evaluation.pictures import before_after
-from anypcc_ros.nodes.conversion import cloud_from_message
+from anypcc_ros.pointcloud2 import cloud_from_message
 
 KEEP = QoSProfile(depth=100)
 """The checker may fall behind for a moment; it must not lose messages of its own."""

@@ -24,9 +24,10 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import PointCloud2
+from sensor_msgs.msg import PointCloud2, PointField
 
-from anypcc_ros.nodes.conversion import cloud_from_message
+from anypcc_ros.nodes.conversion import as_uint8_sequence
+from anypcc_ros.pointcloud2 import DATATYPES, cloud_from_message
 
 PATIENCE = 30.0
 """Seconds to wait for anything at all; a busy machine is no reason to fail."""
@@ -214,8 +215,6 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 def cloud_message(xyz: np.ndarray, stamp: tuple[int, int] = (0, 0), frame_id: str = "lidar") -> PointCloud2:
     """A PointCloud2 as drivers make them: x y z intensity float32, ring uint16, 2 bytes of padding."""
-    from anypcc_ros.nodes.conversion import as_uint8_sequence
-
     layout = np.dtype(
         {
             "names": ["x", "y", "z", "intensity", "ring"],
@@ -224,38 +223,42 @@ def cloud_message(xyz: np.ndarray, stamp: tuple[int, int] = (0, 0), frame_id: st
             "itemsize": 20,
         }
     )
+    rng = np.random.default_rng(len(xyz))
     points = np.zeros(len(xyz), layout)
     points["x"], points["y"], points["z"] = xyz.T
-    message = structured_message(points, layout)
-    message.data = as_uint8_sequence(points)
+    points["intensity"], points["ring"] = rng.integers(0, 256, len(xyz)) / 255, rng.integers(0, 16, len(xyz))
+    message = structured_message(points)
     message.header.stamp.sec, message.header.stamp.nanosec = stamp
     message.header.frame_id = frame_id
     return message
 
 
-def structured_message(points: np.ndarray, layout: np.dtype, big_endian: bool = False) -> PointCloud2:
-    """A PointCloud2 of one row with the fields of a structured dtype, without its data."""
-    from sensor_msgs.msg import PointField
-
-    datatypes = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}
-    assert layout.fields is not None
+def structured_message(points: np.ndarray, big_endian: bool = False) -> PointCloud2:
+    """A PointCloud2 of one row that holds a structured array as it is."""
+    datatypes = {form: number for number, form in DATATYPES.items()}
+    assert points.dtype.fields is not None
     return PointCloud2(
         height=1,
         width=len(points),
         fields=[
             PointField(name=name, offset=offset, datatype=datatypes[form.str[1:]], count=1)
-            for name, (form, offset) in layout.fields.items()
+            for name, (form, offset) in points.dtype.fields.items()
         ],
         is_bigendian=big_endian,
-        point_step=layout.itemsize,
-        row_step=layout.itemsize * len(points),
+        point_step=points.dtype.itemsize,
+        row_step=points.dtype.itemsize * len(points),
+        data=as_uint8_sequence(points),
         is_dense=True,
     )
 
 
 def on_grid(xyz: np.ndarray, step: float) -> np.ndarray:
     """What the codec promises to give back for ``xyz``, sorted: worked out here, without the codec."""
-    return in_order((np.rint(xyz.astype(np.float64) / step) * step).astype(xyz.dtype))
+    return in_order(on_grid_in_place(xyz, step))
+
+
+def on_grid_in_place(xyz: np.ndarray, step: float) -> np.ndarray:
+    return (np.rint(xyz.astype(np.float64) / step) * step + 0.0).astype(xyz.dtype)  # the grid has no minus zero
 
 
 def in_order(xyz: np.ndarray) -> np.ndarray:
@@ -265,6 +268,14 @@ def in_order(xyz: np.ndarray) -> np.ndarray:
 def coordinates(message: PointCloud2) -> np.ndarray:
     """Of a decoded message, sorted."""
     return in_order(cloud_from_message(message).xyz)
+
+
+def contents(message: PointCloud2, step: float = 0.0) -> list[bytes]:
+    """The points, each with all its fields, sorted. With a ``step``: as the codec promises to give them back on that grid."""
+    cloud, _ = cloud_from_message(message).finite()
+    xyz = on_grid_in_place(cloud.xyz, step) if step else cloud.xyz
+    points = zip(xyz, *cloud.fields.values(), strict=True)
+    return sorted(b"".join(value.tobytes() for value in point) for point in points)
 
 
 @contextmanager
