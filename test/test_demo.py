@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ pytest.importorskip("rosbags", reason="needs the extra [bags]")
 pytest.importorskip("matplotlib", reason="needs the extra [eval]")
 
 from ros_network import started
+
+from anypcc_ros.codec.cloud import PointCloud
 
 pytestmark = pytest.mark.usefixtures("ros")
 
@@ -59,7 +62,7 @@ def test_the_demo_prints_a_line_for_each_frame_and_a_picture(tmp_path):
     assert float(ratio) == pytest.approx(int(points) * 18 / int(size), abs=1e-2)
     assert float(delay_ms) > float(encode_ms) > 0 < float(decode_ms)
     assert 0.9 < float(error) < 1.001
-    assert lines[-1] == f"all {len(frames)} exact on their grid"
+    assert lines[-1] == f"all {len(frames)} exact on their grid, and every other field (intensity, ring) bit for bit"
     assert (tmp_path / "before_after.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -71,16 +74,35 @@ def test_the_checker_notices(tmp_path):
 
 def test_compare_notices_one_point(compare):
     step = 0.02
-    xyz = np.random.default_rng(0).uniform(-50, 50, (1000, 3)).astype(np.float32)
-    back = (np.rint(xyz.astype(np.float64) / step) * step).astype(np.float32)[::-1]
-    assert compare(xyz, back, step).exact
+    rng = np.random.default_rng(0)
+    xyz = rng.uniform(-50, 50, (1000, 3)).astype(np.float32)
+    xyz[1] = xyz[0]
+    fields = {"ring": rng.integers(0, 9, 1000).astype(np.uint16), "normal": rng.normal(size=(1000, 3)).astype(np.float32)}
+    fields["normal"][5] = np.nan
+    fields["ring"][:2] = 1, 2
+    original = PointCloud(xyz, fields)
+    decoded = replace(original, xyz=(np.rint(xyz.astype(np.float64) / step) * step).astype(np.float32))
+    decoded = decoded.take(np.arange(1000)[::-1])
+
+    def judged(**changes):
+        return compare(original, replace(decoded, **changes), step)
+
+    assert judged().exact
     for change in (step, step / 8):
-        wrong = back.copy()
+        wrong = decoded.xyz.copy()
         wrong[17, 1] += change
-        assert not compare(xyz, wrong, step).exact
-    assert not compare(xyz, back[1:], step).exact
-    assert not compare(xyz, back.astype(np.float64), step).exact
-    twice = back.copy()
-    twice[0] = twice[1]
-    assert not compare(xyz, twice, step).exact
-    assert compare(xyz[:0], back[:0], step).exact
+        assert not judged(xyz=wrong).exact
+    assert not compare(original, decoded.take(np.arange(1, 1000)), step).exact
+    assert not judged(xyz=decoded.xyz.astype(np.float64)).exact
+    twice = decoded.xyz.copy()
+    twice[0] = twice[7]
+    assert not judged(xyz=twice).exact
+    assert not judged(fields={"ring": decoded.fields["ring"]}).exact
+    for name in fields:
+        wrong = decoded.fields[name].copy()
+        wrong.reshape(-1)[20] += 1
+        assert judged(fields={**decoded.fields, name: wrong}).reason == f"1 points with another {name}"
+    swapped = [*range(998), 999, 998]  # two points of one cell have no order, but each has its own fields
+    assert compare(original, decoded.take(np.array(swapped)), step).exact
+    assert not judged(fields={**decoded.fields, "ring": decoded.fields["ring"][swapped]}).exact
+    assert compare(original.take(slice(0)), decoded.take(slice(0)), step).exact

@@ -1,4 +1,4 @@
-"""Demo: compares every decoded cloud with the one that was published, point by point, without using the codec."""
+"""Demo: compares every decoded cloud with the one that was published, point by point and field by field, without the codec."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rclpy
@@ -20,6 +20,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Empty
 
+from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.evaluation.pictures import before_after
 from anypcc_ros.pointcloud2 import cloud_from_message
 
@@ -60,35 +61,63 @@ class Verdict:
     reason: str = ""
 
 
-def compare(original: np.ndarray, decoded: np.ndarray, step: float) -> Verdict:
-    """Whether ``decoded`` is ``original`` on its grid: the same cells as often, and of each the centre to the last bit.
+def compare(original: PointCloud, decoded: PointCloud, step: float) -> Verdict:
+    """Whether ``decoded`` is ``original`` on its grid: the same cells as often, of each the centre to the last bit, and with
+    every point all its other fields, bit for bit.
 
-    Both (N, 3) float32; no order is expected. Rounded here in float64, as the codec's documentation defines the grid.
+    No order is expected. Rounded here in float64, as the codec's documentation defines the grid.
     """
-    if original.dtype != decoded.dtype or original.shape != decoded.shape:
-        return Verdict(False, np.inf, f"{original.dtype} {original.shape} in, {decoded.dtype} {decoded.shape} out")
-    cells_in, cells_out = (np.rint(xyz.astype(np.float64) / step).astype(np.int64) for xyz in (original, decoded))
-    order_in, order_out = row_order(cells_in), row_order(cells_out)
-    original, decoded = original[order_in], decoded[order_out]
-    error = float(np.abs(original.astype(np.float64) - decoded).max(initial=0.0) / (step / 2))
-    differing = int(np.count_nonzero((cells_in[order_in] != cells_out[order_out]).any(axis=1)))
-    if differing:
-        return Verdict(False, error, f"{differing} points in other cells")
-    expected = (cells_in[order_in] * step).astype(decoded.dtype)
-    differing = int(np.count_nonzero((expected != decoded).any(axis=1)))
-    return Verdict(not differing, error, f"{differing} points beside the centre of their cell" if differing else "")
+    kinds = [describe(cloud) for cloud in (original, decoded)]
+    if kinds[0] != kinds[1]:
+        return Verdict(False, np.inf, f"{kinds[0]} in, {kinds[1]} out")
+    one, other = by_cell(original, step), by_cell(decoded, step)
+    error = float(np.abs(one.xyz.astype(np.float64) - other.xyz).max(initial=0.0) / (step / 2))
+    expected = (one.cells * step).astype(decoded.xyz.dtype)
+    findings = {"in other cells": one.cells != other.cells, "beside the centre of their cell": expected != other.xyz}
+    findings |= {f"with another {name}": one.fields[name] != other.fields[name] for name in original.fields}
+    for finding, differing in findings.items():
+        points = int(np.count_nonzero(differing.any(axis=1)))
+        if points:
+            return Verdict(False, error, f"{points} points {finding}")
+    return Verdict(True, error)
 
 
-def row_order(cells: np.ndarray) -> np.ndarray:
-    """What sorts the rows of (N, 3) int64, by one key for each row where the extents let three numbers fit into one."""
+class Sorted(NamedTuple):
+    """Points in the order of their cells, and within a cell of their fields, which are (N, count) integers of the same bits."""
+
+    cells: np.ndarray
+    xyz: np.ndarray
+    fields: dict[str, np.ndarray]
+
+
+def by_cell(cloud: PointCloud, step: float) -> Sorted:
+    cells = np.rint(cloud.xyz.astype(np.float64) / step).astype(np.int64)
+    fields = {name: bits(values) for name, values in cloud.fields.items()}
+    order = row_order(cells, list(fields.values()))
+    return Sorted(cells[order], cloud.xyz[order], {name: values[order] for name, values in fields.items()})
+
+
+def describe(cloud: PointCloud) -> str:
+    fields = [f"{name} {values.dtype}{list(values.shape[1:]) or ''}" for name, values in cloud.fields.items()]
+    fields.insert(cloud.position, f"xyz {cloud.xyz.dtype}")
+    return f"{len(cloud)} points of {', '.join(fields)}"
+
+
+def bits(values: np.ndarray) -> np.ndarray:
+    """(N, count) integers with the bits of a field's values."""
+    return values.view(f"u{values.dtype.itemsize}").reshape(len(values), int(np.prod(values.shape[1:])))
+
+
+def row_order(cells: np.ndarray, fields: list[np.ndarray]) -> np.ndarray:
+    """What sorts points by cell, (N, 3) int64, and those of one cell by their fields, each (N, count) integers."""
     if not len(cells):
         return np.zeros(0, np.int64)
     low, high = cells.min(axis=0), cells.max(axis=0)
     spans = [int(span) for span in high - low + 1]
-    if spans[0] * spans[1] * spans[2] >= 2**63:
-        return np.lexsort(cells.T[::-1])
-    x, y, z = (cells - low).T
-    return np.argsort((x * spans[1] + y) * spans[2] + z)
+    keys = list((cells - low).T)
+    if spans[0] * spans[1] * spans[2] < 2**63:  # one key sorts faster than three
+        keys = [(keys[0] * spans[1] + keys[1]) * spans[2] + keys[2]]
+    return np.lexsort([column for field in fields for column in field.T] + keys[::-1])
 
 
 class Checker(Node):
@@ -102,6 +131,7 @@ class Checker(Node):
         self.messages = 0
         self.verdicts: list[Verdict] = []
         self.done: list[Passage] = []
+        self.fields: tuple[str, ...] = ()
         self.totals: dict[str, dict[str, str]] = {}
         self._totals_before: dict[str, dict[str, str]] = {}
         self._ready = self.create_publisher(Empty, READY_TOPIC, READY_QOS)
@@ -161,7 +191,8 @@ class Checker(Node):
         assert compressed is not None
         assert decoded is not None
         before, after = cloud_from_message(passage.original), cloud_from_message(decoded)
-        verdict = compare(before.xyz, after.xyz, self._step)
+        self.fields = tuple(before.fields)
+        verdict = compare(before, after, self._step)
         if decoded.header != passage.original.header:
             verdict = Verdict(False, verdict.error, f"header {decoded.header}")
         self.done.append(passage)
@@ -214,7 +245,7 @@ class Checker(Node):
         if wrong or not done:
             lines.append(f"{wrong} of {len(done)} NOT exact" if wrong else "nothing came back")
         else:
-            lines.append(f"all {len(done)} exact on their grid")
+            lines.append(f"all {len(done)} exact on their grid, and every other field ({', '.join(self.fields)}) bit for bit")
         return lines
 
 
