@@ -1,4 +1,4 @@
-"""The ``anypcc`` command: encode, decode, info, evaluate, benchmark, train, export.
+"""The ``anypcc`` command: encode, decode, info, bag, evaluate, benchmark, train, export.
 
 Exit status 0, or 1 with a message on stderr that names the file, or 2 for a wrong command line. Output files appear
 whole or not at all. Flags for the codec's options are generated from its configuration classes.
@@ -48,6 +48,7 @@ CARRIED = "All fields of a cloud are carried, bit for bit unless --fields says o
 REPEATABLE = ("step", "model", "backend", "threads")
 """Options of which a benchmark takes several values."""
 ELSEWHERE = {
+    "bag": ("anypcc_ros.bags.cli", "compress the point clouds of rosbags, restore and verify them"),
     "evaluate": ("anypcc_ros.evaluation.cli", "measure clouds by really encoding and decoding them"),
     "train": ("anypcc_ros.training.cli", "train a model on folders of clouds"),
     "export": ("anypcc_ros.training.cli", "turn a training checkpoint into a model file"),

@@ -1,0 +1,148 @@
+"""Is one bag what became of another? Every message is compared; nothing is taken on trust."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+from anypcc_ros.bags import types
+from anypcc_ros.bags.compare import ORDER, CompareTask, Comparison, Error, Verdict, run_comparisons
+from anypcc_ros.bags.contents import Message
+from anypcc_ros.bags.engines import Engine, InOrder
+from anypcc_ros.bags.reading import MCAP, Bag
+from anypcc_ros.bags.results import DamageLog
+
+Pair: TypeAlias = tuple[Message, Message]
+Progress: TypeAlias = Callable[[int, int, int], None]
+
+
+@dataclass
+class TopicVerdict:
+    """One topic, by its name in the original. ``reasons``: the first few of what is different."""
+
+    name: str
+    other_name: str = ""
+    messages: int = 0
+    verdict: Verdict = "identical"
+    counts: dict[Verdict, int] = field(default_factory=dict)
+    errors: dict[str, Error] = field(default_factory=dict)
+    left_out: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+    def add(self, pair: Pair, comparison: Comparison) -> None:
+        original, other = pair
+        self.messages += 1
+        self.other_name = other.topic.name
+        self.left_out += comparison.left_out
+        for name, error in comparison.errors.items():
+            known = self.errors.get(name, Error(0.0, 0.0))
+            self.errors[name] = Error(max(known.largest, error.largest), max(known.allowed, error.allowed))
+        self._count(comparison.verdict)
+        if comparison.reason:
+            self._tell(f"message {self.messages} at {original.log_time} ns: {comparison.reason}")
+
+    def differ(self, reason: str) -> None:
+        self._count("different")
+        self._tell(reason)
+
+    def _count(self, verdict: Verdict) -> None:
+        self.counts[verdict] = self.counts.get(verdict, 0) + 1
+        self.verdict = max(self.verdict, verdict, key=ORDER.index)
+
+    def _tell(self, reason: str) -> None:
+        if len(self.reasons) < 5:
+            self.reasons.append(reason)
+
+
+def verify(
+    original: Path, other: Path, task: CompareTask, engine: Engine, damage: DamageLog, progress: Progress | None = None
+) -> list[TopicVerdict]:
+    """Compare every message of ``original`` with the one of ``other`` that it became, compressed or restored.
+
+    Raises BagError, OSError.
+    """
+    with Bag(original) as first, Bag(other) as second:
+        times_only = MCAP not in (first.storage, second.storage) or first.storage != second.storage
+        matching = _Matching(first, second, damage, times_only)
+        in_order: InOrder[Pair, tuple[bytes, bytes, bool], Comparison] = InOrder(engine, partial(run_comparisons, task))
+        for pair, comparison in in_order.run(matching.work()):
+            name = pair[0].topic.name
+            matching.verdicts[name].add(pair, comparison or Comparison("identical"))
+            if progress is not None:
+                progress(first.position(), first.size, second.position())
+        matching.finish()
+    return sorted(matching.verdicts.values(), key=lambda verdict: verdict.name)
+
+
+class _Matching:
+    """Reads two bags side by side and pairs the k-th messages of each topic."""
+
+    def __init__(self, first: Bag, second: Bag, damage: DamageLog, times_only: bool) -> None:
+        self._bags, self._damage, self._times_only = (first, second), damage, times_only
+        self._waiting: tuple[dict[str, deque[Message]], dict[str, deque[Message]]] = ({}, {})
+        self.verdicts: dict[str, TopicVerdict] = {}
+
+    def work(self) -> Iterator[tuple[Pair, tuple[bytes, bytes, bool] | None, int]]:
+        """Pairs, and what of them needs more than a look at their bytes."""
+        for original, other in self._pairs():
+            self._check_envelope(original, other)
+            size = len(original.data) + len(other.data)
+            compressed = types.is_compressed(other.topic) and types.is_cloud(original.topic)
+            if compressed or (original.data != other.data and types.is_cloud(original.topic)):
+                yield (original, other), (original.data, other.data, compressed), size
+            else:
+                if original.data != other.data:
+                    self._verdict(original.topic.name).differ(f"message at {original.log_time} ns has other bytes")
+                yield (original, other), None, size
+
+    def _pairs(self) -> Iterator[Pair]:
+        streams = [self._messages(0), self._messages(1)]
+        open_streams = {0, 1}
+        while open_streams:
+            for side in sorted(open_streams):
+                message = next(streams[side], None)
+                if message is None:
+                    open_streams.discard(side)
+                    continue
+                name = _original_name(message) if side else message.topic.name
+                partners = self._waiting[1 - side].get(name)
+                if partners:
+                    partner = partners.popleft()
+                    yield (partner, message) if side else (message, partner)
+                else:
+                    self._waiting[side].setdefault(name, deque()).append(message)
+
+    def _messages(self, side: int) -> Iterator[Message]:
+        for item in self._bags[side].contents(self._damage):
+            if isinstance(item, Message):
+                yield item
+
+    def _check_envelope(self, original: Message, other: Message) -> None:
+        verdict = self._verdict(original.topic.name)
+        if original.log_time != other.log_time:
+            verdict.differ(f"a message of {original.log_time} ns has log time {other.log_time} ns")
+        elif not self._times_only and (original.publish_time, original.sequence) != (other.publish_time, other.sequence):
+            verdict.differ(
+                f"the message at {original.log_time} ns has publish time {other.publish_time} ns and sequence number "
+                f"{other.sequence}, not {original.publish_time} ns and {original.sequence}"
+            )
+
+    def _verdict(self, name: str) -> TopicVerdict:
+        return self.verdicts.setdefault(name, TopicVerdict(name))
+
+    def finish(self) -> None:
+        """Tell of messages that have no counterpart, and of topics that one bag alone has."""
+        for side, what in enumerate(("missing", "not in the original")):
+            for name, messages in self._waiting[side].items():
+                if messages:
+                    self._verdict(name).differ(f"{len(messages)} messages {what}, the first at {messages[0].log_time} ns")
+
+
+def _original_name(message: Message) -> str:
+    """The topic that a message of the other bag belongs to in the original."""
+    name = message.topic.name
+    return name.removesuffix(types.SUFFIX) if types.is_compressed(message.topic) else name
