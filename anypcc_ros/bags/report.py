@@ -41,7 +41,7 @@ section { background: #fff; border: 1px solid #dfe4ea; border-radius: 10px; padd
 .figures { display: flex; flex-wrap: wrap; gap: 14px 44px; margin: 16px 0 6px }
 .figure b { display: block; font-size: 30px; line-height: 1.15; font-weight: 650 } .main b { color: #0f766e }
 .scroll { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { padding: 6px 10px; text-align: right; border-bottom: 1px solid #e8ecf0; white-space: nowrap }
+th, td { font-size: 14px; padding: 6px 8px; text-align: right; border-bottom: 1px solid #e8ecf0; white-space: nowrap }
 th { font-weight: 600; color: #5d6b7a } th:first-child, td:first-child { text-align: left; padding-left: 0 }
 .bar { display: grid; grid-template-columns: 250px 1fr 190px; align-items: center; gap: 12px; margin: 7px 0 }
 .bar span { height: 18px; border-radius: 4px; background: #b8c0cc; min-width: 2px } .ours span { background: #0f766e }
@@ -57,7 +57,8 @@ def write_report(path: Path, results: Sequence[BagResult], command: str) -> None
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>anypcc bag: {escape(results[0].source.name if results else 'nothing')}</title><style>{_STYLE}</style></head>"
-        f"<body><main><h1>Compressed recordings</h1><p class=quiet><code>{escape(command)}</code></p>{body}</main></body></html>\n"
+        f"<body><main><h1>Compressed recordings</h1><p class=quiet><code>{escape(command)}</code></p>{body}"
+        "</main></body></html>\n"
     )
     with atomic_write(path) as out:
         out.write(page.encode())
@@ -161,10 +162,9 @@ def _field_table(topics: Iterable[TopicTotals]) -> str:
     rows = []
     for topic in topics:
         fields = sum(item.size for item in topic.fields.values())
-        kept = "bit-identical" if topic.exact else f"within {topic.step / 2:g} m"
-        rows.append(
-            [f"{topic.name} {POSITION}", kept, "0" if topic.exact else f"{topic.step / 2:g}", *_share(topic, fields, True)]
-        )
+        off = 0.0 if topic.exact else topic.step / 2
+        kept = f"within {off:g} m" if off else "bit-identical"
+        rows.append([f"{topic.name} {POSITION}", kept, f"{off:g}", *_share(topic, fields, rest=True)])
         for name, item in topic.fields.items():
             kept = {"exact": "bit-identical", "drop": "dropped"}.get(item.policy, f"within {item.step / 2:g}")
             error = "" if item.policy == "drop" else f"{item.largest_error:g}"
