@@ -19,15 +19,18 @@ from anypcc_ros.codec.model import store
 from anypcc_ros.codec.model.backend import context_model
 from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.octree import Voxels, dequantise, quantise, voxelise
+from anypcc_ros.codec.surroundings import surroundings
 
 NO_LATTICE = Lattice((None, None, None))
 NO_VOXELS = Voxels(np.zeros(3, np.int64), np.zeros((0, 3), np.int64), np.zeros(0, np.int64), 0)
 
 
 class _GridPoints(NamedTuple):
-    """Points on the grid: their cells, the row (M,) in the cloud of each point in the codec's order, chunks by tag."""
+    """Points on the grid: their cells; in the codec's order their grid coordinates (M, 3) and rows (M,) in the cloud; and
+    chunks by tag."""
 
     voxels: Voxels
+    grid: np.ndarray
     rows: np.ndarray
     payloads: dict[str, bytes]
 
@@ -53,14 +56,14 @@ class Encoder:
         """
         finite, invalid = cloud.finite()
         points = self._points_on_grid(finite)
-        layout, attributes = self._fields(finite, points.rows, invalid)
+        layout, attributes = self._fields(finite, points, invalid)
         payloads = points.payloads | ({bitstream.ATTRIBUTES: attributes} if attributes else {})
         return bitstream.write_stream(self._describe(finite, points), payloads, layout)
 
     def _points_on_grid(self, cloud: PointCloud) -> _GridPoints:
         config = self.config
         if not len(cloud):
-            return _GridPoints(NO_VOXELS, np.zeros(0, np.int64), {})
+            return _GridPoints(NO_VOXELS, np.zeros((0, 3), np.int64), np.zeros(0, np.int64), {})
         grid = quantise(cloud.xyz, config.step, config.origin)
         # Scales are dropped on the grid itself: on a lattice a coarser cell would have no size.
         lattice = NO_LATTICE if config.drop_scales else find_lattice(grid)
@@ -76,10 +79,11 @@ class Encoder:
             rows = rows[np.cumsum(voxels.counts) - voxels.counts]
         elif voxels.counts.max() > 1:
             payloads[bitstream.COUNTS] = encode_counts(voxels.counts - 1, density_contexts(voxels.coords))
-        return _GridPoints(voxels, rows, payloads)
+        return _GridPoints(voxels, grid[rows], rows, payloads)
 
-    def _fields(self, cloud: PointCloud, rows: np.ndarray, left_out: int) -> tuple[Layout, bytes]:
-        fields, attributes = encode_fields({name: values[rows] for name, values in cloud.fields.items()}, self.config)
+    def _fields(self, cloud: PointCloud, points: _GridPoints, left_out: int) -> tuple[Layout, bytes]:
+        values = {name: values[points.rows] for name, values in cloud.fields.items()}
+        fields, attributes = encode_fields(values, self.config, surroundings(points.grid)) if values else ((), b"")
         return Layout(1, cloud.position, left_out, 0, fields), attributes
 
     @property
@@ -120,12 +124,16 @@ class Decoder:
         bytes, ModelNotFoundError for a model that is not installed.
         """
         info, layout, payloads = bitstream.read_stream(data, self.config)
-        xyz = self._decode_points(info, payloads) if info.voxels else np.zeros((0, 3), info.dtype)
-        fields = decode_fields(layout.fields, payloads.get(bitstream.ATTRIBUTES, memoryview(b"")), len(xyz))
+        xyz, grid = np.zeros((0, 3), info.dtype), np.zeros((0, 3), np.int64)
+        if info.voxels:
+            xyz, grid = self._decode_points(info, payloads)
+        coded = payloads.get(bitstream.ATTRIBUTES, memoryview(b""))
+        fields = decode_fields(layout.fields, coded, surroundings(grid)) if layout.fields else {}
         dropped_before = sum(field.policy == "drop" for field in layout.fields[: layout.position])
         return PointCloud(xyz, fields, layout.height, layout.position - dropped_before)
 
-    def _decode_points(self, info: CloudInfo, payloads: dict[str, memoryview]) -> np.ndarray:
+    def _decode_points(self, info: CloudInfo, payloads: dict[str, memoryview]) -> tuple[np.ndarray, np.ndarray]:
+        """Positions (N, 3) and grid coordinates (N, 3) int64 of the points on the grid, in coarser cells the corner's."""
         coords = self._decode_cells(info, payloads)
         if _checksum(coords) != info.checksum:
             raise CorruptStreamError(f"the {info.voxels} decoded voxels fail their checksum")
@@ -137,8 +145,9 @@ class Decoder:
         if not np.isfinite(xyz).all():
             raise CorruptStreamError(f"steps of {info.step:g} from {info.origin} leave {info.dtype}")
         if bitstream.COUNTS in payloads:
-            xyz = np.repeat(xyz, self._decode_counts(info, payloads[bitstream.COUNTS], coords), axis=0)
-        return xyz
+            counts = self._decode_counts(info, payloads[bitstream.COUNTS], coords)
+            xyz, grid = np.repeat(xyz, counts, axis=0), np.repeat(grid, counts, axis=0)
+        return xyz, grid
 
     def _decode_cells(self, info: CloudInfo, payloads: dict[str, memoryview]) -> np.ndarray:
         depth = info.coded_depth

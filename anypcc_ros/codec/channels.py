@@ -1,0 +1,221 @@
+"""One channel: an integer for each point, predicted from its surroundings, to bytes and back.
+
+Few different values are tokens themselves; of others the token is what the prediction leaves, in classes that grow with it,
+and the bits below the class follow as they are. 64-bit integers wrap around, so that every channel comes back.
+"""
+
+from __future__ import annotations
+
+import struct
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from anypcc_ros.codec.bits import BitReader, BitWriter
+from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder, decode_varint, encode_varint
+from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
+from anypcc_ros.codec.mixing import Mixer, decode_block, encode_block
+from anypcc_ros.codec.surroundings import Surroundings
+
+DIRECT_BITS = 8
+"""Values that span no more bits may be tokens themselves."""
+
+_HEADER = struct.Struct("<Bq")  # bits of a direct token, or RESIDUAL; the smallest value
+_RESIDUAL = 255
+_TOKEN_BITS = 8  # of residuals: 16 small ones, and four classes for each of 60 octaves
+_CLIPPED = 1 << 40  # differences to the nearest value, for sums with weights within int64
+_HIGHEST = np.iinfo(np.int64).max
+_ROOTS = np.array([min(int(spread**0.5), 7) for spread in range(1 << DIRECT_BITS)])
+
+
+class Channel(ABC):
+    """How the values of a channel become tokens in contexts, block by block.
+
+    ``known``: (N,) int64, the values that are decoded, 0 elsewhere. ``tokens``: their tokens, likewise.
+    """
+
+    def __init__(self, surroundings: Surroundings, bits: int, sizes: tuple[int, ...], selectors: int) -> None:
+        self.surroundings = surroundings
+        self.known = np.zeros(len(surroundings), np.int64)
+        self.tokens = np.zeros(len(surroundings), np.int64)
+        self.mixer = Mixer(bits, sizes, selectors)
+
+    @abstractmethod
+    def contexts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Contexts (M, K) and weight set (M,) of a block. Called once for each block, before the others."""
+
+    @abstractmethod
+    def split(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens (M,) int64 of the block's values, and what they leave (M,) uint64, in as many bits as ``rest_bits`` says."""
+
+    @abstractmethod
+    def join(self, tokens: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        """Inverse of ``split``."""
+
+    def settle(self, rows: np.ndarray, values: np.ndarray, tokens: np.ndarray) -> None:
+        """The block is known."""
+        self.known[rows], self.tokens[rows] = values, tokens
+
+
+class Direct(Channel):
+    """Values from ``low`` on, of ``bits`` bits, under contexts of the values around."""
+
+    def __init__(self, surroundings: Surroundings, low: int, bits: int) -> None:
+        values = 1 << bits
+        super().__init__(surroundings, bits, (8 * values, values, 4096, 16 * values, 1, 16 * values), 8)
+        self._low, self._coarse = low, max(bits - 6, 0)
+
+    def contexts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        around = self.surroundings
+        near, weights = self.tokens[around.nearest[rows]], around.weights[rows]
+        three = near[:, :3]
+        spread = _ROOTS[three.max(axis=1) - three.min(axis=1)]
+        coarse = near[:, :2] >> self._coarse
+        contexts = (
+            _mean(three, weights[:, :3]) * 8 + spread,
+            near[:, 0],
+            coarse[:, 0] * 64 + coarse[:, 1],
+            _mean(near, weights) * 16 + around.distance[rows],
+            np.zeros(len(rows), np.int64),
+            np.sort(near, axis=1)[:, 2] * 16 + around.reach[rows],
+        )
+        return np.stack(contexts, axis=1), spread
+
+    def split(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return values - self._low, np.zeros(len(values), np.uint64)
+
+    def join(self, tokens: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        return tokens + self._low
+
+
+class Residual(Channel):
+    """Any values, as what the mean of those around leaves, under contexts of how well the prediction did around."""
+
+    def __init__(self, surroundings: Surroundings, low: int, reference: np.ndarray | None = None) -> None:
+        super().__init__(surroundings, _TOKEN_BITS, (4096, 4096, 2048, 4096, 1, 4096), 16)
+        self._low = low
+        self._reference = np.zeros(len(surroundings), np.int64) if reference is None else reference
+
+    def contexts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        around = self.surroundings
+        nearest, weights = around.nearest[rows], around.weights[rows]
+        first = self.known[nearest[:, 0]]
+        apart = np.clip(self.known[nearest[:, :3]] - first[:, None], -_CLIPPED, _CLIPPED)
+        ahead = _mean(apart, weights[:, :3])
+        self._predicted = first + ahead
+        spread = token_of(apart.max(axis=1) - apart.min(axis=1))
+        errors = self.tokens[nearest]
+        noise = errors[:, :3].sum(axis=1) // 3
+        contexts = (
+            spread * 16 + around.distance[rows],
+            errors[:, 0] * 16 + (errors[:, 1] >> 4),
+            noise * 8 + (around.distance[rows] >> 1),
+            self._reference[rows] * 16 + (errors[:, 0] >> 4),
+            np.zeros(len(rows), np.int64),
+            token_of(zigzag(ahead)) * 16 + (spread >> 4),
+        )
+        return np.stack(contexts, axis=1), noise >> 4
+
+    def split(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        residual = zigzag(values - self._low - self._predicted)
+        tokens = token_of(residual)
+        return tokens, residual - _least(tokens)
+
+    def join(self, tokens: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        return self._predicted + unzigzag(_least(tokens) + rest) + self._low
+
+    def settle(self, rows: np.ndarray, values: np.ndarray, tokens: np.ndarray) -> None:
+        super().settle(rows, values - self._low, tokens)
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    total = weights.sum(axis=1)
+    return ((values * weights).sum(axis=1) + (total >> 1)) // total
+
+
+def zigzag(values: np.ndarray) -> np.ndarray:
+    """0, -1, 1, -2, ... as 0, 1, 2, 3, ...: int64 to uint64."""
+    return ((values << 1) ^ (values >> 63)).view(np.uint64)
+
+
+def unzigzag(values: np.ndarray) -> np.ndarray:
+    """Inverse of ``zigzag``."""
+    return (values >> np.uint64(1)).view(np.int64) ^ -(values & np.uint64(1)).view(np.int64)
+
+
+def _bit_length(values: np.ndarray) -> np.ndarray:
+    """(M,) int64 from uint64. float64 may round up to the next power of two, which the second step takes back."""
+    length = np.frexp(values.astype(np.float64))[1].astype(np.int64)
+    return length - ((length > 0) & (values >> np.maximum(length - 1, 0).astype(np.uint64) == 0))
+
+
+def token_of(values: np.ndarray) -> np.ndarray:
+    """Class (M,) int64, 0 to 255, of non-negative integers: 0 to 15 themselves, beyond them a quarter of an octave."""
+    values = values.view(np.uint64)
+    octave = np.maximum(_bit_length(values), 5) - 5
+    classes = 16 + octave * 4 + ((values >> (octave + 2).astype(np.uint64)).view(np.int64) & 3)
+    return np.where(values < 16, values.view(np.int64), classes)
+
+
+def rest_bits(tokens: np.ndarray) -> np.ndarray:
+    """How many bits each token (M,) leaves, int64."""
+    return np.where(tokens < 16, 0, (tokens - 16 >> 2) + 2)
+
+
+def _least(tokens: np.ndarray) -> np.ndarray:
+    """The smallest value of each class (M,), uint64."""
+    top = np.where(tokens < 16, tokens, 4 + (tokens & 3)).view(np.uint64)
+    return top << rest_bits(tokens).view(np.uint64)
+
+
+def encode_channel(
+    values: np.ndarray, surroundings: Surroundings, reference: np.ndarray | None = None
+) -> tuple[bytes, np.ndarray]:
+    """Code (N,) int64, one for each point; their bytes and tokens.
+
+    ``reference``: the tokens of a channel that the decoder has before this one, whose errors foretell those of this one.
+    """
+    low = int(values.min(initial=_HIGHEST))
+    bits = (int(values.max(initial=-_HIGHEST - 1)) - low).bit_length() if len(values) else 0
+    direct = bits <= DIRECT_BITS and (reference is None or not bits)
+    kind = bits if direct else _RESIDUAL
+    low = low if direct else 0
+    channel = _channel(kind, low, surroundings, reference)
+    coder, rests = SymbolEncoder(), BitWriter()
+    for rows in surroundings.blocks if kind else ():
+        contexts, selector = channel.contexts(rows)
+        tokens, rest = channel.split(values[rows])
+        rests.write(rest, rest_bits(tokens) if kind == _RESIDUAL else np.zeros_like(tokens))
+        encode_block(coder, channel.mixer.begin(contexts, selector), tokens, channel.mixer.bits)
+        channel.settle(rows, values[rows], tokens)
+    packed = rests.finish()
+    return _HEADER.pack(kind, low) + encode_varint(len(packed)) + packed + coder.finish(), channel.tokens
+
+
+def decode_channel(
+    data: memoryview, surroundings: Surroundings, reference: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inverse of ``encode_channel``: values and tokens. Raises StreamError subclasses."""
+    if len(data) < _HEADER.size:
+        raise TruncatedError(f"a channel of {len(data)} bytes")
+    kind, low = _HEADER.unpack_from(data)
+    size, at = decode_varint(data, _HEADER.size)
+    if kind not in (*range(DIRECT_BITS + 1), _RESIDUAL) or size > len(data) - at:
+        raise CorruptStreamError(f"a channel of kind {kind} with {size} bytes of low bits in {len(data)}")
+    channel = _channel(kind, low, surroundings, reference)
+    coder, rests = SymbolDecoder(data[at + size :]), BitReader(data[at : at + size])
+    values = np.full(len(surroundings), low)
+    for rows in surroundings.blocks if kind else ():
+        contexts, selector = channel.contexts(rows)
+        tokens = decode_block(coder, channel.mixer.begin(contexts, selector), channel.mixer.bits)
+        rest = rests.read(rest_bits(tokens) if kind == _RESIDUAL else np.zeros_like(tokens))
+        values[rows] = channel.join(tokens, rest)
+        channel.settle(rows, values[rows], tokens)
+    rests.finish()
+    if not coder.exhausted():
+        raise CorruptStreamError(f"words are left over in a channel of {len(data)} bytes")
+    return values, channel.tokens
+
+
+def _channel(kind: int, low: int, surroundings: Surroundings, reference: np.ndarray | None) -> Channel:
+    return Residual(surroundings, low, reference) if kind == _RESIDUAL else Direct(surroundings, low, kind)

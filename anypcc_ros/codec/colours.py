@@ -1,0 +1,63 @@
+"""Colours as integers: green, and by how much red and blue differ from it, which is less to say than three colours.
+
+A field is colours when it is called rgb or rgba and holds either one 32-bit value 0xAARRGGBB for each point, as PCL packs them
+even into a float32, or three or more integers of up to 32 bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from anypcc_ros.codec.errors import CorruptStreamError
+from anypcc_ros.codec.representation import NOTHING, Kind, Represented, factor_of, multiples, nearest_multiple
+
+NAMES = ("rgb", "rgba")
+_SHIFTS = np.array([16, 8, 0, 24])  # of red, green, blue and alpha
+
+
+def is_colour(name: str, values: np.ndarray) -> bool:
+    """Whether a field with these values, (N,) or (N, count), is colours."""
+    if name not in NAMES:
+        return False
+    if _packed(values):
+        return values.dtype.itemsize == 4
+    return values.dtype.kind in "iu" and values.dtype.itemsize <= 4 and values.shape[1] >= 3
+
+
+def represent_colours(values: np.ndarray, step: float = 0.0) -> Represented:
+    """Integers for colours. ``step``: of the policy, for each of red, green, blue and alpha; 0 means exactly."""
+    factor = factor_of(step)
+    red, green, blue, *others = nearest_multiple(parts_of(values), factor).T
+    return Represented(Kind.COLOURS, (green, red - green, blue - green, *others), NOTHING, float(factor))
+
+
+def restore_colours(represented: Represented, dtype: np.dtype, packed: bool) -> np.ndarray:
+    """(N,) packed colours, or (N, channels). Raises CorruptStreamError."""
+    small_integers = dtype.kind in "iu" and dtype.itemsize <= 4
+    if not (dtype.itemsize == 4 if packed else small_integers):
+        raise CorruptStreamError(f"colours in a field of {dtype}")
+    green, red, blue, *others = represented.channels
+    part = np.dtype(np.uint8) if packed else dtype
+    numbers = np.stack([red + green, green, blue + green, *others], axis=1)
+    parts = multiples(numbers, int(represented.factor), part)
+    if packed:
+        return (parts << _SHIFTS).sum(axis=1).astype(np.uint32).view(dtype)
+    return parts.astype(dtype)
+
+
+def channels(count: int) -> int:
+    """Channels of a colour field with ``count`` values for each point. Raises CorruptStreamError for what is none."""
+    if count == 2 or not count:
+        raise CorruptStreamError(f"colours of {count} values")
+    return len(_SHIFTS) if count == 1 else count
+
+
+def parts_of(values: np.ndarray) -> np.ndarray:
+    """(N, channels) int64: red, green, blue and what may follow."""
+    if _packed(values):
+        return values.reshape(-1, 1).view(np.uint32).astype(np.int64) >> _SHIFTS & 255
+    return values.astype(np.int64)
+
+
+def _packed(values: np.ndarray) -> bool:
+    return values.ndim == 1 or values.shape[1] == 1

@@ -1,0 +1,118 @@
+"""In which order the points are coded, and which decoded points lie near each: the context of every attribute.
+
+The points, in the codec's order, are refined by halves as in a bit-reversed sequence: first every 2^l-th, then those in the
+middle between them, and so on, so that most points have decoded neighbours on all sides (the levels of detail of G-PCC, without
+distances to choose). Neighbours are looked for along two Morton curves, the second one shifted, for where one of them jumps the
+other mostly does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from anypcc_ros.codec.octree import MAX_DEPTH, sort_cells
+
+NEIGHBORS = 5
+_WINDOW = 4  # candidates on either side, along each curve
+_BLOCK = 2048  # points coded with the same statistics
+_SPLIT = 1024  # levels of so many points or more are coded in four parts
+_PARTS = (0, 2, 1, 3)
+_FARTHEST = 1 << 30  # of a coordinate difference, so that squares add up within int64
+_FAR = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """``blocks``: rows of the points that are coded together, in coding order. ``nearest``: (N, 5) int64, rows of the nearest
+    points of the passes before, the nearest first; where there are fewer the nearest is repeated, and the first point has
+    itself. ``weights``: (N, 5) int64, 1 to 2^20, inversely as the distance. ``distance``: (N,) int64, 0 to 15, octave of the
+    distance to the nearest. ``reach``: (N,) int64, 0 to 15, of the distance from the grid's origin, in half octaves."""
+
+    blocks: tuple[np.ndarray, ...]
+    nearest: np.ndarray
+    weights: np.ndarray
+    distance: np.ndarray
+    reach: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.reach)
+
+
+def surroundings(grid: np.ndarray) -> Surroundings:
+    """The surroundings of points at these grid coordinates (N, 3) int64, equal ones included, in the codec's order."""
+    passes = coding_passes(len(grid))
+    nearest, squares = _nearest(grid, passes)
+    distances = np.sqrt(squares.astype(np.float64)).astype(np.int64)  # IEEE 754 rounds roots correctly, everywhere
+    near_origin = np.minimum(np.abs(grid), _FARTHEST)
+    reach = _bit_length((near_origin * near_origin).sum(axis=1))
+    return Surroundings(
+        tuple(rows[start : start + _BLOCK] for rows in passes for start in range(0, len(rows), _BLOCK)),
+        nearest,
+        np.maximum((1 << 20) // (1 + distances), 1),
+        np.minimum(_bit_length(distances[:, 0]), 15),
+        np.minimum(reach - reach.min(initial=64), 15),
+    )
+
+
+def _bit_length(values: np.ndarray) -> np.ndarray:
+    return np.frexp(values.astype(np.float64))[1].astype(np.int64)
+
+
+def coding_passes(points: int) -> list[np.ndarray]:
+    """Rows of the points of each pass, int64: what a pass codes may depend on all passes before it."""
+    passes = [np.arange(min(points, 1))]
+    for level in range(max(points - 1, 0).bit_length() - 1, -1, -1):
+        rows = np.arange(1 << level, points, 2 << level)
+        if len(rows) < _SPLIT:
+            passes.append(rows)
+        else:
+            passes += [rows[part::4] for part in _PARTS]
+    return passes
+
+
+def _nearest(grid: np.ndarray, passes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """``Surroundings.nearest`` and ``squares``: of the candidates those of the smallest (square, row)."""
+    points = len(grid)
+    curves = [np.arange(points), _shifted_curve(grid)]
+    places = [np.empty(points, np.int64) for _ in curves]
+    for place, curve in zip(places, curves, strict=True):
+        place[curve] = np.arange(points)
+    nearest, squares = np.zeros((points, NEIGHBORS), np.int64), np.zeros((points, NEIGHBORS), np.int64)
+    known = np.zeros(points, bool)
+    for rows in passes:
+        if known.any():
+            candidates = [_along(curve, known[curve], place[rows]) for curve, place in zip(curves, places, strict=True)]
+            nearest[rows], squares[rows] = _choose(grid, rows, np.concatenate(candidates, axis=1))
+        known[rows] = True
+    return nearest, squares
+
+
+def _along(curve: np.ndarray, known: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """(M, 8) rows of the known points next to these places (M,) on a curve, -1 beyond its ends."""
+    decoded = np.flatnonzero(known)
+    window = np.searchsorted(decoded, places)[:, None] + np.arange(-_WINDOW, _WINDOW)
+    inside = (window >= 0) & (window < len(decoded))
+    return np.where(inside, curve[decoded[np.where(inside, window, 0)]], -1)
+
+
+def _choose(grid: np.ndarray, rows: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    candidates = np.sort(candidates, axis=1)
+    unusable = candidates < 0
+    unusable[:, 1:] |= candidates[:, 1:] == candidates[:, :-1]
+    apart = np.minimum(np.abs(grid[candidates] - grid[rows][:, None]), _FARTHEST)
+    squares = np.where(unusable, _FAR, (apart * apart).sum(axis=2))
+    first = np.argsort(squares, axis=1, kind="stable")[:, :NEIGHBORS]
+    nearest, squares = np.take_along_axis(candidates, first, 1), np.take_along_axis(squares, first, 1)
+    missing = squares == _FAR
+    return np.where(missing, nearest[:, :1], nearest), np.where(missing, squares[:, :1], squares)
+
+
+def _shifted_curve(grid: np.ndarray) -> np.ndarray:
+    """The rows in Morton order of the coordinates shifted by a third of the cube."""
+    if not len(grid):
+        return np.zeros(0, np.int64)
+    local = grid - grid.min(axis=0)
+    depth = int(local.max()).bit_length()
+    return sort_cells(local + (1 << depth) // 3 >> max(depth + 1 - MAX_DEPTH, 0))[2]
