@@ -124,7 +124,7 @@ def _encode(options: argparse.Namespace) -> int:
     from anypcc_ros.codec.bitstream import inspect
     from anypcc_ros.codec.codec import Encoder
 
-    cloud = read_cloud(options.input)
+    cloud = read_cloud(options.input, metres=True)
     with about(options.input):
         config = _on_grid_bits(config, cloud, options.grid_bits)
         encoder = Encoder(config)

@@ -1,30 +1,34 @@
-"""Point cloud files: .ply .pcd .npz .bin .las .laz to PointCloud, and PointCloud to .ply .pcd .npz.
+"""Point cloud files: .ply .pcd .npz .bin .las .laz to PointCloud and back.
 
-Coordinates keep the file's own type: float32 and float64 stay, integers become int32 or int64. What a file
-says besides the position of a point is kept in ``PointCloud.fields`` under the file's own names; colours are
-one ``rgb`` field (N, 3) in every format. plyfile and laspy are imported when a file needs them.
+Coordinates keep the file's own type: float32 and float64 stay, integers become int32 or int64. What a file says besides
+the position of a point is kept in ``PointCloud.fields`` under the file's own names and in its order. Colours are one field:
+``rgb`` (N, 3) where the file has red, green and blue, and packed into 32 bits as they are in a PCD or a ROS message; either
+form is written as the format has it. plyfile and laspy are imported when a file needs them.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from anypcc_ros import pcd
+from anypcc_ros import las, pcd
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.errors import FileError, InputError
 from anypcc_ros.optional import MissingPackageError, optional
 
-NPZ_EXTRAS = ("scale", "offset", "step", "meta")  # describe the whole cloud of an .npz, not its points
-LAZ_MAXIMUM_RATIO = 1000  # points per byte of file; what claims to be denser is taken for a broken header
+NPZ_EXTRAS = ("scale", "offset", "step", "height", "meta")  # describe the whole cloud of an .npz, not its points
+
+COLOURS = ("red", "green", "blue")
 
 _MALFORMED = (  # what numpy, zipfile, plyfile and laspy raise on bytes that are not what they claim to be
     ValueError,
@@ -40,10 +44,11 @@ _MALFORMED = (  # what numpy, zipfile, plyfile and laspy raise on bytes that are
 )
 
 
-def read_cloud(path: str | os.PathLike[str]) -> PointCloud:
+def read_cloud(path: str | os.PathLike[str], metres: bool = False) -> PointCloud:
     """Read one cloud; the format follows from the name's ending.
 
-    ``.npz``: ``xyz`` and any arrays with a row per point. Integers stay on their grid, see ``unit_of``.
+    ``.npz``: ``xyz`` and any arrays with a row per point. Integers stay on their grid (see ``unit_of``), or, with ``metres``,
+    become float64 where the file has their scale.
     ``.bin``: KITTI's float32 x, y, z, intensity. ``.las``/``.laz``: float64, scale and offset applied.
     Raises FileError, with the file's name and the numbers, for anything that is not a whole cloud.
     """
@@ -51,13 +56,14 @@ def read_cloud(path: str | os.PathLike[str]) -> PointCloud:
     read = _format(path, _READERS, "read")
     with _naming(path, "read"):
         cloud: PointCloud = read(path)
-    return cloud
+        return _scaled(path, cloud) if metres and path.suffix.lower() == ".npz" else cloud
 
 
 def write_cloud(path: str | os.PathLike[str], cloud: PointCloud) -> None:
-    """Write one cloud as .ply (binary), .pcd (binary) or .npz; the file appears whole or not at all.
+    """Write one cloud, .ply and .pcd in their binary form; the file appears whole or not at all.
 
-    Raises FileError where the format cannot hold the cloud or the place cannot be written.
+    Raises FileError where the format cannot hold all of the cloud's fields or the place cannot be written. LAS holds
+    coordinates in decimal steps, see ``las.write``; what is organised stays so in .pcd and .npz.
     """
     path = Path(path)
     write = _format(path, _WRITERS, "write")
@@ -78,6 +84,16 @@ def unit_of(path: str | os.PathLike[str]) -> float:
                     raise FileError(f"{path}: the axes have different scales {scales.tolist()}; one is needed")
                 return float(scales[0])
     return 1.0
+
+
+def _scaled(path: Path, cloud: PointCloud) -> PointCloud:
+    """The cloud of an .npz times the scale and plus the offset that the file has, if any."""
+    with np.load(path, allow_pickle=False) as data:
+        given = [data[name] for name in ("scale", "step") if name in data.files]
+        if not given or cloud.xyz.dtype.kind != "i":
+            return cloud
+        offset = data["offset"] if "offset" in data.files else 0.0
+    return replace(cloud, xyz=cloud.xyz * given[0].astype(np.float64) + offset)
 
 
 @contextmanager
@@ -133,28 +149,51 @@ def _coordinates(columns: list[np.ndarray]) -> np.ndarray:
     return np.stack(columns, axis=1).astype(dtype, copy=False)
 
 
-def _cloud_from_columns(columns: dict[str, np.ndarray]) -> PointCloud:
+def _cloud_from_columns(columns: Mapping[str, np.ndarray], height: int = 1) -> PointCloud:
     """A cloud of named columns: x, y, z; red, green, blue become ``rgb``; the rest are fields as they are."""
     missing = [axis for axis in "xyz" if axis not in columns]
     if missing:
         raise FileError(f"no field {', '.join(missing)} (it has {', '.join(columns) or 'none'})")
-    xyz = _coordinates([columns.pop(axis) for axis in "xyz"])
-    if all(colour in columns for colour in ("red", "green", "blue")):
-        columns["rgb"] = np.stack([columns.pop(colour) for colour in ("red", "green", "blue")], axis=1)
-    return PointCloud(xyz, {name: np.ascontiguousarray(values) for name, values in columns.items()})
+    xyz = _coordinates([columns[axis] for axis in "xyz"])
+    fields = {name: np.ascontiguousarray(values) for name, values in columns.items() if name not in ("x", "y", "z")}
+    before = list(columns)[: min(list(columns).index(axis) for axis in "xyz")]
+    if all(colour in columns for colour in COLOURS) and "rgb" not in columns:
+        rgb = np.stack([columns[colour] for colour in COLOURS], axis=1)
+        fields = {"rgb" if name == "red" else name: rgb if name == "red" else values for name, values in fields.items()}
+        fields = {name: values for name, values in fields.items() if name not in COLOURS}
+        before = ["rgb" if name == "red" else name for name in before if name not in COLOURS[1:]]
+    return PointCloud(xyz, fields, height, len(before))
 
 
 def _columns_of_cloud(cloud: PointCloud) -> dict[str, np.ndarray]:
-    """The reverse; a field of several values per point becomes ``name_0``, ``name_1``..."""
-    columns = dict(zip("xyz", cloud.xyz.T, strict=True))
-    for name, values in cloud.fields.items():
-        if values.ndim == 1:
-            columns[name] = values
-        elif name == "rgb" and values.shape[1:] == (3,):
-            columns.update(zip(("red", "green", "blue"), values.T, strict=True))
-        else:
-            columns.update((f"{name}_{i}", column) for i, column in enumerate(values.reshape(len(values), -1).T))
+    """The reverse, every column (N,): colours, also packed ones, become red, green, blue, and any other field of several
+    values per point ``name_0``, ``name_1``..."""
+    columns: dict[str, np.ndarray] = {}
+    for index, (name, values) in enumerate([*cloud.fields.items(), ("", cloud.xyz)]):
+        if index == cloud.position:
+            _add_columns(columns, dict(zip("xyz", cloud.xyz.T, strict=True)))
+        if index < len(cloud.fields):
+            _add_columns(columns, _split(name, values))
     return columns
+
+
+def _add_columns(columns: dict[str, np.ndarray], more: Mapping[str, np.ndarray]) -> None:
+    for name, values in more.items():
+        if name in columns:
+            raise FileError(f"two fields would be called {name!r} in this format")
+        columns[name] = values
+
+
+def _split(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    if name in ("rgb", "rgba") and values.ndim == 1 and values.dtype.itemsize == 4:
+        rgba = pcd.unpack_colour(values)
+        with_alpha = name == "rgba" or bool(rgba[:, 3].any())
+        return dict(zip((*COLOURS, "alpha") if with_alpha else COLOURS, rgba.T, strict=False))
+    if name == "rgb" and values.shape[1:] == (3,):
+        return dict(zip(COLOURS, values.T, strict=True))
+    if values.ndim == 1:
+        return {name: values}
+    return {f"{name}_{i}": column for i, column in enumerate(values.T)}
 
 
 def _read_npz(path: Path) -> PointCloud:
@@ -168,12 +207,21 @@ def _read_npz(path: Path) -> PointCloud:
             raise FileError(f"xyz has shape {xyz.shape}; (N, 3) is needed")
         names = [name for name in data.files if name != "xyz" and name not in NPZ_EXTRAS]
         arrays = {name: data[name] for name in names}
+        height = int(data["height"]) if "height" in data.files else 1
     fields = {name: values for name, values in arrays.items() if values.ndim and len(values) == len(xyz)}
-    return PointCloud(_coordinates(list(xyz.T)), fields)
+    return PointCloud(_coordinates(list(xyz.T)), fields, height)
 
 
 def _write_npz(out: IO[bytes], cloud: PointCloud) -> None:
-    np.savez_compressed(out, xyz=cloud.xyz, **cloud.fields)  # type: ignore[arg-type]
+    taken = [name for name in cloud.fields if name in ("xyz", *NPZ_EXTRAS)]
+    if taken:
+        raise FileError(f"field {taken[0]} would stand for something else in an .npz")
+    height = {"height": np.int64(cloud.height)} if cloud.height > 1 else {}
+    # Not savez_compressed, whose own parameters are names that a field may have.
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, values in {"xyz": cloud.xyz, **cloud.fields, **height}.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(values), allow_pickle=False)
 
 
 def _read_bin(path: Path) -> PointCloud:
@@ -184,12 +232,26 @@ def _read_bin(path: Path) -> PointCloud:
     return PointCloud(np.ascontiguousarray(rows[:, :3]), {"intensity": np.ascontiguousarray(rows[:, 3])})
 
 
+def _write_bin(out: IO[bytes], cloud: PointCloud) -> None:
+    kinds = {name: values.dtype for name, values in cloud.fields.items()}
+    if cloud.xyz.dtype != np.float32 or kinds not in ({}, {"intensity": np.dtype(np.float32)}):
+        fields = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+        raise FileError(f"xyz {cloud.xyz.dtype}, {fields or 'no other fields'}: .bin holds x, y, z and intensity, all float32")
+    intensity = cloud.fields.get("intensity", np.zeros(len(cloud), np.float32))
+    out.write(np.concatenate([cloud.xyz, intensity[:, None]], axis=1).astype("<f4").tobytes())
+
+
 def _read_pcd(path: Path) -> PointCloud:
-    return _cloud_from_columns(pcd.read(path))
+    columns, height = pcd.read(path)
+    return _cloud_from_columns(columns, height)
 
 
 def _write_pcd(out: IO[bytes], cloud: PointCloud) -> None:
-    pcd.write(out, {**dict(zip("xyz", cloud.xyz.T, strict=True)), **cloud.fields})
+    columns = list(cloud.fields.items())
+    columns[cloud.position : cloud.position] = zip("xyz", cloud.xyz.T, strict=True)
+    if len({name for name, _ in columns}) < len(columns):
+        raise FileError("a field is called x, y or z besides the coordinates")
+    pcd.write(out, dict(columns), cloud.height)
 
 
 def _read_ply(path: Path) -> PointCloud:
@@ -201,9 +263,17 @@ def _read_ply(path: Path) -> PointCloud:
         vertex = data["vertex"]
     except plyfile.PlyParseError as error:
         raise FileError(f"not a readable PLY: {error}") from error
-    lists = {p.name for p in vertex.properties if isinstance(p, plyfile.PlyListProperty)}
-    native = {name: np.asarray(vertex.data[name]) for name in vertex.data.dtype.names if name not in lists}
-    return _cloud_from_columns({name: c.astype(c.dtype.newbyteorder("="), copy=True) for name, c in native.items()})
+    columns = {}
+    for item in vertex.properties:
+        values = vertex.data[item.name]
+        if isinstance(item, plyfile.PlyListProperty):
+            lengths = {len(row) for row in values}
+            if len(lengths) != 1 or 0 in lengths:
+                warnings.warn(f"{path}: left out {item.name}, lists of different lengths", stacklevel=2)
+                continue
+            values = np.stack(list(values))
+        columns[item.name] = values.astype(values.dtype.newbyteorder("="), copy=True)
+    return _cloud_from_columns(columns)
 
 
 def _write_ply(out: IO[bytes], cloud: PointCloud) -> None:
@@ -232,65 +302,15 @@ def _as_ply_type(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def _read_las(path: Path) -> PointCloud:
-    laspy = optional("laspy", "files")
-    unreadable: tuple[type[Exception], ...] = (laspy.errors.LaspyException,)
-    if path.suffix.lower() == ".laz":
-        unreadable += (optional("lazrs", "files").LazrsError,)
-    _check_las_records(path)
-    try:
-        with laspy.open(str(path), laz_backend=laspy.LazBackend.Lazrs) as reader:  # not LazrsParallel, see below
-            declared = reader.header.point_count
-            _check_las_points(path, reader.header)
-            data = reader.read()
-    except unreadable as error:
-        raise FileError(f"not a readable {path.suffix[1:].upper()} file: {error}") from error
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # the compiled LAZ decoder's, and no Exception
-            raise
-        raise FileError(f"not a readable LAZ file: {error}") from error
-    if len(data.points) != declared:
-        raise FileError(f"{len(data.points)} points where its header declares {declared}")
-    columns = {axis: np.asarray(getattr(data, axis), np.float64) for axis in "xyz"}
-    for name in data.point_format.dimension_names:
-        if name not in ("X", "Y", "Z"):
-            columns[name] = np.array(data[name])
-    return _cloud_from_columns(columns)
+    return _cloud_from_columns(las.read(path))
 
 
-# laspy reads as many records as a LAS header declares; the LAZ decoder allocates what it declares and ends
-# the process when that fails. So the counts of a header are held against the size of the file first.
+def _write_las(out: IO[bytes], cloud: PointCloud, compressed: bool = False) -> None:
+    las.write(out, _columns_of_cloud(cloud), compressed)
 
 
-def _check_las_records(path: Path) -> None:
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        header = file.read(375)  # of LAS 1.4, the longest
-    if len(header) < 227 or header[:4] != b"LASF":
-        raise FileError(f"not a LAS file: {size} bytes that begin with {header[:4]!r}")
-    header_size, points_at, records = struct.unpack_from("<HII", header, 94)
-    if not header_size + 54 * records <= points_at <= size:
-        raise FileError(f"declares {records} records before its points at byte {points_at} of {size}")
-    if header[25] >= 4 and len(header) == 375:
-        extended_at, extended = struct.unpack_from("<QI", header, 235)
-        if extended and extended_at + 60 * extended > size:
-            raise FileError(f"declares {extended} extended records at byte {extended_at} of {size}")
-
-
-def _check_las_points(path: Path, header: Any) -> None:
-    points, point_size, start = header.point_count, header.point_format.size, header.offset_to_point_data
-    available = path.stat().st_size - start
-    if points > (available * LAZ_MAXIMUM_RATIO if header.are_points_compressed else available // point_size):
-        raise FileError(f"declares {points} points of {point_size} bytes, and has {available} bytes for them")
-    if header.are_points_compressed and points:
-        with open(path, "rb") as file:
-            file.seek(start)
-            (table,) = struct.unpack("<q", file.read(8))
-            if not start < table <= path.stat().st_size - 8:
-                raise FileError(f"its table of chunks would be at byte {table} of {path.stat().st_size}")
-            file.seek(table + 4)
-            (chunks,) = struct.unpack("<I", file.read(4))
-        if chunks > points:
-            raise FileError(f"declares {chunks} chunks for {points} points")
+def _write_laz(out: IO[bytes], cloud: PointCloud) -> None:
+    _write_las(out, cloud, compressed=True)
 
 
 _READERS: dict[str, Callable[[Path], PointCloud]] = {
@@ -305,5 +325,8 @@ _WRITERS: dict[str, Callable[[IO[bytes], PointCloud], None]] = {
     ".ply": _write_ply,
     ".pcd": _write_pcd,
     ".npz": _write_npz,
+    ".las": _write_las,
+    ".laz": _write_laz,
+    ".bin": _write_bin,
 }
 READABLE, WRITABLE = tuple(_READERS), tuple(_WRITERS)

@@ -33,13 +33,14 @@ class Header:
     """What stands before the points.
 
     ``names``, ``dtypes`` and ``counts``: one per field, in file order.
-    ``data``: ascii, binary or binary_compressed.
+    ``height``: rows of an organised cloud, else 1. ``data``: ascii, binary or binary_compressed.
     """
 
     names: tuple[str, ...]
     dtypes: tuple[np.dtype, ...]
     counts: tuple[int, ...]
     points: int
+    height: int
     data: str
 
     @property
@@ -48,10 +49,9 @@ class Header:
         return sum(dtype.itemsize * count for dtype, count in zip(self.dtypes, self.counts, strict=True))
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
-    """All fields of a PCD file, each (N,) or (N, count).
+def read(path: Path) -> tuple[dict[str, np.ndarray], int]:
+    """All fields of a PCD file, each (N,) or (N, count), as they stand there, packed colours too; and its rows (HEIGHT).
 
-    Packed colours are unpacked, ``rgb`` to (N, 3), ``rgba`` to (N, 4) uint8, in the order of the name.
     Padding fields (named _) are left out. Raises FileError for a header or a length that does not fit.
     """
     with open(path, "rb") as file:
@@ -63,14 +63,11 @@ def read(path: Path) -> dict[str, np.ndarray]:
         columns = _binary(header, body)
     else:
         columns = _binary_compressed(header, body)
-    for name in ("rgb", "rgba"):
-        if name in columns and columns[name].ndim == 1 and columns[name].dtype.itemsize == 4:
-            columns[name] = _unpack_colour(columns[name], len(name))
-    return columns
+    return columns, header.height
 
 
-def write(out: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
-    """Write a binary PCD; an ``rgb`` of (N, 3) uint8 is packed as PCL does. Raises FileError."""
+def write(out: IO[bytes], columns: Mapping[str, np.ndarray], height: int = 1) -> None:
+    """Write a binary PCD of ``height`` rows; an ``rgb`` of (N, 3) uint8 is packed as PCL does. Raises FileError."""
     points = len(columns["x"])
     names, arrays = [], []
     for name, values in columns.items():
@@ -95,8 +92,8 @@ def write(out: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
         f"SIZE {' '.join(str(size) for _, size in kinds)}",
         f"TYPE {' '.join(kind for kind, _ in kinds)}",
         f"COUNT {' '.join(str(a.shape[1]) for a in arrays)}",
-        f"WIDTH {points}",
-        "HEIGHT 1",
+        f"WIDTH {points // height}",
+        f"HEIGHT {height}",
         "VIEWPOINT 0 0 0 1 0 0 0",
         f"POINTS {points}",
         "DATA binary",
@@ -152,7 +149,8 @@ def _parse_header(entries: dict[str, list[str]]) -> Header:
     for kind, size in zip(kinds, sizes, strict=True):
         if (kind, size) not in _TYPES:
             raise FileError(f"PCD header has a field of TYPE {kind} SIZE {size}, which does not exist")
-    size = numbers("WIDTH")[0] * numbers("HEIGHT", [1])[0]
+    height = numbers("HEIGHT", [1])[0]
+    size = numbers("WIDTH")[0] * height
     points = numbers("POINTS", [size])[0]
     if points != size:
         raise FileError(f"PCD header has POINTS {points} but WIDTH x HEIGHT {size}")
@@ -160,7 +158,7 @@ def _parse_header(entries: dict[str, list[str]]) -> Header:
     if data not in ("ascii", "binary", "binary_compressed"):
         raise FileError(f"PCD header has DATA {data}; ascii, binary or binary_compressed can be read")
     dtypes = tuple(np.dtype(_TYPES[kind, size]) for kind, size in zip(kinds, sizes, strict=True))
-    return Header(tuple(names), dtypes, tuple(counts), points, data)
+    return Header(tuple(names), dtypes, tuple(counts), points, height if points else 1, data)
 
 
 def _ascii(header: Header, body: bytes) -> dict[str, np.ndarray]:
@@ -253,7 +251,7 @@ def lzf_decompress(data: bytes, size: int) -> bytes:
     return bytes(out)
 
 
-def _unpack_colour(packed: np.ndarray, channels: int) -> np.ndarray:
-    """PCL's 0xAARRGGBB, whatever type it was declared as, to (N, 3) r, g, b or (N, 4) r, g, b, a uint8."""
+def unpack_colour(packed: np.ndarray) -> np.ndarray:
+    """PCL's 0xAARRGGBB (N,), whatever type of 32 bits it was declared as, to (N, 4) r, g, b, a uint8."""
     bits = packed.view(np.uint32)
-    return np.stack([bits >> shift & 255 for shift in (16, 8, 0, 24)[:channels]], axis=1).astype(np.uint8)
+    return np.stack([bits >> shift & 255 for shift in (16, 8, 0, 24)], axis=1).astype(np.uint8)

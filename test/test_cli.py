@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from anypcc_ros import CodecConfig, PointCloud, files
+from anypcc_ros.evaluation.cli import DATASET_NAMES
 from anypcc_ros.files import read_cloud, write_cloud
 
 
@@ -110,11 +111,26 @@ def test_points_that_are_not_finite_are_dropped_and_counted(folder: Path) -> Non
 def test_suite_writes_csv_and_markdown(folder: Path) -> None:
     (folder / "suite" / "lidar_spinning").mkdir(parents=True)
     write_cloud(folder / "suite" / "lidar_spinning" / "frame.npz", read_cloud(folder / "frame.ply"))
-    done = anypcc("evaluate", "--suite", "suite", "--grid", "50mm", "--csv", "suite.csv", "--markdown", "suite.md", cwd=folder)
+    suite = ["evaluate", "--suite", "suite", "--grid", "50mm", "--no-live-peers", "--jobs", "1", "--csv", "suite.csv"]
+    done = anypcc(*suite, "--markdown", "suite.md", cwd=folder)
     assert done.returncode == 0, done.stderr
     [row] = csv.DictReader((folder / "suite.csv").open())
     assert (row["category"], row["grid"], row["voxels"], row["exact"]) == ("lidar_spinning", "50mm", "8828", "True")
-    assert "| lidar_spinning | 50mm | 1 |" in (folder / "suite.md").read_text()
+    tables = (folder / "suite.md").read_text()
+    assert "| lidar_spinning | 50mm | 1 |" in tables
+    assert "    anypcc evaluate --suite suite --grid 50mm --no-live-peers --csv suite.csv --markdown suite.md\n" in tables
+    again = anypcc(*suite, "--resume", "--group", "all=*", "--markdown", "suite.md", cwd=folder)
+    assert (again.returncode, again.stderr) == (0, ""), "nothing is left to measure"
+    assert "| all | 50mm | 1 |" in (folder / "suite.md").read_text()
+
+
+def test_list_of_datasets_and_plot_of_training(folder: Path) -> None:
+    listed = anypcc("evaluate", "--datasets", cwd=folder).stdout
+    assert all(f"`{name}`" in listed for name in DATASET_NAMES)
+    (folder / "log.csv").write_text("step,seconds,train_bits_per_node,gs\n500,290,4.07,25.3\n750,462,3.9,25.2\n")
+    done = anypcc("evaluate", "--training-log", "log.csv", "--plots", "plots", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "plots" / "training.png").read_bytes()[:4] == b"\x89PNG"
 
 
 # ---- failures: a message that names the file, an exit status, no file left behind
@@ -135,13 +151,18 @@ def test_suite_writes_csv_and_markdown(folder: Path) -> None:
         (["decode", "frame.ply", "-o", "x.ply"], 1, "frame.ply: "),
         (["decode", "cut.apcc", "-o", "x.ply"], 1, "cut.apcc: 1000 of "),
         (["decode", "flipped.apcc", "-o", "x.ply"], 1, "flipped.apcc: "),
-        (["decode", "frame.apcc", "-o", "x.las"], 1, "x.las: cannot write .las"),
+        (["decode", "frame.apcc", "-o", "x.xyz"], 1, "x.las: cannot write .xyz"),
         (["decode", "frame.apcc", "-o", "x.ply", "--max-points", "100"], 1, "frame.apcc: 29770 points declared"),
         (["decode", "frame.apcc", "-o", "x.ply", "--max-bytes", "100"], 1, "frame.apcc: "),
         (["info", "cut.apcc"], 1, "cut.apcc: "),
         (["info", "missing.apcc"], 1, "missing.apcc: cannot read: No such file"),
         (["evaluate", "frame.ply"], 2, "--step or --grid-bits"),
         (["evaluate", "--step", "1"], 2, "FILE... or --suite"),
+        (["evaluate", "frame.ply", "--suite", "suite"], 2, "FILE... or --suite"),
+        (["evaluate", "--suite", "suite", "--step", "1"], 2, "own grids"),
+        (["evaluate", "--suite", "suite", "--group", "x"], 2, "NAME=PATTERN"),
+        (["evaluate", "--dataset", "kitty", "suite"], 2, "no data set kitty; known are 8ivfb"),
+        (["evaluate", "--dataset", "kitti", "suite"], 1, "suite: no SemanticKITTI"),
         (["evaluate", "frame.ply", "--step", "1", "--peers", "p.csv"], 2, "need --suite"),
         (["evaluate", "--suite", "empty", "--csv", "x.csv"], 1, "empty: no clouds"),
         (["evaluate", "frame.ply", "missing.ply", "--step", "1", "--csv", "x.csv"], 1, "missing.ply: cannot read"),
