@@ -151,7 +151,7 @@ def test_list_of_datasets_and_plot_of_training(folder: Path) -> None:
         (["decode", "frame.ply", "-o", "x.ply"], 1, "frame.ply: "),
         (["decode", "cut.apcc", "-o", "x.ply"], 1, "cut.apcc: 1000 of "),
         (["decode", "flipped.apcc", "-o", "x.ply"], 1, "flipped.apcc: "),
-        (["decode", "frame.apcc", "-o", "x.xyz"], 1, "x.las: cannot write .xyz"),
+        (["decode", "frame.apcc", "-o", "x.xyz"], 1, "x.xyz: cannot write .xyz"),
         (["decode", "frame.apcc", "-o", "x.ply", "--max-points", "100"], 1, "frame.apcc: 29770 points declared"),
         (["decode", "frame.apcc", "-o", "x.ply", "--max-bytes", "100"], 1, "frame.apcc: "),
         (["info", "cut.apcc"], 1, "cut.apcc: "),
