@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from anypcc_ros import CodecConfig, PointCloud
 from anypcc_ros.codec.errors import FileError, InputError
 from anypcc_ros.codec.model.integer import IntegerModel, save_model
 from anypcc_ros.codec.model.network import ModelConfig
-from anypcc_ros.evaluation import metrics, peers, suite
+from anypcc_ros.evaluation import document, metrics, peers, plots, report, results, suite
 from anypcc_ros.evaluation.evaluate import (
     Evaluator,
     Measurement,
@@ -24,6 +25,7 @@ from anypcc_ros.evaluation.evaluate import (
     write_csv,
 )
 from anypcc_ros.evaluation.pictures import before_after
+from anypcc_ros.evaluation.results import TABLE, Journal, Result
 from anypcc_ros.files import read_cloud, unit_of, write_cloud
 
 X, Y = [1.0, 0, 0], [0, 1.0, 0]
@@ -174,7 +176,7 @@ test/lidar/frame.npz,lidar,1mm,0.001,29770,29770,idcm0,1,0.1,0.1
 
 
 def test_suite_beside_a_table_of_peers(sample_cloud: PointCloud, tmp_path: Path) -> None:
-    """A float cloud on the table's grid; an integer cloud in millimetres, unknown to the table, on its own."""
+    """A float cloud on the table's grid; an integer cloud in millimetres, unknown to the table, on its own grid."""
     for folder in ("lidar", "bodies"):
         (tmp_path / "clouds" / folder).mkdir(parents=True)
     write_cloud(tmp_path / "clouds" / "lidar" / "frame.npz", sample_cloud)
@@ -184,33 +186,155 @@ def test_suite_beside_a_table_of_peers(sample_cloud: PointCloud, tmp_path: Path)
 
     table = peers.load_peers(tmp_path / "peers.csv")
     assert [grid.gpcc for grid in table["lidar/frame.npz"]] == [1.585, 0.1]
-    rows = suite.evaluate_suite(tmp_path / "clouds", Evaluator(), table, grids=("50mm", "native"))
-    assert [(row.file, row.grid, row.exact) for row in rows] == [
-        ("bodies/body.npz", "native", True),
-        ("lidar/frame.npz", "50mm", True),
-    ]
-    native, frame = rows
-    assert (native.step, native.voxels, native.peer_voxels, native.gpcc_bpp) == (0.001, len(body), None, None)
-    assert (frame.voxels, frame.peer_voxels, frame.gpcc_bpp, frame.reno_bpp) == (8828, 8828, 1.585, 1.559)
+    sources = suite.folder_sources(tmp_path / "clouds", table)
+    plan = suite.Plan((CodecConfig(merge_duplicates=True),), grids=("50mm", "native"), distortion=False)
+    rows = suite.evaluate(sources, plan)
+    assert all(row.exact for row in rows if not row.is_peer)
+    native, frame = results.by_cloud(rows)
+    assert (native.name, native.grid, native.voxels) == ("bodies/body.npz", "native", len(body))
+    assert next(row.step for row in rows if row.grid == "native") == 0.001
+    assert "G-PCC" not in native.peers or shutil.which(peers.GPCC_PROGRAM)
+    assert (frame.name, frame.grid, frame.voxels) == ("lidar/frame.npz", "50mm", 8828)
+    assert frame.peers["RENO"] == 1.559
+    assert frame.peers["G-PCC"] <= 1.585
     pytest.importorskip("DracoPy")
-    assert 1 < (frame.draco_bpp or 0) < 3
+    assert 1 < frame.peers["Draco"] < 3
+    assert frame.peers["Draco"] < frame.peers["zstd"] < 96
 
-    mean = suite.by_category(rows)[1]
-    assert (mean.category, mean.clouds, mean.exact, mean.bpp) == ("lidar", 1, 1, frame.bpp)
-    assert mean.versus_gpcc == pytest.approx(100 * (frame.bpp / 1.585 - 1))
-    tables = suite.markdown(rows)
+    [_, mean] = results.by_category([native, frame])
+    assert (mean.name, mean.clouds, mean.exact, mean.ours) == ("lidar", 1, 1, frame.ours)
+    tables = report.markdown(rows)
     assert "| lidar | 50mm | 1 |" in tables
-    assert "| lidar/frame.npz | 50mm | 29770 | 8828 |" in tables
+    assert "| lidar/frame.npz | 50mm | 29,770 | 8,828 |" in tables
+
+
+def _row(codec: str, bpp: float, file: str = "c/f", **other: object) -> Result:
+    whole = {"category": "c", "grid": "g", "step": 1.0, "stretch": 1.0, "drop_scales": 0, "points": 8, "voxels": 8}
+    version = TABLE if codec in ("idcm0", "ctc3-octree", "RENO-KITTI") else "0123"
+    ours = {"version": version, "bytes": round(bpp), "bpp": bpp, "exact": True} | other
+    return Result(file=file, codec=codec, **{**whole, **ours})  # type: ignore[arg-type]
 
 
 def test_category_means_need_every_cloud() -> None:
-    def row(bpp: float, gpcc: float | None) -> suite.SuiteRow:
-        return suite.SuiteRow("f", "c", "g", 1, 8, 8, 8, bpp, 1, 2, True, None, gpcc, None, None, None)
+    rows = [_row("a", 1.0), _row("idcm0", 2.0), _row("ctc3-octree", 3.0), _row("a", 2.0, "c/g"), _row("idcm0", 4.0, "c/g")]
+    [mean] = results.by_category(results.by_cloud([*rows, _row("b", 5.0)]))
+    assert mean.ours == {"a": 1.5}, "b has one cloud of two"
+    assert mean.peers == {"G-PCC": 3.0}, "the smaller setting of each cloud"
+    assert mean.versus("a") == -50
+    assert mean.versus("b") is None
+    lines = results.by_cloud([*rows, _row("a", 9.0, "d/h", category="d")])
+    *_, group = results.by_category(lines, {"one": "c/*", "both": "*"})
+    assert (group.name, group.clouds, group.ours, group.peers) == ("both", 3, {"a": 4.0}, {})
 
-    [mean] = suite.by_category([row(1, 2), row(2, 4)])
-    assert (mean.bpp, mean.gpcc_bpp, mean.versus_gpcc, mean.encode_s) == (1.5, 3, -50, 1)
-    [mean] = suite.by_category([row(1, 2), row(2, None)])
-    assert (mean.bpp, mean.gpcc_bpp, mean.versus_gpcc) == (1.5, None, None)
+
+def test_means_of_distortion() -> None:
+    def mean(*values: float) -> float | None:
+        rows = [_row("a", 1.0, f"c/{i}", d1_psnr=value) for i, value in enumerate(values)]
+        return results.by_category(results.by_cloud(rows))[0].d1_psnr
+
+    assert mean(60.0, 70.0) == 65
+    assert mean(math.inf, math.inf) == math.inf
+    assert mean(math.inf, 60.0) is None
+
+
+def test_journal_survives_an_interrupted_run(tmp_path: Path) -> None:
+    """What was added is on disk at once; a line cut short by a crash is measured again; finishing leaves one sorted file."""
+    path = tmp_path / "r.csv"
+    journal = Journal(path)
+    journal.add([_row("b", 1 / 3, d1_psnr=math.inf), _row("a", 2.0, encode_s=0.5)])
+    part = tmp_path / "r.csv.part"
+    part.write_text(part.read_text() + "c/f,c,g,1,1,0,8,8,z,01")
+    again = Journal(path, resume=True)
+    assert [row.codec for row in again.rows] == ["a", "b"]
+    assert _row("b", 0.0).key in again
+    assert _row("b", 0.0, drop_scales=1).key not in again
+    again.add([_row("a", 3.0)])
+    again.finish()
+    assert not part.exists()
+    kept = results.load_results(path)
+    assert [(row.codec, row.exact) for row in kept] == [("a", True), ("b", True)]
+    assert kept[0].bpp == 3
+    assert kept[1].d1_psnr == math.inf
+    assert kept[1].bpp == pytest.approx(1 / 3)
+    assert Journal(tmp_path / "fresh.csv").rows == []
+    (tmp_path / "no.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(FileError, match=r"no\.csv: not a file of results"):
+        results.load_results(tmp_path / "no.csv")
+
+
+def test_lossy_points_several_models_and_processes(
+    scan: PointCloud, make_model: Callable[..., IntegerModel], tmp_path: Path
+) -> None:
+    """Two models in two processes: coarser means less PSNR, the same for both models; a resumed run has nothing to do."""
+    (tmp_path / "lidar_other").mkdir()
+    write_cloud(tmp_path / "lidar_other" / "scan.npz", PointCloud(scan.xyz[:1500]))
+    shape = ModelConfig(channels=16, parent_convs=1, child_convs=0)
+    for name, seed in (("zeta", 1), ("alpha", 2)):
+        save_model(make_model(shape, seed), tmp_path / f"{name}.safetensors")
+    models = [CodecConfig(model=str(tmp_path / f"{n}.safetensors"), merge_duplicates=True) for n in ("zeta", "alpha")]
+    plan = suite.Plan(tuple(models), grids=("50mm",), live_peers=False, curves=("*/scan*",))
+    sources = suite.folder_sources(tmp_path)
+    journal = Journal(tmp_path / "r.csv")
+    rows = suite.evaluate(sources, plan, journal, jobs=2)
+    assert results.models_of(rows) == ["zeta", "alpha"]
+    assert len(rows) == 2 * (1 + len(suite.LOSSY_STEPS) + len(suite.LOSSY_DROPS))
+    zeta = [row for row in rows if row.codec == "zeta"]
+    steps = [row for row in zeta if not row.drop_scales]
+    drops = [row for row in zeta if row.drop_scales]
+    assert all(row.exact for row in steps)
+    for curve in (steps, drops):
+        assert [row.voxels for row in curve] == sorted((row.voxels for row in curve), reverse=True)
+        quality = [row.d1_psnr or 0 for row in curve]
+        assert quality == sorted(quality, reverse=True)
+        assert 20 < quality[-1] < quality[0] - 5
+    assert [row.d1_psnr for row in zeta] == [row.d1_psnr for row in rows if row.codec == "alpha"]
+
+    said: list[Result] = []
+    again = suite.evaluate(sources, plan, Journal(tmp_path / "r.csv", resume=True), progress=said.append)
+    assert [row.key for row in again] == [row.key for row in rows]
+    assert not said
+    assert "| lidar_other/scan.npz | 50mm | 2 scales dropped |" in report.markdown(rows)
+    pytest.importorskip("matplotlib")
+    from matplotlib.image import imread
+
+    plots.plot_curves(rows, tmp_path / "curves.png")
+    plots.plot_bits([*rows, _row("idcm0", 9.0, "lidar_other/scan.npz", grid="50mm")], tmp_path / "bits.png")
+    for name in ("curves", "bits"):
+        assert float(imread(tmp_path / f"{name}.png")[:, :, :3].std()) > 0.02
+
+
+def test_only_and_empty_folders(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    write_cloud(tmp_path / "a" / "x.npz", PointCloud(np.zeros((1, 3), np.float32)))
+    assert [source.file for source in suite.folder_sources(tmp_path, only=["b/*", "a/*"])] == ["a/x.npz"]
+    with pytest.raises(FileError, match=r"no clouds like b/\* in folders"):
+        suite.folder_sources(tmp_path, only=["b/*"])
+
+
+def test_sections_of_documents(tmp_path: Path) -> None:
+    """Text around the marks stays; text without marks is not overwritten."""
+    path = tmp_path / "d.md"
+    document.write_section(path, "suite", "    one\n\ntwo\n")
+    path.write_text("# Title\n\n" + path.read_text() + "\nby hand\n")
+    document.write_section(path, "suite", "three")
+    assert path.read_text() == "# Title\n\n<!-- begin suite -->\nthree\n<!-- end suite -->\n\nby hand\n"
+    with pytest.raises(FileError, match=r"d\.md: has text, but not the marks <!-- begin stress -->"):
+        document.write_section(path, "stress", "four")
+    assert document.table(["a", ">b"], [["1", "2"]]) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"
+
+
+def test_plot_of_training_logs(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.image import imread
+
+    log = tmp_path / "run" / "log.csv"
+    log.parent.mkdir()
+    log.write_text("step,seconds,train_bits_per_node,gs,medical\n500,290,4.07,25.3,2.7\n750,462,3.9,25.2,2.6\n")
+    plots.plot_training([log, log], tmp_path / "t.png")
+    assert float(imread(tmp_path / "t.png")[:, :, :3].std()) > 0.02
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(FileError, match=r"other\.csv: not a training log"):
+        plots.plot_training([tmp_path / "other.csv"], tmp_path / "t.png")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ class Evaluator:
         self.config = config or CodecConfig(merge_duplicates=True)
         self._decoder = Decoder(decoder_config or matching_decoder(self.config))
         self._warm = False
-        Encoder(self.config)  # a missing model is better known before the first cloud is read
+        self.model_hash = Encoder(self.config).model_hash  # a missing model is better known before the first cloud is read
 
     def measure(self, name: str, cloud: PointCloud, step: float) -> tuple[Measurement, PointCloud]:
         """Encode and decode one cloud; the measurement, and the decoded cloud. Raises InputError, ConfigError."""

@@ -1,21 +1,33 @@
-"""A folder of test clouds, each on the grids of its category, beside other codecs: tables per cloud and category."""
+"""Many clouds, each on the grids of its category, by our models and by other codecs, in several processes at once."""
 
 from __future__ import annotations
 
+import fnmatch
+import functools
+import logging
+import math
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from anypcc_ros.codec.cloud import PointCloud
+from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.errors import FileError
-from anypcc_ros.evaluation import peers
-from anypcc_ros.evaluation.evaluate import Evaluator, step_of_bits, unique_cells
-from anypcc_ros.evaluation.peers import PeerGrid
+from anypcc_ros.codec.model import store
+from anypcc_ros.evaluation import metrics, peers
+from anypcc_ros.evaluation.evaluate import Evaluator, Measurement, step_of_bits, unique_cells
+from anypcc_ros.evaluation.peers import PeerError, PeerGrid, PeerRun
+from anypcc_ros.evaluation.results import LIVE, TABLE, Journal, Result
 from anypcc_ros.files import READABLE, read_cloud, unit_of
+
+_log = logging.getLogger(__name__)
 
 CATEGORY_GRIDS = {
     "lidar_spinning": ("1mm", "16mm", "50mm"),
@@ -27,114 +39,273 @@ CATEGORY_GRIDS = {
 }
 """Grids of the categories where the table of peers has none; other categories: native for integers, else 10bit."""
 
+LOSSY_STEPS = (1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
+LOSSY_DROPS = (1, 2, 3, 4)
+"""Points of a rate-distortion curve: multiples of the finest grid's step, and scales dropped on the finest grid."""
+
+
+class Source(Protocol):
+    """Where a cloud comes from. Sources travel to other processes, so they hold no points."""
+
+    @property
+    def file(self) -> str:
+        """category/name, what the cloud is known by."""
+
+    @property
+    def category(self) -> str: ...
+
+    @property
+    def size(self) -> int:
+        """Rough measure of the work, for beginning with the largest."""
+
+    @property
+    def peak(self) -> float | None:
+        """Peak of the PSNR in the unit of the coordinates; None for the largest extent."""
+
+    def load(self) -> tuple[PointCloud, float]:
+        """The finite points, positions alone; and the length of one unit of its coordinates. Raises FileError."""
+
+    def grids(self, cloud: PointCloud, unit: float) -> Sequence[PeerGrid]:
+        """The grids to measure on, with what a table knows of other codecs there."""
+
 
 @dataclass(frozen=True)
-class SuiteRow:
-    """One cloud on one grid; the names are the columns of the CSV file. All bpp are per input point.
+class FileSource:
+    """A file ``category``/name. ``known``: its grids in the table of peers, where there are any."""
 
-    ``step``: in the length unit of the file. ``peer_voxels``: occupied cells in the table of peers, which have to be
-    ``voxels`` if the grids are the same. ``gpcc_bpp`` and ``reno_bpp`` come from that table; ``draco_bpp`` and
-    ``zstd_bpp`` (of the unquantised coordinates) were measured in the same run, or Draco's is the table's where it was not
-    run. Empty where there is no figure.
-    """
+    path: Path
+    known: tuple[PeerGrid, ...] = ()
 
-    file: str
-    category: str
-    grid: str
-    step: float
-    points: int
-    voxels: int
-    bytes: int
-    bpp: float
-    encode_s: float
-    decode_s: float
-    exact: bool
-    peer_voxels: int | None
-    gpcc_bpp: float | None
-    reno_bpp: float | None
-    draco_bpp: float | None
-    zstd_bpp: float | None
+    @property
+    def file(self) -> str:
+        return peers.file_key(self.path)
+
+    @property
+    def category(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+    @property
+    def peak(self) -> float | None:
+        return None
+
+    def load(self) -> tuple[PointCloud, float]:
+        return PointCloud(read_cloud(self.path).finite()[0].xyz), unit_of(self.path)
+
+    def grids(self, cloud: PointCloud, unit: float) -> Sequence[PeerGrid]:
+        return self.known or category_grids(self.category, cloud, unit)
 
 
 @dataclass(frozen=True)
-class CategoryRow:
-    """Means over the clouds of one category on one grid. ``versus_gpcc``: percent, negative is smaller.
+class Plan:
+    """What is measured of every cloud.
 
-    A peer's mean is given only where it has a figure for every cloud.
+    ``configs``: one per model; their ``step`` and ``drop_scales`` are not used. ``grids``: only these (by name), all if empty.
+    ``live_peers``: run Draco, zstd and G-PCC where they are installed. ``distortion``: D1 and D2 on every grid.
+    ``curves``: patterns of the files (category/name) that get a rate-distortion curve besides.
     """
 
-    category: str
-    grid: str
-    clouds: int
-    bpp: float
-    gpcc_bpp: float | None
-    versus_gpcc: float | None
-    reno_bpp: float | None
-    draco_bpp: float | None
-    zstd_bpp: float | None
-    encode_s: float
-    decode_s: float
-    exact: int
+    configs: tuple[CodecConfig, ...]
+    grids: tuple[str, ...] = ()
+    live_peers: bool = True
+    distortion: bool = True
+    curves: tuple[str, ...] = ()
 
 
-def evaluate_suite(
-    folder: str | os.PathLike[str],
-    evaluator: Evaluator,
-    table: dict[str, list[PeerGrid]] | None = None,
-    grids: Sequence[str] = (),
-    live_peers: bool = True,
-    progress: Callable[[SuiteRow], None] = lambda row: None,
-) -> list[SuiteRow]:
-    """Encode and decode every cloud in ``folder``/category/ on its grids, those of ``table`` where it has them.
-
-    ``grids``: only these (by name), all if empty. ``live_peers``: run Draco and zstd too (Draco takes seconds for a
-    million points). ``progress`` is called with every row. Raises FileError.
-    """
+def folder_sources(
+    folder: str | os.PathLike[str], table: Mapping[str, Sequence[PeerGrid]] | None = None, only: Sequence[str] = ()
+) -> list[FileSource]:
+    """Every cloud in ``folder``/category/. ``only``: patterns of category/name, all if empty. Raises FileError."""
     paths = sorted(p for p in Path(folder).glob("*/*") if p.suffix.lower() in READABLE)
-    if not paths:
-        raise FileError(f"{folder}: no clouds in folders of categories ({' '.join(READABLE)})")
-    rows = []
-    for path in paths:
-        known = (table or {}).get(peers.file_key(path))
-        cloud, _ = read_cloud(path).finite()
-        unit = unit_of(path)
-        for grid in known or _category_grids(path.parent.name, cloud, unit):
-            if not grids or grid.grid in grids:
-                rows.append(_measure(path, cloud, unit, grid, evaluator, compared=known is not None, live_peers=live_peers))
-                progress(rows[-1])
-    return rows
+    sources = [FileSource(path, tuple((table or {}).get(peers.file_key(path), ()))) for path in paths]
+    chosen = [s for s in sources if not only or any(fnmatch.fnmatch(s.file, pattern) for pattern in only)]
+    if not chosen:
+        which = f" like {' or '.join(only)}" if only else ""
+        raise FileError(f"{folder}: no clouds{which} in folders of categories ({' '.join(READABLE)})")
+    return chosen
 
 
-def _measure(
-    path: Path, cloud: PointCloud, unit: float, grid: PeerGrid, evaluator: Evaluator, compared: bool, live_peers: bool
-) -> SuiteRow:
-    step = grid.step / unit
-    row, _ = evaluator.measure(peers.file_key(path), cloud, step)
-    draco = zstd = None
-    if live_peers:
-        cells = unique_cells(np.rint(cloud.xyz.astype(np.float64) / step).astype(np.int64))
-        draco, zstd = peers.run_draco(cells), peers.run_zstd(cloud)
-    return SuiteRow(
-        file=row.file,
-        category=path.parent.name,
-        grid=grid.grid,
-        step=grid.step,
-        points=row.points,
-        voxels=row.voxels,
-        bytes=row.bytes,
-        bpp=row.bpp,
-        encode_s=row.encode_s,
-        decode_s=row.decode_s,
-        exact=row.exact,
-        peer_voxels=grid.voxels if compared else None,
-        gpcc_bpp=grid.gpcc,
-        reno_bpp=grid.bpp.get(peers.RENO),
-        draco_bpp=grid.bpp.get(peers.DRACO) if draco is None else 8 * draco.bytes / row.points,
-        zstd_bpp=None if zstd is None else 8 * zstd.bytes / row.points,
-    )
+def evaluate(
+    sources: Sequence[Source],
+    plan: Plan,
+    journal: Journal | None = None,
+    jobs: int = 1,
+    progress: Callable[[Result], None] = lambda row: None,
+) -> list[Result]:
+    """Measure every cloud with every model and peer; all rows of the journal, those that were in it before included.
+
+    Rows are sorted by file and rate, those of our models in the order of the plan.
+    Rows that the journal has are not measured again. ``jobs``: processes; each codec then has its share of the cores.
+    ``progress`` is called with every row of ours. Raises FileError, ModelNotFoundError, BackendError.
+    """
+    journal = journal or Journal()
+    for config in plan.configs:
+        _evaluator(config)  # a missing model is better known before the first cloud is read
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if jobs > 1:
+        plan = replace(plan, configs=tuple(replace(c, threads=c.threads or max(cores // jobs, 1)) for c in plan.configs))
+    known = frozenset(row.key for row in journal.rows)
+    tasks: list[tuple[Source, bool]] = [(source, False) for source in sources]
+    tasks += [(s, True) for s in sources if any(fnmatch.fnmatch(s.file, pattern) for pattern in plan.curves)]
+    tasks.sort(key=lambda task: (-task[0].size, task[0].file, task[1]))
+    for rows in _in_processes(tasks, plan, known, jobs):
+        journal.add(rows)
+        for row in rows:
+            if not row.is_peer:
+                progress(row)
+    journal.finish()
+    order = {_name(config): i for i, config in enumerate(plan.configs)}
+    last = len(order)
+    return sorted(journal.rows, key=lambda row: (row.file, row.drop_scales, row.stretch, row.step, order.get(row.codec, last)))
 
 
-def _category_grids(category: str, cloud: PointCloud, unit: float) -> list[PeerGrid]:
+def _in_processes(
+    tasks: Sequence[tuple[Source, bool]], plan: Plan, known: frozenset[object], jobs: int
+) -> Iterator[list[Result]]:
+    if jobs == 1:
+        for source, curve in tasks:
+            yield measure(source, plan, known, curve)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:  # a fork would copy what threads hold locked
+        running = {pool.submit(measure, source, plan, known, curve) for source, curve in tasks}
+        try:
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def measure(source: Source, plan: Plan, known: Container[object] = frozenset(), curve: bool = False) -> list[Result]:
+    """The rows of one cloud that are not ``known``: on its grids or, with ``curve``, at lossy rates of the finest."""
+    cloud, unit = source.load()
+    grids = [grid for grid in source.grids(cloud, unit) if not plan.grids or grid.grid in plan.grids]
+    if not grids or not len(cloud):
+        return []
+    one = _Cloud(source, cloud, unit, plan, known)
+    if not curve:
+        return [row for grid in grids for row in (*one.on_grid(grid), *one.in_table(grid))]
+    finest = min(grids, key=lambda grid: grid.step)
+    rows = [row for stretch in LOSSY_STEPS for row in one.on_grid(finest, stretch)]
+    return rows + [row for scales in LOSSY_DROPS for row in one.dropped(finest, scales)]
+
+
+class _Cloud:
+    """One cloud, and what was measured of it before."""
+
+    def __init__(self, source: Source, cloud: PointCloud, unit: float, plan: Plan, known: Container[object]) -> None:
+        self._source, self._cloud, self._unit, self._plan, self._known = source, cloud, unit, plan, known
+
+    def on_grid(self, grid: PeerGrid, stretch: float = 1.0) -> list[Result]:
+        """Every model and live peer on a grid, its step times ``stretch``; all are lossless there, so one distortion serves."""
+        step = grid.step * stretch / self._unit
+        cells = unique_cells(np.rint(self._cloud.xyz.astype(np.float64) / step).astype(np.int64))
+        blank = self._blank(grid, stretch, 0, len(cells))
+        rows: list[Result] = []
+        decoded: np.ndarray | None = None
+        for config in self._plan.configs:
+            row = replace(blank, codec=_name(config), version=_evaluator(config).model_hash)
+            if row.key not in self._known:
+                found, cloud = _evaluator(config).measure(row.file, self._cloud, step)
+                rows.append(replace(_filled(row, found), exact=found.exact))
+                decoded = cloud.xyz if decoded is None else decoded
+        if stretch == 1 and self._plan.live_peers:
+            rows += self._peer(replace(blank, codec=peers.ZSTD), lambda: peers.run_zstd(self._cloud))
+        if self._plan.live_peers:
+            rows += self._peer(replace(blank, codec=peers.DRACO), lambda: peers.run_draco(cells))
+            for setting in peers.GPCC:
+                rows += self._peer(replace(blank, codec=setting), functools.partial(peers.run_gpcc, cells, setting))
+        if decoded is not None and (self._plan.distortion or stretch > 1):
+            d1, d2 = self._distortion(decoded)
+            rows = [row if row.codec == peers.ZSTD else replace(row, d1_psnr=d1, d2_psnr=d2) for row in rows]
+        return rows
+
+    def dropped(self, grid: PeerGrid, scales: int) -> list[Result]:
+        """Every model with scales dropped. The decoded points, and so the distortion, are the same for all."""
+        rows: list[Result] = []
+        psnr: tuple[float, float] | None = None
+        for config in self._plan.configs:
+            lossy = replace(config, drop_scales=scales)
+            row = replace(self._blank(grid, 1.0, scales, 0), codec=_name(config), version=_evaluator(config).model_hash)
+            if row.key not in self._known:
+                found, cloud = _evaluator(lossy).measure(row.file, self._cloud, grid.step / self._unit)
+                psnr = psnr or self._distortion(cloud.xyz)
+                rows.append(replace(_filled(row, found), voxels=len(cloud), d1_psnr=psnr[0], d2_psnr=psnr[1]))
+        return rows
+
+    def in_table(self, grid: PeerGrid) -> list[Result]:
+        """What a table says of other codecs on this grid."""
+        blank = replace(self._blank(grid, 1.0, 0, grid.voxels), version=TABLE)
+        rows = [replace(blank, codec=codec, bytes=round(bpp * grid.points / 8), bpp=bpp) for codec, bpp in grid.bpp.items()]
+        return [row for row in rows if row.key not in self._known]
+
+    def _blank(self, grid: PeerGrid, stretch: float, scales: int, voxels: int) -> Result:
+        return Result(
+            file=self._source.file,
+            category=self._source.category,
+            grid=grid.grid,
+            step=grid.step * stretch,
+            stretch=stretch,
+            drop_scales=scales,
+            points=len(self._cloud),
+            voxels=voxels,
+            codec="",
+            version=LIVE,
+            bytes=0,
+            bpp=math.nan,
+        )
+
+    def _peer(self, row: Result, run: Callable[[], PeerRun | None]) -> list[Result]:
+        """The row of another codec; none where it is known, not installed, or fails on this cloud, which is said."""
+        if row.key in self._known:
+            return []
+        try:
+            done = run()
+        except PeerError as error:
+            _log.warning("%s %s: %s", row.file, row.grid, error)
+            return []
+        if done is None:
+            return []
+        bpp = 8 * done.bytes / row.points
+        return [replace(row, bytes=done.bytes, bpp=bpp, encode_s=done.encode_s, decode_s=done.decode_s, exact=True)]
+
+    def _distortion(self, decoded: np.ndarray) -> tuple[float, float]:
+        if np.array_equal(unique_rows(self._cloud.xyz), unique_rows(decoded)):
+            return math.inf, math.inf  # searching neighbours would only find this out slowly
+        found = metrics.distortion(self._cloud.xyz, decoded, self._source.peak)
+        return found.d1_psnr, found.d2_psnr
+
+
+def _filled(row: Result, found: Measurement) -> Result:
+    return replace(row, bytes=found.bytes, bpp=found.bpp, encode_s=found.encode_s, decode_s=found.decode_s)
+
+
+def unique_rows(xyz: np.ndarray) -> np.ndarray:
+    """(M, 3): the different points of (N, 3), in some order that depends on them alone."""
+    if xyz.dtype.kind == "i":
+        return unique_cells(xyz.astype(np.int64))
+    order = xyz[np.lexsort(xyz.T)]
+    keep = np.ones(len(order), np.bool_)
+    keep[1:] = (order[1:] != order[:-1]).any(axis=1)
+    return order[keep]
+
+
+@functools.lru_cache(maxsize=32)
+def _evaluator(config: CodecConfig) -> Evaluator:
+    """An evaluator stays warm for all clouds that this process measures."""
+    return Evaluator(config)
+
+
+def _name(config: CodecConfig) -> str:
+    return store.by_name(config.model).name
+
+
+def category_grids(category: str, cloud: PointCloud, unit: float) -> list[PeerGrid]:
+    """The grids of a category by CATEGORY_GRIDS, of which no table knows anything."""
     native = "native" if cloud.xyz.dtype.kind == "i" else "10bit"
     names = CATEGORY_GRIDS.get(category, (native,))
     return [PeerGrid(name, step_of_grid(name, cloud, unit), len(cloud), 0, {}) for name in names]
@@ -148,63 +319,3 @@ def step_of_grid(name: str, cloud: PointCloud, unit: float = 1.0) -> float:
     if match[1]:
         return float(match[1]) / 1000
     return step_of_bits(cloud, int(match[2])) * unit if match[2] else unit
-
-
-def by_category(rows: Iterable[SuiteRow]) -> list[CategoryRow]:
-    """Arithmetic means over the clouds of each category and grid, in the order of their first rows."""
-    groups: dict[tuple[str, str], list[SuiteRow]] = {}
-    for row in rows:
-        groups.setdefault((row.category, row.grid), []).append(row)
-    return [_category_row(category, grid, group) for (category, grid), group in groups.items()]
-
-
-def _category_row(category: str, grid: str, rows: list[SuiteRow]) -> CategoryRow:
-    bpp, gpcc = _mean([row.bpp for row in rows]) or 0.0, _mean([row.gpcc_bpp for row in rows])
-    return CategoryRow(
-        category=category,
-        grid=grid,
-        clouds=len(rows),
-        bpp=bpp,
-        gpcc_bpp=gpcc,
-        versus_gpcc=100 * (bpp / gpcc - 1) if gpcc else None,
-        reno_bpp=_mean([row.reno_bpp for row in rows]),
-        draco_bpp=_mean([row.draco_bpp for row in rows]),
-        zstd_bpp=_mean([row.zstd_bpp for row in rows]),
-        encode_s=_mean([row.encode_s for row in rows]) or 0.0,
-        decode_s=_mean([row.decode_s for row in rows]) or 0.0,
-        exact=sum(row.exact for row in rows),
-    )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None
-
-
-def markdown(rows: Sequence[SuiteRow]) -> str:
-    """The tables of ``rows`` per category and per cloud, in Markdown."""
-    lines = [
-        "| category | grid | clouds | bpp | G-PCC | vs. G-PCC | RENO | Draco | zstd | encode | decode | exact |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for mean in by_category(rows):
-        versus = "" if mean.versus_gpcc is None else f"{mean.versus_gpcc:+.1f} %"
-        figures = [_text(v) for v in (mean.gpcc_bpp, versus, mean.reno_bpp, mean.draco_bpp, mean.zstd_bpp)]
-        times = [f"{mean.encode_s:.3f} s", f"{mean.decode_s:.3f} s", f"{mean.exact} of {mean.clouds}"]
-        cells = [mean.category, mean.grid, str(mean.clouds), f"**{mean.bpp:.3f}**", *figures, *times]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        "| cloud | grid | points | voxels | bytes | bpp | G-PCC | RENO | Draco | zstd | encode | decode | exact |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
-    ]
-    for row in rows:
-        figures = [_text(v) for v in (row.gpcc_bpp, row.reno_bpp, row.draco_bpp, row.zstd_bpp)]
-        counts = [str(row.points), str(row.voxels), str(row.bytes)]
-        times = [f"{row.encode_s:.3f} s", f"{row.decode_s:.3f} s", "yes" if row.exact else "**no**"]
-        lines.append(f"| {' | '.join([row.file, row.grid, *counts, f'**{row.bpp:.3f}**', *figures, *times])} |")
-    return "\n".join(lines) + "\n"
-
-
-def _text(value: float | str | None) -> str:
-    return "" if value is None else value if isinstance(value, str) else f"{value:.3f}"

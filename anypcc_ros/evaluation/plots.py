@@ -1,0 +1,153 @@
+"""Plots of results and of training: bits beside G-PCC, rate against distortion, validation against steps."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from anypcc_ros.codec.errors import FileError
+from anypcc_ros.evaluation.results import Line, Result, by_category, by_cloud, models_of
+from anypcc_ros.files import atomic_write
+from anypcc_ros.optional import optional
+
+OURS = ("#1f5fbf", "#5aa0e6", "#0b2f66", "#8fb8de")  # by model, in order
+PEERS = {"RENO": "#c46a1b", "Draco": "#9a9a9a", "G-PCC": "#222222"}
+NOT_CATEGORIES = ("step", "seconds", "train_bits_per_node")
+_WORST = 60.0  # percent; a longer bar is cut and labelled, or it would flatten all others
+
+
+def plot_bits(results: Sequence[Result], path: str | os.PathLike[str], groups: Mapping[str, str] | None = None) -> None:
+    """A PNG with the means of every category and grid in percent of the best G-PCC's bits. Raises FileError."""
+    lines = [line for line in by_category(by_cloud(results), groups) if "G-PCC" in line.peers]
+    models = models_of(results)
+    series = [(model, OURS[i % len(OURS)], [line.versus(model) for line in lines]) for i, model in enumerate(models)]
+    series += [(name, PEERS[name], [_peer_versus(line, name) for line in lines]) for name in ("RENO", "Draco")]
+    height = 1.2 + len(lines) * (0.16 * len(series) + 0.14)
+    figure, (axes,) = _figure(1, 1, 9.0, height)
+    bar = 0.8 / max(len(series), 1)
+    for i, (name, colour, values) in enumerate(series):
+        at = [row - 0.4 + bar * (i + 0.5) for row, value in enumerate(values) if value is not None]
+        known = [value for value in values if value is not None]
+        if not known:
+            continue
+        axes.barh(at, [min(value, _WORST) for value in known], bar, color=colour, label=name)
+        for y, value in zip(at, known, strict=True):
+            text = f"{value:+.1f}" + (" →" if value > _WORST else "")
+            axes.text(min(value, _WORST) + (0.6 if value >= 0 else -0.6), y, text, va="center",
+                      ha="left" if value >= 0 else "right", fontsize=7, color="#333333")  # fmt: skip
+    axes.axvline(0, color=PEERS["G-PCC"], linewidth=1)
+    axes.set_yticks(range(len(lines)), [f"{line.name}, {line.grid} ({line.clouds})" for line in lines], fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlim(min(-15.0, axes.get_xlim()[0] - 4), _WORST + 8)
+    axes.set_xlabel("bits per point, percent above (right) or below (left) the best G-PCC; number of clouds in brackets")
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside upper right", ncols=6, fontsize=9)
+    _save(figure, path)
+
+
+def plot_curves(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
+    """A PNG with D1 PSNR against bits per point for every cloud that has lossy points. Raises FileError."""
+    files = list(dict.fromkeys(row.file for row in results if not row.on_grid))
+    figure, panels = _figure(math.ceil(len(files) / 3), min(len(files), 3), 15.0, 4.2 * math.ceil(len(files) / 3) + 0.4)
+    for axes, file in zip(panels, files, strict=False):
+        grid = next(row.grid for row in results if row.file == file and not row.on_grid)
+        rows = [r for r in results if (r.file, r.grid) == (file, grid) and r.d1_psnr is not None and math.isfinite(r.d1_psnr)]
+        for i, model in enumerate(models_of(results)):
+            colour = OURS[i % len(OURS)]
+            _curve(axes, [r for r in rows if r.codec == model and not r.drop_scales], f"{model}, larger steps", colour, "-o")
+            _curve(axes, [r for r in rows if r.codec == model and r.drop_scales], f"{model}, scales dropped", colour, "--s")
+        gpcc = _smallest([r for r in rows if r.codec in ("ctc3-octree", "ctc1-octree", "idcm0")])
+        _curve(axes, gpcc, "G-PCC, larger steps", PEERS["G-PCC"], "-^")
+        _curve(axes, [r for r in rows if r.codec == "draco"], "Draco, larger steps", PEERS["Draco"], "-v")
+        axes.set_title(f"{file[:58]}\nfinest grid: {grid}", fontsize=9)
+        rates = [row.bpp for row in rows]
+        if rates and max(rates) > 20 * min(rates):
+            axes.set_xscale("log")
+        axes.set_xlabel("bits per input point")
+        axes.set_ylabel("D1 PSNR, dB")
+        axes.grid(alpha=0.3)
+    for axes in panels[len(files) :]:
+        axes.set_axis_off()
+    if files:
+        panels[0].legend(fontsize=8, loc="lower right")
+    _save(figure, path)
+
+
+def plot_training(logs: Sequence[Path], path: str | os.PathLike[str]) -> None:
+    """A PNG with the bits of training and of every validation category against steps; one line per log of ``anypcc train``.
+
+    Raises FileError.
+    """
+    runs = {log: _read_log(log) for log in logs}
+    names = list(dict.fromkeys(name for columns in runs.values() for name in columns if name not in NOT_CATEGORIES))
+    panels_of = ["train_bits_per_node", *names]
+    figure, panels = _figure(math.ceil(len(panels_of) / 3), 3, 14.0, 3.2 * math.ceil(len(panels_of) / 3) + 0.4)
+    for axes, name in zip(panels, panels_of, strict=False):
+        for i, (log, columns) in enumerate(runs.items()):
+            if name in columns:
+                axes.plot(columns["step"], columns[name], "-", color=f"C{i}", label=_log_name(log))
+                axes.annotate(f"{columns[name][-1]:.3f}", (columns["step"][-1], columns[name][-1]), fontsize=8,
+                              xytext=(2, 4), textcoords="offset points", ha="right")  # fmt: skip
+        training = name == "train_bits_per_node"
+        axes.set_title("training crops" if training else f"validation: {name}", fontsize=10)
+        axes.set_ylabel("bits per node" if training else "bits per point")
+        axes.set_xlabel("steps")
+        axes.grid(alpha=0.3)
+        axes.margins(x=0.02, y=0.12)
+    for axes in panels[len(panels_of) :]:
+        axes.set_axis_off()
+    panels[0].legend(fontsize=9)
+    _save(figure, path)
+
+
+def _read_log(path: Path) -> dict[str, list[float]]:
+    """Columns of a training log: step, seconds, train_bits_per_node, and a category each."""
+    try:
+        with open(path, newline="") as lines:
+            rows = list(csv.DictReader(lines))
+        columns = {name: [float(row[name]) for row in rows] for name in rows[0]} if rows else {}
+    except (OSError, TypeError, ValueError) as error:
+        raise FileError(f"{path}: not a training log: {error}") from error
+    if not {"step", "train_bits_per_node"} <= set(columns):
+        raise FileError(f"{path}: not a training log: {len(columns)} columns, step and train_bits_per_node not among them")
+    return columns
+
+
+def _log_name(log: Path) -> str:
+    return log.parent.name if log.name == "log.csv" else log.stem
+
+
+def _peer_versus(line: Line, name: str) -> float | None:
+    return 100 * (line.peers[name] / line.peers["G-PCC"] - 1) if name in line.peers else None
+
+
+def _smallest(rows: Sequence[Result]) -> list[Result]:
+    """Of the rows at each step the one with the fewest bits."""
+    best: dict[float, Result] = {}
+    for row in rows:
+        if row.stretch not in best or row.bpp < best[row.stretch].bpp:
+            best[row.stretch] = row
+    return list(best.values())
+
+
+def _curve(axes: Any, rows: Sequence[Result], label: str, colour: str, style: str) -> None:
+    points = sorted((row.bpp, row.d1_psnr or 0.0) for row in rows)
+    if points:
+        axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=4, linewidth=1.2)
+
+
+def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, list[Any]]:
+    figure_module = optional("matplotlib.figure", "eval")
+    optional("matplotlib.backends.backend_agg", "eval")
+    figure = figure_module.Figure(figsize=(width, height), dpi=110, layout="constrained")
+    panels = figure.subplots(max(rows, 1), max(columns, 1), squeeze=False)
+    return figure, list(panels.ravel())
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+    with atomic_write(path) as out:
+        figure.savefig(out, format="png")
