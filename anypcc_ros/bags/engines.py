@@ -24,6 +24,9 @@ SLICE_BYTES = 1 << 20
 WAITING_BYTES = 64 << 20
 """Messages that may wait for those before them, besides the slices at work."""
 
+CONNECTING = 10.0
+"""Seconds to wait for the scheduler of a cluster."""
+
 PATIENCE = 60.0
 """Seconds that a cluster may be without any worker."""
 
@@ -93,7 +96,7 @@ def _wait_for_process(future: Future[Any]) -> Any:
 def _dask(place: str) -> Iterator[Engine]:
     distributed = optional("distributed", "cluster")
     try:
-        client = distributed.Client(place, timeout="10s")
+        client = distributed.Client(place, timeout=CONNECTING)
     except (OSError, TimeoutError) as error:
         raise EngineError(f"dask://{place}: no scheduler there: {error}") from error
     with client:

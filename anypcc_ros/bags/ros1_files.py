@@ -6,6 +6,7 @@ sequence number in std_msgs/Header, the caller's id of a connection, and the MD5
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import struct
 from collections.abc import Iterator
@@ -90,11 +91,16 @@ class Ros1Reader:
         yield Counts("index", counts)
 
     def _raw_messages(self, damage: Damage) -> Iterator[tuple[int, int, bytes]]:
-        """Connection, time and bytes of each message; behind one that cannot be read the reader starts again."""
-        times = [entry.time for entry in heapq.merge(*self._reader.indexes.values())]
+        """Connection, time and bytes of each message; behind one that cannot be read the reader starts again.
+
+        Of the messages of one chunk only the first that cannot be read is told of; how many they are shows in the counts.
+        """
+        entries = list(heapq.merge(*self._reader.indexes.values()))
+        times = [entry.time for entry in entries]
+        damaged_chunks: set[int] = set()
         done = 0  # of the entries of the index
         while done < len(times):
-            first = times.index(times[done])  # of those with this time, which the reader gives again
+            first = bisect.bisect_left(times, times[done])  # of those with this time, which the reader gives again
             try:
                 messages = self._reader.messages(start=times[done])
                 for skipped, (connection, time, data) in enumerate(messages, first):
@@ -102,7 +108,10 @@ class Ros1Reader:
                         yield connection.id, time, data
                         done += 1
             except _MALFORMED as error:
-                damage(CorruptBagError(f"{self.path}: the message at {times[done]} ns cannot be read: {error}"))
+                if entries[done].chunk_pos not in damaged_chunks:
+                    damaged_chunks.add(entries[done].chunk_pos)
+                    where = f"the chunk at byte {entries[done].chunk_pos}, from {times[done]} ns on,"
+                    damage(CorruptBagError(f"{self.path}: {where} cannot be read: {error or type(error).__name__}"))
                 done += 1
 
 
