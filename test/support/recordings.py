@@ -136,7 +136,8 @@ def write_old_sqlite(path: Path, clouds: int = 4) -> Path:
     database.executescript(
         "CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT NOT NULL, type TEXT NOT NULL,"
         "serialization_format TEXT NOT NULL, offered_qos_profiles TEXT NOT NULL);"
-        "CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL, timestamp INTEGER NOT NULL, data BLOB NOT NULL);"
+        "CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL, timestamp INTEGER NOT NULL,"
+        "data BLOB NOT NULL);"
         "CREATE INDEX timestamp_idx ON messages (timestamp ASC);"
     )
     topics: dict[str, int] = {}
