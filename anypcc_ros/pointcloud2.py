@@ -44,25 +44,26 @@ class MessageConfig:
         validate(self)
 
 
-class PointField(Protocol):
-    """sensor_msgs/PointField."""
-
-    name: str
-    offset: int
-    datatype: int
-    count: int
-
-
 class PointCloud2(Protocol):
-    """What is read of a sensor_msgs/PointCloud2; ``data`` is any buffer of bytes (array.array, ndarray, bytes)."""
+    """What is read of a sensor_msgs/PointCloud2."""
 
-    height: int
-    width: int
-    fields: Sequence[Any]
-    is_bigendian: bool
-    point_step: int
-    row_step: int
-    data: Any
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def fields(self) -> Sequence[Any]:
+        """sensor_msgs/PointField."""
+
+    @property
+    def is_bigendian(self) -> bool: ...
+    @property
+    def point_step(self) -> int: ...
+    @property
+    def row_step(self) -> int: ...
+    @property
+    def data(self) -> Any:
+        """A buffer of bytes: array.array, ndarray, bytes."""
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,14 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--stress", type=Path, metavar="DIR", help="the same, with noise, dropout, deformation, mixed density")
     names = ", ".join(DATASET_NAMES)
     what.add_argument("--dataset", nargs=2, metavar=("NAME", "DIR"), help=f"a published data set in its own format: {names}")
+    what.add_argument(
+        "--messages",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="clouds, bags and folders of both: whole PointCloud2 messages with all their fields, nothing merged, at each "
+        "--step (default: 0.001 and 0.016) and bit by bit, beside Draco, zstd and lz4",
+    )
     what.add_argument("--datasets", action="store_true", help="list them: where, licence, format, quantisation")
     what.add_argument("--training-log", type=Path, nargs="+", metavar="LOG", help="plot logs of `anypcc train` into --plots")
 
@@ -101,9 +109,9 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     """Measure what the flags say. Returns the exit status; raises CommandError for clouds that did not come back."""
-    asked = [options.files, options.suite, options.stress, options.dataset, options.datasets, options.training_log]
-    if sum(map(bool, asked)) != 1:
-        options.usage_error("give either FILE... or --suite, --stress, --dataset, --datasets or --training-log")
+    instead = [options.suite, options.stress, options.dataset, options.messages, options.datasets, options.training_log]
+    if sum(map(bool, [options.files, *instead])) != 1:
+        options.usage_error("give either FILE... or --suite, --stress, --dataset, --messages, --datasets or --training-log")
     many = bool(options.suite or options.stress or options.dataset)
     if not many and (options.peers or options.grid or options.only or options.curves or options.resume):
         options.usage_error("--peers, --grid, --only, --curves and --resume need --suite, --stress or --dataset")
@@ -113,6 +121,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
         return _list_datasets(options)
     if options.training_log:
         return _plot_training(options)
+    if options.messages:
+        return _evaluate_messages(options)
     return _evaluate_many(options) if many else _evaluate_files(options)
 
 
@@ -140,6 +150,37 @@ def _evaluate_files(options: argparse.Namespace) -> int:
     else:
         write_csv(options.csv, rows, Measurement)
     return check_exact(rows, options.drop_scales)
+
+
+# ---- messages
+
+
+def _evaluate_messages(options: argparse.Namespace) -> int:
+    from anypcc_ros.evaluation import document
+    from anypcc_ros.evaluation.evaluate import to_csv, write_csv
+    from anypcc_ros.optional import optional
+
+    for package in ("rosbags", "zstandard"):
+        optional(package, "bags")
+    from anypcc_ros.evaluation import messages
+
+    if len(options.model) > 1 or options.grid_bits or options.drop_scales:
+        options.usage_error("--messages takes one model, and no --grid-bits or --drop-scales")
+    [common] = _configs(options)
+    configs = messages.configurations(dataclasses.replace(common, merge_duplicates=False), options.step or messages.STEPS)
+    rows: list[messages.MessageRow] = []
+    for sample in messages.samples(options.messages):
+        for row in messages.measure(sample, configs, options.live_peers):
+            rows.append(row)
+            print(messages.summary(row), file=sys.stderr, flush=True)
+    if options.csv:
+        write_csv(options.csv, rows, messages.MessageRow)
+    if options.markdown:
+        document.write_section(options.markdown, "messages", messages.markdown(rows, _command_line(options)))
+    if not options.csv and not options.markdown:
+        print(to_csv(rows, [item.name for item in dataclasses.fields(messages.MessageRow)]), end="")
+    messages.check(rows)
+    return 0
 
 
 # ---- folders and data sets
