@@ -98,8 +98,16 @@ def test_what_is_not_there(out, capsys):
     assert "is not there" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("metadata", ["", "a: [", "rosbag2_bagfile_information: 3", "rosbag2_bagfile_information: {version: 99}",
-                                      "rosbag2_bagfile_information: {version: 5, storage_identifier: tape}"])  # fmt: skip
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "",
+        "a: [",
+        "rosbag2_bagfile_information: 3",
+        "rosbag2_bagfile_information: {version: 99}",
+        "rosbag2_bagfile_information: {version: 5, storage_identifier: tape}",
+    ],
+)
 def test_broken_metadata(inputs, out, metadata):
     recordings.write_rosbag2(inputs / "in", "mcap")
     (inputs / "in" / "metadata.yaml").write_text(metadata)
@@ -195,8 +203,15 @@ def spoil(path: Path, number: int, data: bytes) -> None:
     database.close()
 
 
-@pytest.mark.parametrize("spoilt", [lambda data: data[: len(data) // 2], lambda data: data[:7], lambda data: b"",
-                                    lambda data: data.replace((20).to_bytes(4, "little"), (21).to_bytes(4, "little"))])  # fmt: skip
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:7],
+        lambda data: b"",
+        lambda data: data.replace((20).to_bytes(4, "little"), (21).to_bytes(4, "little")),  # point_step
+    ],
+)
 def test_a_damaged_cloud(inputs, out, capsys, spoilt):
     source = recordings.write_old_sqlite(inputs / "in.db3")
     broken = spoilt(recordings.cloud(0))
