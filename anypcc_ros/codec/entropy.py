@@ -1,4 +1,4 @@
-"""The range coder (constriction), as the network's distributions and as the counts use it; compact integers for headers."""
+"""The range coder (constriction), each symbol under integer frequencies of its own; compact integers for headers."""
 
 from __future__ import annotations
 
@@ -44,31 +44,6 @@ class SymbolDecoder:
     def exhausted(self) -> bool:
         """Whether, as far as one can tell, everything encoded was read."""
         return bool(self._coder.maybe_exhausted())
-
-
-class OccupancyEncoder(SymbolEncoder):
-    """A ``network.SymbolCoder`` that range-encodes the codes it was given, level by level."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._codes = np.zeros(0, np.uint8)
-
-    def level(self, codes: np.ndarray) -> OccupancyEncoder:
-        """The same coder, ready for a level with these codes (N,) uint8."""
-        self._codes = codes
-        return self
-
-    def code(self, distribution: np.ndarray, rows: np.ndarray, first_bit: int, bits: int) -> np.ndarray:
-        symbols = self._codes[rows] >> first_bit & ((1 << bits) - 1)
-        self.encode(symbols, distribution)
-        return symbols.astype(np.uint8)
-
-
-class OccupancyDecoder(SymbolDecoder):
-    """A ``network.SymbolCoder`` that reads codes from range-coded bytes."""
-
-    def code(self, distribution: np.ndarray, rows: np.ndarray, first_bit: int, bits: int) -> np.ndarray:
-        return self.decode(distribution).astype(np.uint8)
 
 
 def encode_varint(value: int) -> bytes:

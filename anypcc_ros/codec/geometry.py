@@ -6,62 +6,104 @@ from itertools import pairwise
 
 import numpy as np
 
-from anypcc_ros.codec.entropy import OccupancyDecoder, OccupancyEncoder
+from anypcc_ros.codec.beams import Beams
+from anypcc_ros.codec.contexts import Ancestry
 from anypcc_ros.codec.errors import CorruptStreamError
 from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.neighbors import root_level
+from anypcc_ros.codec.occupancy import OccupancyDecoder, OccupancyEncoder
 from anypcc_ros.codec.octree import CHILD_COUNT, Voxels, child_coords, children, occupancy_pyramid, sort_cells
 
 RAW_VOXELS = 64
 """The raw form is for clouds of at most this many voxels."""
 
 
-def encode_occupancy(model: ContextModel, voxels: Voxels) -> bytes:
+def encode_occupancy(model: ContextModel, voxels: Voxels, dropped: int = 0, beams: Beams | None = None) -> bytes:
     """The octree's codes: the root's raw, one byte, then those of every level below it range-coded.
 
-    An octree of depth 0, a single voxel, has no codes and no bytes.
+    ``dropped``: levels that the grid has below the voxels. ``beams``: the sensor's, in that grid. An octree of depth 0, a
+    single voxel, has no codes and no bytes.
     """
     if not voxels.depth:
         return b""
     pyramid = occupancy_pyramid(voxels)
-    coder = OccupancyEncoder()
+    coder = OccupancyEncoder(beams)
     level, features = root_level(), model.root_features()
+    place = _Place(voxels.shift, voxels.depth + dropped, beams is not None)
     for above, codes in pairwise(pyramid):
         below = model.arithmetic.expand(level, above)
+        place.descend(below.parent_row, below.octant)
         features = model.descend(features, above, level, below)
-        model.code_level(features, below, coder.level(codes))
+        coder.enter(Ancestry(place.finer, above, place.corner))
+        coder.know(codes)
+        model.code_level(features, below, coder)
         level = below
     return pyramid[0].tobytes() + coder.finish()
 
 
-def decode_occupancy(model: ContextModel, data: memoryview, depth: int, voxels: int) -> np.ndarray:
-    """Voxel coordinates (voxels, 3) int64 in Morton order. Raises CorruptStreamError.
+def decode_occupancy(
+    model: ContextModel,
+    data: memoryview,
+    depth: int,
+    voxels: int,
+    shift: np.ndarray,
+    dropped: int = 0,
+    beams: Beams | None = None,
+) -> np.ndarray:
+    """Voxel coordinates (voxels, 3) int64 in Morton order, of an octree of ``depth`` levels whose cube's corner is ``shift``
+    (3,) int64 in the grid, which has ``dropped`` levels more. Raises CorruptStreamError.
 
     A level never has more nodes than the cloud has voxels; this bounds memory before anything is allocated.
     """
-    coords = np.zeros((1, 3), np.int64)
     if not depth:
         if len(data) or voxels != 1:
             raise CorruptStreamError(f"{len(data)} bytes for {voxels} voxels in an octree without levels")
-        return coords
+        return np.zeros((1, 3), np.int64)
     if not len(data):
         raise CorruptStreamError("the root's occupancy code is missing")
-    coder = OccupancyDecoder(data[1:])
+    coder = OccupancyDecoder(data[1:], beams)
     codes = np.frombuffer(data[:1], np.uint8)
     level, features = root_level(), model.root_features()
+    place = _Place(shift, depth + dropped, True)
     for remaining in range(depth - 1, -1, -1):
         _check_growth(codes, voxels)
         if not remaining:
-            coords = child_coords(coords, *children(codes))
+            place.descend(*children(codes))
             break
         below = model.arithmetic.expand(level, codes)
-        coords = child_coords(coords, below.parent_row, below.octant)
+        place.descend(below.parent_row, below.octant)
         features = model.descend(features, codes, level, below)
+        coder.enter(Ancestry(place.finer, codes, place.corner))
         codes = model.code_level(features, below, coder)
         level = below
+    coords = place.coords
     if len(coords) != voxels or not coder.exhausted():
         raise CorruptStreamError(f"{len(coords)} voxels decoded, {voxels} declared")
     return coords
+
+
+class _Place:
+    """Where the nodes of the level at hand are. ``coords``: (N, 3) int64 in units of the nodes' edge, from the cube's corner."""
+
+    def __init__(self, shift: np.ndarray, depth: int, wanted: bool) -> None:
+        self._shift, self._levels_below, self._wanted = shift, depth, wanted
+        self.coords = np.zeros((1, 3), np.int64)
+
+    def descend(self, parent_row: np.ndarray, octant: np.ndarray) -> None:
+        """On to the children in these octants of these parents."""
+        self._levels_below -= 1
+        if self._wanted:
+            self.coords = child_coords(self.coords, parent_row, octant)
+
+    @property
+    def finer(self) -> int:
+        """Levels of the grid below the children of these nodes."""
+        return self._levels_below - 1
+
+    @property
+    def corner(self) -> np.ndarray | None:
+        """(N, 3) int64 grid coordinates of each node's lowest cell; None if nobody asks for places."""
+        return (self.coords << self._levels_below) + self._shift if self._wanted else None
 
 
 def _check_growth(codes: np.ndarray, voxels: int) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from anypcc_ros.codec.model.floating import FloatNetwork
-from anypcc_ros.codec.model.network import ContextModel, ModelConfig
+from anypcc_ros.codec.model.network import CodePart, ContextModel, ModelConfig
 from anypcc_ros.codec.neighbors import root_level
 from anypcc_ros.training.dataset import TrainingCloud
 from anypcc_ros.training.products import choose_product
@@ -59,10 +59,10 @@ class LossCoder:
         self.codes = codes
         self.bits: Any = 0.0
 
-    def code(self, distribution: torch.Tensor, rows: np.ndarray, first_bit: int, bits: int) -> np.ndarray:
-        symbols = self.codes[rows] >> first_bit & ((1 << bits) - 1)
-        target = torch.as_tensor(symbols.astype(np.int64), device=distribution.device)
-        self.bits = self.bits + cross_entropy(distribution, target, reduction="sum") / math.log(2)
+    def code(self, logits: torch.Tensor, part: CodePart) -> np.ndarray:
+        symbols = self.codes[part.rows] >> part.first_bit & ((1 << part.bits) - 1)
+        target = torch.as_tensor(symbols.astype(np.int64), device=logits.device)
+        self.bits = self.bits + cross_entropy(logits, target, reduction="sum") / math.log(2)
         return symbols.astype(np.uint8)
 
 

@@ -23,7 +23,7 @@ Array: TypeAlias = Any
 """A NumPy array or a CPU torch tensor."""
 
 LIBRARY = Path(__file__).with_name("libanypcc_kernels.so")
-INTERFACE = 2
+INTERFACE = 3
 """What anypcc_interface() in src/dispatch.cpp must return: a library of another age is not called."""
 
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
@@ -50,7 +50,13 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "conv_f32_dw": (_long, (*[_pointer] * 4, _int, _int, _int)),
     "conv_int8": (_long, (*[_pointer] * 5, _int)),
     "linear_int8": (_long, (_pointer, _pointer, _long, _pointer, _pointer, _long, _pointer, _pointer, _int)),
-    "head_int8": (_long, (*[_pointer] * 3, _long, _pointer, _pointer, _long, _pointer, _pointer, _int)),
+    "head_int8": (_long, (*[_pointer] * 3, _long, _pointer, _pointer, _long, _pointer, _int)),
+    "softmax": (_long, (_pointer, _pointer, _long, _int, _pointer)),
+    "calibration_new": (_pointer, (_long,)),
+    "calibration_free": (None, (_pointer,)),
+    "calibration_frequencies": (_long, (*[_pointer] * 3, _int, _pointer, _long, _pointer)),
+    "calibration_learn": (_long, (*[_pointer] * 3, _int, _pointer, _long)),
+    "calibration_replay": (_long, (*[_pointer] * 3, _int, _pointer, _pointer, _long, _long, _pointer)),
     "expand_neighbors": (_long, (*[_pointer] * 4, _long, _long, *[_pointer] * 4, _int)),
     "morton_encode": (_long, (_pointer, _long, _pointer, _int)),
     "morton_decode": (_long, (_pointer, _long, _pointer, _int)),
@@ -292,43 +298,29 @@ def linear_int8(
     _call("linear_int8", layer.address, *_row_arguments(layer, x, rows, codes, shape[0]), *addresses, threads)
 
 
-class Head:
-    """A prediction head: a hidden layer, logits, and an integer softmax.
+def head_int8(
+    hidden: Layer,
+    out: Layer,
+    x: Array,
+    logits: Array,
+    rows: Array | None = None,
+    codes: Array | None = None,
+    threads: int = 0,
+) -> None:
+    """A prediction head: the results of ``out`` on the activations of ``hidden``.
 
-    The logits are the results of the layer ``out``, in units of 1/32 bit. With d the distance below the
-    largest, at most 511, a symbol weighs ``exp2[d]`` and gets ``1 + floor(exp2[d] * (2^16 - symbols) /
-    total weight)``; what is missing to 2^16 goes to the first symbol with the largest logit. ``exp2``
-    uint32 (512,), all below 2^23 and the first above 0; 16 or 256 symbols.
+    Row i of ``logits`` int32 (count, outputs), written, is that of ``x[rows[i]]``, or ``x[i]``, with the hidden layer's bias
+    row ``codes[i]``, or 0.
     """
-
-    def __init__(self, hidden: Layer, out: Layer, exp2: np.ndarray) -> None:
-        self._exp2_address = _address(exp2, "exp2", "uint32", (512,))
-        if exp2[0] == 0 or exp2.max() >= 1 << 23:
-            raise ValueError("exp2 must start above 0 and stay below 2^23")
-        self.hidden, self.out, self._exp2 = hidden, out, exp2
-
-    def frequencies(
-        self,
-        x: Array,
-        frequencies: Array,
-        rows: Array | None = None,
-        codes: Array | None = None,
-        threads: int = 0,
-    ) -> None:
-        """Write ``frequencies`` float32 (count, symbols): integers of at least 1, 2^16 in total per row.
-
-        Row i is that of ``x[rows[i]]``, or ``x[i]``, with the hidden layer's bias row ``codes[i]``, or 0.
-        """
-        count = int(frequencies.shape[0])
-        _call(
-            "head_int8",
-            self.hidden.address,
-            self.out.address,
-            *_row_arguments(self.hidden, x, rows, codes, count),
-            self._exp2_address,
-            _address(frequencies, "frequencies", "float32", (count, self.out.outputs)),
-            threads,
-        )
+    count = int(logits.shape[0])
+    _call(
+        "head_int8",
+        hidden.address,
+        out.address,
+        *_row_arguments(hidden, x, rows, codes, count),
+        _address(logits, "logits", "int32", (count, out.outputs)),
+        threads,
+    )
 
 
 def _row_arguments(layer: Layer, x: Array, rows: Array | None, codes: Array | None, count: int) -> tuple[int | None, ...]:
@@ -340,6 +332,76 @@ def _row_arguments(layer: Layer, x: Array, rows: Array | None, codes: Array | No
         _optional(codes, "codes", "uint8", (count,)),
         count,
     )
+
+
+# ---- probabilities -------------------------------------------------------------------------------
+
+
+class Exp2:
+    """The table of the softmax: ``table`` uint32 (512,), 2^(-d / 32) as integers below 2^23, the first above 0."""
+
+    def __init__(self, table: np.ndarray) -> None:
+        self.address = _address(table, "exp2", "uint32", (512,))
+        if table[0] == 0 or table.max() >= 1 << 23:
+            raise ValueError("exp2 must start above 0 and stay below 2^23")
+        self._table = table
+
+
+def softmax(logits: Array, exp2: Exp2, frequencies: Array) -> None:
+    """Write ``frequencies`` float32 (count, symbols): integers of at least 1, 2^16 in total per row.
+
+    ``logits`` int32 (count, symbols) in units of 1/32 bit; 16 or 256 symbols. With d the distance below the largest, at
+    most 511, a symbol weighs ``exp2[d]`` and gets ``1 + floor(exp2[d] * (2^16 - symbols) / total weight)``; what is missing
+    to 2^16 goes to the first symbol with the largest logit.
+    """
+    count, symbols = (int(size) for size in logits.shape)
+    addresses = (
+        _address(logits, "logits", "int32", (None, None)),
+        _address(frequencies, "frequencies", "float32", (count, symbols)),
+    )
+    _call("softmax", addresses[0], exp2.address, count, symbols, addresses[1])
+
+
+class Calibration:
+    """The native ``codec.calibration.Calibration`` of ``rows`` contexts, with the same results bit for bit.
+
+    ``contexts`` is int32 (count, tables), at most 16 tables; IndexError for a row out of range, and nothing is changed.
+    """
+
+    def __init__(self, rows: int, exp2: Exp2) -> None:
+        self.handle: int | None = _call("calibration_new", rows)
+        if not self.handle:
+            raise MemoryError(f"a calibration of {rows} rows: out of memory")
+        self._exp2 = exp2
+
+    def frequencies(self, logits: Array, contexts: Array, frequencies: Array) -> None:
+        """Write ``frequencies`` float32 (count, 16) for ``logits`` int32 (count, 16)."""
+        arguments, count = self._arguments(contexts, ("logits", logits, "int32"))
+        frequency = _address(frequencies, "frequencies", "float32", (count, 16))
+        _call("calibration_frequencies", *arguments, self._exp2.address, count, frequency)
+
+    def learn(self, frequencies: Array, contexts: Array, symbols: Array) -> None:
+        """Learn from ``symbols`` uint8 (count,), at most 2^14, coded with ``frequencies`` float32 (count, 16)."""
+        arguments, count = self._arguments(contexts, ("frequencies", frequencies, "float32"))
+        _call("calibration_learn", *arguments, _address(symbols, "symbols", "uint8", (count,)), count)
+
+    def replay(self, logits: Array, contexts: Array, symbols: Array, chunk: int, frequencies: Array) -> None:
+        """Both, ``chunk`` rows at a time, for symbols that are known; writes ``frequencies`` float32 (count, 16)."""
+        arguments, count = self._arguments(contexts, ("logits", logits, "int32"))
+        symbol = _address(symbols, "symbols", "uint8", (count,))
+        frequency = _address(frequencies, "frequencies", "float32", (count, 16))
+        _call("calibration_replay", *arguments, self._exp2.address, symbol, count, chunk, frequency)
+
+    def _arguments(self, contexts: Array, values: tuple[str, Array, str]) -> tuple[tuple[int | None, ...], int]:
+        count, tables = (int(size) for size in contexts.shape)
+        name, array, dtype = values
+        value = _address(array, name, dtype, (count, 16))
+        return (self.handle, value, _address(contexts, "contexts", "int32", (None, None)), tables), count
+
+    def __del__(self) -> None:
+        handle, self.handle = getattr(self, "handle", None), None
+        if handle and _functions:
+            _functions["calibration_free"](handle)
 
 
 # ---- octree --------------------------------------------------------------------------------------
@@ -529,8 +591,9 @@ def _self_test() -> str | None:
     last = Layer(weight[:1, :, :16], bias[:, :16], np.full(16, 20, np.int32), 14)
     zeros, twos = np.zeros((1, 32), np.int32), np.full(32, 2, np.int32)
     identity = Layer(np.eye(32, dtype=np.int8)[None], zeros, twos, 1)
-    frequencies = np.empty((2, 16), np.float32)
-    Head(identity, last, exp2).frequencies(x, frequencies, threads=1)
+    found, frequencies = np.empty((2, 16), np.int32), np.empty((2, 16), np.float32)
+    head_int8(identity, last, x, found, threads=1)
+    softmax(found, Exp2(exp2), frequencies)
     logits = (padded[:2] @ weight[0, :, :16] + bias[:, :16]) * 20 + (1 << 13) >> 14
     weights = exp2[np.minimum(logits.max(1, keepdims=True) - logits, 511)].astype(np.int64)
     expected = 1 + weights * (65536 - 16) // weights.sum(1, keepdims=True)

@@ -8,12 +8,12 @@ import numpy as np
 
 from anypcc_ros.codec.kernels import native
 from anypcc_ros.codec.kernels.levels import NativeLevels
-from anypcc_ros.codec.model.integer import EXP2, REQUANTISE_SHIFT, IntegerModel
+from anypcc_ros.codec.model.integer import REQUANTISE_SHIFT, IntegerModel
 from anypcc_ros.codec.neighbors import Level
 
 
 class NativeArithmetic:
-    """The operations of ``network.Arithmetic`` on (N, channels) uint8 arrays. Distributions are float32 frequencies."""
+    """The operations of ``network.Arithmetic`` on (N, channels) uint8 arrays. Logits are int32."""
 
     def __init__(self, model: IntegerModel, threads: int = 0) -> None:
         self.channels, self.threads = model.config.channels, threads
@@ -22,7 +22,6 @@ class NativeArithmetic:
             name: native.Layer(layer.weight, layer.bias, layer.multiplier, REQUANTISE_SHIFT)
             for name, layer in model.layers.items()
         }
-        self._heads: dict[str, native.Head] = {}
 
     def zeros(self, nodes: int) -> np.ndarray:
         return np.zeros((nodes, self.channels), np.uint8)
@@ -45,12 +44,10 @@ class NativeArithmetic:
         return x.take(rows, axis=0)
 
     def head(self, hidden: str, out: str, x: np.ndarray, codes: Any = None) -> np.ndarray:
-        if out not in self._heads:
-            self._heads[out] = native.Head(self._layers[hidden], self._layers[out], EXP2)
-        head = self._heads[out]
-        frequencies = np.empty((len(x), head.out.outputs), np.float32)
-        head.frequencies(x, frequencies, codes=_contiguous(codes), threads=self.threads)
-        return frequencies
+        last = self._layers[out]
+        logits = np.empty((len(x), last.outputs), np.int32)
+        native.head_int8(self._layers[hidden], last, x, logits, codes=_contiguous(codes), threads=self.threads)
+        return logits
 
     def expand(self, level: Level, codes: np.ndarray) -> Level:
         return self._levels.expand(level, codes)

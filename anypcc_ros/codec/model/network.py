@@ -123,17 +123,33 @@ class Arithmetic(Protocol):
         """The given rows of x."""
 
     def head(self, hidden: str, out: str, x: Any, codes: Any = None) -> Any:
-        """Distribution of the next code part: frequencies (integer) or logits (float), (N, 2**bits)."""
+        """Logits of the next code part, (N, 2**bits): int32 NumPy in 1/32 bit (integer) or float32 in nats (float)."""
 
     def expand(self, level: Level, codes: np.ndarray) -> Level:
         """The level below ``level``."""
 
 
-class SymbolCoder(Protocol):
-    """Where the distributions go: a range encoder, a range decoder, or a loss."""
+@dataclass(frozen=True, eq=False)
+class CodePart:
+    """Bits [first_bit, first_bit + bits) of the occupancy codes of some nodes of a level: what is coded at a time.
 
-    def code(self, distribution: Any, rows: np.ndarray, first_bit: int, bits: int) -> np.ndarray:
-        """Code bits [first_bit, first_bit + bits) of the occupancy codes of ``rows``; returns those symbols, uint8."""
+    ``rows``: (n,) int32, those nodes, the checkerboard group ``group``. ``codes``: (N,) uint8, the codes of the whole level
+    as far as they are known before this part.
+    """
+
+    level: Level
+    rows: np.ndarray
+    group: int
+    first_bit: int
+    bits: int
+    codes: np.ndarray
+
+
+class SymbolCoder(Protocol):
+    """Where the predictions go: a range encoder, a range decoder, or a loss."""
+
+    def code(self, logits: Any, part: CodePart) -> np.ndarray:
+        """Code the symbols of ``part``, (n,) uint8, predicted by ``logits`` (n, 2**bits); returns them."""
 
 
 class ContextModel:
@@ -159,7 +175,7 @@ class ContextModel:
         return x
 
     def code_level(self, features: Any, level: Level, coder: SymbolCoder) -> np.ndarray:
-        """Pass the distributions of one level's codes to ``coder``, group by group and part by part.
+        """Pass the predictions of one level's codes to ``coder``, group by group and part by part.
 
         Returns the codes (N,) uint8 that the coder answered.
         """
@@ -171,8 +187,8 @@ class ContextModel:
             known: np.ndarray | None = None
             for part, first_bit, bits in self.config.parts:
                 name = f"head{group}.{part}"
-                distribution = self.arithmetic.head(f"{name}.hidden", f"{name}.out", x, known)
-                known = coder.code(distribution, rows, first_bit, bits)
+                logits = self.arithmetic.head(f"{name}.hidden", f"{name}.out", x, known)
+                known = coder.code(logits, CodePart(level, rows, group, first_bit, bits, codes))
                 codes[rows] |= known << first_bit
         return codes
 

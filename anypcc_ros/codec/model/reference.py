@@ -12,18 +12,12 @@ import numpy as np
 import torch
 
 from anypcc_ros.codec.model.floating import sparse_product
-from anypcc_ros.codec.model.integer import (
-    ACTIVATION_LIMIT,
-    EXP2,
-    FREQUENCY_BITS,
-    REQUANTISE_SHIFT,
-    IntegerModel,
-)
+from anypcc_ros.codec.model.integer import ACTIVATION_LIMIT, REQUANTISE_SHIFT, IntegerModel
 from anypcc_ros.codec.neighbors import Level, cross_table, expand_level, up_table
 
 
 class TorchArithmetic:
-    """The operations of ``network.Arithmetic`` on integers, in torch. Distributions are NumPy float32 frequencies."""
+    """The operations of ``network.Arithmetic`` on integers, in torch. Logits are NumPy arrays."""
 
     def __init__(self, model: IntegerModel, device: str = "cpu", threads: int = 0) -> None:
         self.channels = model.config.channels
@@ -35,7 +29,6 @@ class TorchArithmetic:
         self._weight = {k: self._tensor(v.weight, torch.float32) for k, v in model.layers.items()}
         self._bias = {k: self._tensor(v.bias, torch.float32) for k, v in model.layers.items()}
         self._multiplier = {k: self._tensor(v.multiplier, torch.float64) for k, v in model.layers.items()}
-        self._exp2 = self._tensor(EXP2.astype(np.int64), torch.int64)
 
     def _tensor(self, array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
         return torch.as_tensor(array, device=self.device).to(dtype)
@@ -60,7 +53,7 @@ class TorchArithmetic:
 
     def head(self, hidden: str, out: str, x: torch.Tensor, codes: Any = None) -> np.ndarray:
         logits = self._requantise(out, self._affine(out, self.linear(hidden, x, codes), None))
-        return self._frequencies(logits.long()).to(torch.float32).cpu().numpy()
+        return logits.to(torch.int32).cpu().numpy()
 
     def expand(self, level: Level, codes: np.ndarray) -> Level:
         return expand_level(level, codes)
@@ -84,15 +77,3 @@ class TorchArithmetic:
         if residual is not None:
             y += residual
         return y.clamp_(0, ACTIVATION_LIMIT)
-
-    def _frequencies(self, logits: torch.Tensor) -> torch.Tensor:
-        """Integer frequencies (N, S) of sum 2**16, each at least 1, from logits (N, S) int64 in 1/32 bit."""
-        symbols = logits.shape[1]
-        best, first = logits.max(dim=1, keepdim=True)
-        # max() may return any of several equal maxima; the remainder belongs to the first one.
-        first = (logits == best).to(torch.uint8).argmax(dim=1, keepdim=True)
-        weights = self._exp2[(best - logits).clamp_(max=len(self._exp2) - 1)]
-        spread = (1 << FREQUENCY_BITS) - symbols
-        frequencies = 1 + weights * spread // weights.sum(dim=1, keepdim=True)
-        remainder = (1 << FREQUENCY_BITS) - frequencies.sum(dim=1, keepdim=True)
-        return frequencies.scatter_add_(1, first, remainder)

@@ -17,6 +17,7 @@ enum Status : int64_t {
 };
 
 struct Plan;
+struct Calibration;
 
 // One layer of the integer network. result = (sum * multiplier + 2^(shift - 1)) >> shift of sum = bias[code]
 // + x @ w, with x at most 127; the caller warrants that sums and results fit 32 bits.
@@ -86,14 +87,38 @@ int64_t anypcc_linear_int8(const anypcc::Layer* layer, const uint8_t* x, int64_t
                            const uint8_t* codes, int64_t count, const uint8_t* residual, uint8_t* y,
                            int threads);
 
-// The hidden layer, which reads its input like anypcc_linear_int8, then `out` with 16 or 256 outputs, whose
-// results are logits in units of 1/32 bit. With d the distance below the largest, at most 511, a symbol
-// weighs exp2[d] and gets 1 + floor(exp2[d] * (2^16 - outputs) / total weight); what is missing to 2^16 goes
-// to the first symbol with the largest logit. frequencies (count, outputs); exp2 (512,), all below 2^23 and
-// the first above 0.
+// The hidden layer, which reads its input like anypcc_linear_int8, then `out`: logits (count, outputs).
 int64_t anypcc_head_int8(const anypcc::Layer* hidden, const anypcc::Layer* out, const uint8_t* x,
                          int64_t n_in, const int32_t* rows, const uint8_t* codes, int64_t count,
-                         const uint32_t* exp2, float* frequencies, int threads);
+                         int32_t* logits, int threads);
+
+// ---- probabilities ----
+
+// Frequencies (count, symbols) of 16 or 256 symbols from logits in units of 1/32 bit. With d the distance
+// below the largest, at most 511, a symbol weighs exp2[d] and gets 1 + floor(exp2[d] * (2^16 - symbols) /
+// total weight); what is missing to 2^16 goes to the first symbol with the largest logit. exp2 (512,), all
+// below 2^23 and the first above 0.
+int64_t anypcc_softmax(const int32_t* logits, const uint32_t* exp2, int64_t count, int symbols,
+                       float* frequencies);
+
+// The calibration of codec/calibration.py: biases of `rows` contexts. Contexts are (count, tables), distinct
+// within a row; kBadIndex for one out of range, of which nothing is used.
+anypcc::Calibration* anypcc_calibration_new(int64_t rows);
+void anypcc_calibration_free(anypcc::Calibration* calibration);
+
+// Frequencies (count, 16) from logits (count, 16) and contexts.
+int64_t anypcc_calibration_frequencies(const anypcc::Calibration* calibration, const int32_t* logits,
+                                       const int32_t* contexts, int tables, const uint32_t* exp2,
+                                       int64_t count, float* frequencies);
+
+// Learns from symbols (count,) that were coded with these frequencies.
+int64_t anypcc_calibration_learn(anypcc::Calibration* calibration, const float* frequencies,
+                                 const int32_t* contexts, int tables, const uint8_t* symbols, int64_t count);
+
+// Frequencies of symbols that are known: both of the above, `chunk` rows at a time.
+int64_t anypcc_calibration_replay(anypcc::Calibration* calibration, const int32_t* logits,
+                                  const int32_t* contexts, int tables, const uint32_t* exp2,
+                                  const uint8_t* symbols, int64_t count, int64_t chunk, float* frequencies);
 
 // ---- octree ----
 

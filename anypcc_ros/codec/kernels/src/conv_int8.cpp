@@ -120,8 +120,8 @@ int64_t linear(const Layer& layer, const Rows& in, int64_t count, const uint8_t*
   });
 }
 
-int64_t head(const Layer& hidden, const Layer& out, const Rows& in, int64_t count, const uint32_t* exp2,
-             float* frequencies, int threads) {
+int64_t head(const Layer& hidden, const Layer& out, const Rows& in, int64_t count, int32_t* logits,
+             int threads) {
   const Isa& isa = active_isa();
   const int64_t width = hidden.outputs > out.outputs ? hidden.outputs : out.outputs;
   // 256 logits a row: fewer rows, so that they stay in the first-level cache.
@@ -132,8 +132,7 @@ int64_t head(const Layer& hidden, const Layer& out, const Rows& in, int64_t coun
     if (!linear_sums(isa, hidden, in, first, rows, sums)) return false;
     isa.requantise(sums, hidden.multiplier, hidden.shift, nullptr, activations, rows, hidden.outputs);
     linear_sums(isa, out, {activations, rows, nullptr, nullptr}, 0, rows, sums);
-    isa.frequencies(sums, out.multiplier, out.shift, exp2, frequencies + first * out.outputs, rows,
-                    out.outputs);
+    isa.rescale(sums, out.multiplier, out.shift, logits + first * out.outputs, rows, out.outputs);
     return true;
   });
 }
@@ -160,12 +159,11 @@ int64_t anypcc_linear_int8(const Layer* layer, const uint8_t* x, int64_t n_in, c
 }
 
 int64_t anypcc_head_int8(const Layer* hidden, const Layer* out, const uint8_t* x, int64_t n_in,
-                         const int32_t* rows, const uint8_t* codes, int64_t count, const uint32_t* exp2,
-                         float* frequencies, int threads) {
+                         const int32_t* rows, const uint8_t* codes, int64_t count, int32_t* logits,
+                         int threads) {
   if (!anypcc::valid(hidden) || !anypcc::valid(out) || hidden->taps != 1 || out->taps != 1 ||
-      out->rows != 1 || out->inputs != hidden->outputs || (out->outputs != 16 && out->outputs != 256) ||
-      count < 0 || n_in > INT32_MAX) {
+      out->rows != 1 || out->inputs != hidden->outputs || count < 0 || n_in > INT32_MAX) {
     return anypcc::kBadArgument;
   }
-  return anypcc::head(*hidden, *out, {x, n_in, rows, codes}, count, exp2, frequencies, threads);
+  return anypcc::head(*hidden, *out, {x, n_in, rows, codes}, count, logits, threads);
 }

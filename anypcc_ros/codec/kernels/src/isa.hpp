@@ -10,6 +10,15 @@
 
 namespace anypcc {
 
+constexpr int kCalibrated = 16;  // symbols of a code part that is calibrated
+
+// A calibration: rows of 16 numbers by context, and room for what one chunk adds, zero between calls.
+struct CalibrationTables {
+  int32_t *bias, *curvature, *gradient, *new_curvature;
+  uint8_t* seen;     // one per row
+  int32_t* touched;  // the rows of one chunk
+};
+
 struct Isa {
   const char* name;
 
@@ -30,9 +39,20 @@ struct Isa {
   void (*requantise)(const int32_t* sum, const int32_t* multiplier, int shift, const uint8_t* residual,
                      uint8_t* y, int64_t rows, int cout);
 
-  // Frequencies of `symbols` symbols, summing to 2^16, from their logits round(sum * multiplier / 2^shift).
-  void (*frequencies)(const int32_t* sum, const int32_t* multiplier, int shift, const uint32_t* exp2,
-                      float* frequency, int64_t rows, int symbols);
+  // result = round(sum * multiplier / 2^shift) over `rows` rows of `cout`.
+  void (*rescale)(const int32_t* sum, const int32_t* multiplier, int shift, int32_t* result, int64_t rows,
+                  int cout);
+
+  // Frequencies of 16 or 256 symbols, summing to 2^16, from their logits.
+  void (*softmax)(const int32_t* logits, const uint32_t* exp2, float* frequency, int64_t rows, int symbols);
+
+  // The same for 16 symbols, with the biases of `tables` contexts a row added to the logits.
+  void (*calibrate)(const int32_t* logits, const int32_t* contexts, int tables, const int32_t* bias,
+                    const uint32_t* exp2, float* frequency, int64_t rows);
+
+  // Adapts the biases to symbols coded with these frequencies, at most 2^14 rows.
+  void (*learn)(const CalibrationTables& t, const float* frequency, const int32_t* contexts, int tables,
+                const uint8_t* symbols, int64_t rows);
 };
 
 extern const Isa kIsaGeneric, kIsaAvx2, kIsaAvxVnni, kIsaAvx512, kIsaNeon, kIsaNeonDot;

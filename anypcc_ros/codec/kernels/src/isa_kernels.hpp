@@ -195,77 +195,19 @@ void requantise(const int32_t* sum, const int32_t* multiplier, int shift, const 
   }
 }
 
-// exp2[d] stands for 2^(-d / 32), d = 0 .. 511, as an integer below 2^23, exp2[0] > 0. Each step is done for
-// several rows before the next: their long chains of dependent instructions then overlap.
-template <int Symbols>
-struct Softmax {
-  static constexpr int kRows = 256 / Symbols;
-  static constexpr int32_t kLast = 511, kTotal = 1 << 16, kSpread = kTotal - Symbols;
-
-  int32_t logit[kRows][Symbols], weight[kRows][Symbols], largest[kRows], all[kRows];
-  double reciprocal[kRows];
-
-  void run(const int32_t* sum, const int32_t* multiplier, const Rescale& rescale, const uint32_t* exp2,
-           float* frequency, int rows) {
-    for (int r = 0; r < rows; ++r) {
-      for (int j = 0; j < Symbols; ++j) logit[r][j] = rescale(sum[r * Symbols + j], multiplier[j]);
-      int32_t most = logit[r][0];
-      for (int j = 1; j < Symbols; ++j) most = logit[r][j] > most ? logit[r][j] : most;
-      largest[r] = most;
-    }
-    for (int r = 0; r < rows; ++r) {
-      for (int j = 0; j < Symbols; ++j) {
-        // Unsigned, because two logits may be further apart than an int32 can say.
-        const uint32_t below = static_cast<uint32_t>(largest[r]) - static_cast<uint32_t>(logit[r][j]);
-        weight[r][j] = static_cast<int32_t>(exp2[below < kLast ? below : kLast]);
-      }
-    }
-    for (int r = 0; r < rows; ++r) {
-      int32_t total = 0;
-      for (int j = 0; j < Symbols; ++j) total += weight[r][j];
-      all[r] = total;
-    }
-    for (int r = 0; r < rows; ++r) reciprocal[r] = 1.0 / all[r];
-    for (int r = 0; r < rows; ++r) {
-      // floor(weight * kSpread / all), exactly: the half keeps the quotient 0.5 / all > 2^-33 away from every
-      // integer, and rounding the reciprocal and the product moves it by less than 2^-35.
-      int32_t rest = kTotal;
-      for (int j = 0; j < Symbols; ++j) {
-        weight[r][j] =
-            1 + static_cast<int32_t>((static_cast<double>(weight[r][j]) * kSpread + 0.5) * reciprocal[r]);
-        rest -= weight[r][j];
-      }
-      int first = Symbols;
-      for (int j = Symbols - 1; j >= 0; --j) first = logit[r][j] == largest[r] ? j : first;
-      weight[r][first] += rest;
-    }
-    for (int r = 0; r < rows; ++r) {
-      for (int j = 0; j < Symbols; ++j) frequency[r * Symbols + j] = static_cast<float>(weight[r][j]);
-    }
-  }
-
-  static void all_rows(const int32_t* sum, const int32_t* multiplier, int shift, const uint32_t* exp2,
-                       float* frequency, int64_t rows) {
-    const Rescale rescale(shift);
-    Softmax softmax;
-    for (int64_t i = 0; i < rows; i += kRows) {
-      softmax.run(sum + i * Symbols, multiplier, rescale, exp2, frequency + i * Symbols,
-                  rows - i < kRows ? static_cast<int>(rows - i) : kRows);
-    }
-  }
-};
-
-void frequencies(const int32_t* sum, const int32_t* multiplier, int shift, const uint32_t* exp2,
-                 float* frequency, int64_t rows, int symbols) {
-  if (symbols == 16) {
-    Softmax<16>::all_rows(sum, multiplier, shift, exp2, frequency, rows);
-  } else {
-    Softmax<256>::all_rows(sum, multiplier, shift, exp2, frequency, rows);
+// result = round(sum * multiplier / 2^shift), one multiplier per column.
+void rescale(const int32_t* sum, const int32_t* multiplier, int shift, int32_t* result, int64_t rows, int cout) {
+  const Rescale rescale(shift);
+  for (int64_t i = 0; i < rows; ++i, sum += cout, result += cout) {
+    for (int j = 0; j < cout; ++j) result[j] = rescale(sum[j], multiplier[j]);
   }
 }
 
+#include "isa_calibration.hpp"
+
 constexpr Isa isa_table(const char* name) {
   return {
-      name,       Product<FloatMath>::all, Product<Int8Math>::all, OuterProduct<FloatMath>::all, requantise,
-      frequencies};
+      name,       Product<FloatMath>::all, Product<Int8Math>::all, OuterProduct<FloatMath>::all,
+      requantise, rescale,                 softmax,                calibrate,
+      learn};
 }

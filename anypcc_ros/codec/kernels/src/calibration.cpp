@@ -1,0 +1,108 @@
+// The calibration's state and entry points; its arithmetic is in isa_calibration.hpp.
+#include <cstring>
+#include <new>
+#include <vector>
+
+#include "api.hpp"
+#include "isa.hpp"
+
+namespace anypcc {
+
+constexpr int64_t kMaxChunk = 1 << 14;  // rows whose summed gradients fit 32 bits
+constexpr int kMaxTables = 16;
+
+struct Calibration {
+  explicit Calibration(int64_t rows)
+      : rows(rows),
+        numbers(4 * rows * kCalibrated),
+        seen(rows),
+        touched(rows + 1) {}  // one more: a row is written before it is known whether it is a new one
+
+  CalibrationTables tables() {
+    const int64_t size = rows * kCalibrated;
+    int32_t* const first = numbers.data();
+    return {first, first + size, first + 2 * size, first + 3 * size, seen.data(), touched.data()};
+  }
+
+  int64_t rows;
+  std::vector<int32_t> numbers;
+  std::vector<uint8_t> seen;
+  std::vector<int32_t> touched;
+};
+
+namespace {
+
+bool valid(const Calibration* calibration, const int32_t* contexts, int tables, int64_t count, int64_t* status) {
+  *status = kBadArgument;
+  if (calibration == nullptr || tables < 1 || tables > kMaxTables || count < 0) return false;
+  *status = kBadIndex;
+  uint32_t largest = 0;  // as unsigned, so that negative ones are large
+  for (int64_t i = 0; i < count * tables; ++i) {
+    const uint32_t row = static_cast<uint32_t>(contexts[i]);
+    largest = row > largest ? row : largest;
+  }
+  if (count > 0 && largest >= static_cast<uint64_t>(calibration->rows)) return false;
+  *status = kOk;
+  return true;
+}
+
+}  // namespace
+}  // namespace anypcc
+
+using anypcc::active_isa;
+using anypcc::Calibration;
+using anypcc::kCalibrated;
+
+int64_t anypcc_softmax(const int32_t* logits, const uint32_t* exp2, int64_t count, int symbols,
+                       float* frequencies) {
+  if (count < 0 || (symbols != kCalibrated && symbols != 256)) return anypcc::kBadArgument;
+  active_isa().softmax(logits, exp2, frequencies, count, symbols);
+  return anypcc::kOk;
+}
+
+Calibration* anypcc_calibration_new(int64_t rows) {
+  if (rows < 1 || rows > INT32_MAX / kCalibrated) return nullptr;
+  try {
+    return new Calibration(rows);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+
+void anypcc_calibration_free(Calibration* calibration) { delete calibration; }
+
+int64_t anypcc_calibration_frequencies(const Calibration* calibration, const int32_t* logits,
+                                       const int32_t* contexts, int tables, const uint32_t* exp2,
+                                       int64_t count, float* frequencies) {
+  int64_t status;
+  if (!anypcc::valid(calibration, contexts, tables, count, &status)) return status;
+  active_isa().calibrate(logits, contexts, tables, calibration->numbers.data(), exp2, frequencies, count);
+  return status;
+}
+
+int64_t anypcc_calibration_learn(Calibration* calibration, const float* frequencies, const int32_t* contexts,
+                                 int tables, const uint8_t* symbols, int64_t count) {
+  int64_t status;
+  if (!anypcc::valid(calibration, contexts, tables, count, &status)) return status;
+  if (count > anypcc::kMaxChunk) return anypcc::kBadArgument;
+  active_isa().learn(calibration->tables(), frequencies, contexts, tables, symbols, count);
+  return status;
+}
+
+int64_t anypcc_calibration_replay(Calibration* calibration, const int32_t* logits, const int32_t* contexts,
+                                  int tables, const uint32_t* exp2, const uint8_t* symbols, int64_t count,
+                                  int64_t chunk, float* frequencies) {
+  int64_t status;
+  if (!anypcc::valid(calibration, contexts, tables, count, &status)) return status;
+  if (chunk < 1 || chunk > anypcc::kMaxChunk) return anypcc::kBadArgument;
+  const anypcc::Isa& isa = active_isa();
+  const anypcc::CalibrationTables t = calibration->tables();
+  for (int64_t first = 0; first < count; first += chunk) {
+    const int64_t rows = count - first < chunk ? count - first : chunk;
+    const int32_t* const context = contexts + first * tables;
+    float* const frequency = frequencies + first * kCalibrated;
+    isa.calibrate(logits + first * kCalibrated, context, tables, t.bias, exp2, frequency, rows);
+    isa.learn(t, frequency, context, tables, symbols + first, rows);
+  }
+  return status;
+}
