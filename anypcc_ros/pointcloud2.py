@@ -318,8 +318,12 @@ def body_from_cloud(cloud: PointCloud, layout: MessageLayout | None = None) -> B
         layout = _without_dropped(layout, columns)
         _check_layout(layout, columns, cloud)
     row_step = len(cloud) // cloud.height * layout.point_step + layout.row_padding
-    data = _write_points(cloud, layout, columns, row_step)
-    if _overlapping(layout) and data != _write_points(cloud, layout, columns, row_step, backwards=True):
+    data = array.array("B", bytes(1)) * (cloud.height * row_step)
+    values = [_values(field, columns[name]) for name, field in zip(_unique_names(layout.fields), layout.fields, strict=True)]
+    places = [_place(data, field, cloud, (row_step, layout.point_step)) for field in layout.fields]
+    for place, given in zip(places, values, strict=True):
+        place[...] = given.reshape(place.shape)
+    if _overlapping(layout) and any(p.tobytes() != v.tobytes() for p, v in zip(places, values, strict=True)):
         return body_from_cloud(cloud, MessageLayout.packed(layout.fields))
     dense = cloud.xyz.dtype.kind != "f" or bool(np.isfinite(cloud.xyz).all())
     width = len(cloud) // cloud.height
@@ -367,26 +371,17 @@ def _overlapping(layout: MessageLayout) -> bool:
     return any(later.offset < earlier.end for earlier, later in pairwise(fields))
 
 
-def _write_points(
-    cloud: PointCloud, layout: MessageLayout, columns: dict[str, np.ndarray], row_step: int, backwards: bool = False
-) -> array.array[int]:
-    """The rows of points; ``backwards`` writes the fields in the opposite order, which only matters where they overlap."""
-    data = array.array("B", bytes(1)) * (cloud.height * row_step)
-    named = list(zip(_unique_names(layout.fields), layout.fields, strict=True))
-    shape, strides = (cloud.height, len(cloud) // cloud.height), (row_step, layout.point_step)
-    for name, field in reversed(named) if backwards else named:
-        _write_column(data, field, columns[name], shape, strides)
-    return data
-
-
-def _write_column(
-    data: array.array[int], field: Field, values: np.ndarray, shape: tuple[int, ...], strides: tuple[int, ...]
-) -> None:
-    if not len(values):
-        return
-    if field.values > 1:
-        shape, strides = (*shape, field.values), (*strides, field.form.itemsize)
-    if field.form.kind in "iu" and values.dtype != field.form:  # a coordinate, from a type that holds more
+def _values(field: Field, values: np.ndarray) -> np.ndarray:
+    """In the type of the field. A coordinate may come from a wider type; then integers are rounded and clamped."""
+    if field.form.kind in "iu" and values.dtype != field.form:
         limits = np.iinfo(field.form)
         values = np.clip(np.nan_to_num(np.rint(values), nan=0.0), limits.min, limits.max)
-    np.ndarray(shape, field.form, data, field.offset, strides)[...] = values.reshape(shape)
+    return values.astype(field.form, copy=False)
+
+
+def _place(data: array.array[int], field: Field, cloud: PointCloud, strides: tuple[int, ...]) -> np.ndarray:
+    """Where the values of a field stand in the rows of points."""
+    shape: tuple[int, ...] = (cloud.height, len(cloud) // cloud.height)
+    if field.values > 1:
+        shape, strides = (*shape, field.values), (*strides, field.form.itemsize)
+    return np.ndarray(shape, field.form, data, field.offset, strides) if len(cloud) else np.empty(shape, field.form)
