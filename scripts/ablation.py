@@ -74,10 +74,11 @@ def main() -> int:
         validate_every=options.steps,
         checkpoint_every=max(options.steps // 10, 1),
     )
+    chosen = [variant for variant in VARIANTS if variant is VARIANTS[0] or variant.name in options.variants]
     train, val = (load_clouds(folders, options.categories) for folders in (options.data, options.val))
     results: dict[str, list[dict[str, float]]] = {}
     for seed in options.seeds:
-        for variant in VARIANTS:
+        for variant in chosen:
             config = replace(common, model=variant.of(model), seed=seed)
             folder = options.out / f"{variant.name.replace(',', '').replace(' ', '_')}_{seed}"
             trainer = Trainer(config, folder)
@@ -105,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--parent-convs", type=int, default=2)
     parser.add_argument("--child-convs", type=int, default=1)
+    names = [variant.name for variant in VARIANTS]
+    parser.add_argument("--variants", nargs="+", choices=names, default=names, help="besides the baseline (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--markdown", type=Path, help="document whose section `ablation` is replaced (default: print)")
     return parser
@@ -122,7 +125,7 @@ def markdown(results: dict[str, list[dict[str, float]]], seeds: int, options: ar
     baseline = results[VARIANTS[0].name]
     categories = [name for name in baseline[0] if name != "parameters"]
     rows = []
-    for variant in VARIANTS:
+    for variant in [variant for variant in VARIANTS if variant.name in results]:
         records = results[variant.name]
         # Per seed, so that what the seeds have in common (initial weights do differ, crops do not) cancels.
         changes = [

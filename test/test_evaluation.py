@@ -294,6 +294,13 @@ def test_lossy_points_several_models_and_processes(
     assert [row.key for row in again] == [row.key for row in rows]
     assert not said
     assert "| lidar_other/scan.npz | 50mm | 2 scales dropped |" in report.markdown(rows)
+
+    save_model(make_model(shape, 3), tmp_path / "zeta.safetensors")  # trained on under its old name
+    fresh = suite.evaluate(sources, plan, Journal(tmp_path / "r.csv", resume=True), progress=said.append)
+    assert len(fresh) == len(rows)
+    assert {row.codec for row in said} == {"zeta"}
+    assert not {row.version for row in fresh if row.codec == "zeta"} & {row.version for row in zeta}
+    assert [row.d1_psnr for row in fresh if row.codec == "zeta"] == pytest.approx([row.d1_psnr for row in zeta])
     pytest.importorskip("matplotlib")
     from matplotlib.image import imread
 

@@ -6,7 +6,7 @@ import csv
 import fnmatch
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO
@@ -60,7 +60,12 @@ class Result:
     @property
     def key(self) -> tuple[object, ...]:
         """What was measured: a row with the same key says the same."""
-        return (self.file, self.grid, self.stretch, self.drop_scales, self.codec, self.version)
+        return (*self.rate, self.codec, self.version)
+
+    @property
+    def rate(self) -> tuple[object, ...]:
+        """Cloud, grid, and how much of it is kept: what the distortion follows from, whatever the codec."""
+        return (self.file, self.grid, self.stretch, self.drop_scales)
 
     @property
     def on_grid(self) -> bool:
@@ -74,6 +79,14 @@ class Result:
 
 
 COLUMNS = [item.name for item in fields(Result)]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What an earlier run measured: ``keys`` of rows, and D1 and D2 PSNR by ``Result.rate``."""
+
+    keys: frozenset[tuple[object, ...]] = frozenset()
+    psnr: Mapping[tuple[object, ...], tuple[float, float]] = field(default_factory=dict)
 
 
 class Journal:
@@ -108,6 +121,20 @@ class Journal:
 
     def __contains__(self, key: object) -> bool:
         return key in self._rows
+
+    @property
+    def known(self) -> Known:
+        """What need not be measured again."""
+        psnr = {}
+        for row in self._rows.values():
+            # Of our own models only what came back right: a distortion is that of the rate, not of a mistake.
+            if row.d1_psnr is not None and row.d2_psnr is not None and row.exact is not False:
+                psnr[row.rate] = (row.d1_psnr, row.d2_psnr)
+        return Known(frozenset(self._rows), psnr)
+
+    def forget(self, stale: Callable[[Result], bool]) -> None:
+        """Leave out the rows of which ``stale`` holds."""
+        self._rows = {key: row for key, row in self._rows.items() if not stale(row)}
 
     def add(self, rows: Iterable[Result]) -> None:
         """Write further rows; those known already are replaced."""

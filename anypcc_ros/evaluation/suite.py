@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -24,7 +24,7 @@ from anypcc_ros.codec.model import store
 from anypcc_ros.evaluation import metrics, peers
 from anypcc_ros.evaluation.evaluate import Evaluator, Measurement, step_of_bits, unique_cells
 from anypcc_ros.evaluation.peers import PeerError, PeerGrid, PeerRun
-from anypcc_ros.evaluation.results import LIVE, TABLE, Journal, Result
+from anypcc_ros.evaluation.results import LIVE, TABLE, Journal, Known, Result
 from anypcc_ros.files import READABLE, read_cloud, unit_of
 
 _log = logging.getLogger(__name__)
@@ -138,16 +138,18 @@ def evaluate(
     """Measure every cloud with every model and peer; all rows of the journal, those that were in it before included.
 
     Rows are sorted by file and rate, those of our models in the order of the plan.
-    Rows that the journal has are not measured again. ``jobs``: processes; each codec then has its share of the cores.
+    Rows that the journal has are not measured again; those of other weights under the name of one of the models are left
+    out. ``jobs``: processes; each codec then has its share of the cores.
     ``progress`` is called with every row of ours. Raises FileError, ModelNotFoundError, BackendError.
     """
     journal = journal or Journal()
-    for config in plan.configs:
-        _evaluator(config)  # a missing model is better known before the first cloud is read
+    # A missing model is better known before the first cloud is read.
+    hashes = {_name(config): _evaluator(config).model_hash for config in plan.configs}
+    journal.forget(lambda row: not row.is_peer and hashes.get(row.codec, row.version) != row.version)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if jobs > 1:
         plan = replace(plan, configs=tuple(replace(c, threads=c.threads or max(cores // jobs, 1)) for c in plan.configs))
-    known = frozenset(row.key for row in journal.rows)
+    known = journal.known
     tasks: list[tuple[Source, bool]] = [(source, False) for source in sources]
     tasks += [(s, True) for s in sources if any(fnmatch.fnmatch(s.file, pattern) for pattern in plan.curves)]
     tasks.sort(key=lambda task: (-task[0].size, task[0].file, task[1]))
@@ -162,9 +164,7 @@ def evaluate(
     return sorted(journal.rows, key=lambda row: (row.file, row.drop_scales, row.stretch, row.step, order.get(row.codec, last)))
 
 
-def _in_processes(
-    tasks: Sequence[tuple[Source, bool]], plan: Plan, known: frozenset[object], jobs: int
-) -> Iterator[list[Result]]:
+def _in_processes(tasks: Sequence[tuple[Source, bool]], plan: Plan, known: Known, jobs: int) -> Iterator[list[Result]]:
     if jobs == 1:
         for source, curve in tasks:
             yield measure(source, plan, known, curve)
@@ -180,7 +180,7 @@ def _in_processes(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def measure(source: Source, plan: Plan, known: Container[object] = frozenset(), curve: bool = False) -> list[Result]:
+def measure(source: Source, plan: Plan, known: Known, curve: bool = False) -> list[Result]:
     """The rows of one cloud that are not ``known``: on its grids or, with ``curve``, at lossy rates of the finest."""
     cloud, unit = source.load()
     grids = [grid for grid in source.grids(cloud, unit) if not plan.grids or grid.grid in plan.grids]
@@ -197,7 +197,7 @@ def measure(source: Source, plan: Plan, known: Container[object] = frozenset(), 
 class _Cloud:
     """One cloud, and what was measured of it before."""
 
-    def __init__(self, source: Source, cloud: PointCloud, unit: float, plan: Plan, known: Container[object]) -> None:
+    def __init__(self, source: Source, cloud: PointCloud, unit: float, plan: Plan, known: Known) -> None:
         self._source, self._cloud, self._unit, self._plan, self._known = source, cloud, unit, plan, known
 
     def on_grid(self, grid: PeerGrid, stretch: float = 1.0) -> list[Result]:
@@ -209,7 +209,7 @@ class _Cloud:
         decoded: np.ndarray | None = None
         for config in self._plan.configs:
             row = replace(blank, codec=_name(config), version=_evaluator(config).model_hash)
-            if row.key not in self._known:
+            if row.key not in self._known.keys:
                 found, cloud = _evaluator(config).measure(row.file, self._cloud, step)
                 rows.append(replace(_filled(row, found), exact=found.exact))
                 decoded = cloud.xyz if decoded is None else decoded
@@ -220,7 +220,7 @@ class _Cloud:
             for setting in peers.GPCC:
                 rows += self._peer(replace(blank, codec=setting), functools.partial(peers.run_gpcc, cells, setting))
         if decoded is not None and (self._plan.distortion or stretch > 1):
-            d1, d2 = self._distortion(decoded)
+            d1, d2 = self._distortion(blank, decoded)
             rows = [row if row.codec == peers.ZSTD else replace(row, d1_psnr=d1, d2_psnr=d2) for row in rows]
         return rows
 
@@ -231,9 +231,9 @@ class _Cloud:
         for config in self._plan.configs:
             lossy = replace(config, drop_scales=scales)
             row = replace(self._blank(grid, 1.0, scales, 0), codec=_name(config), version=_evaluator(config).model_hash)
-            if row.key not in self._known:
+            if row.key not in self._known.keys:
                 found, cloud = _evaluator(lossy).measure(row.file, self._cloud, grid.step / self._unit)
-                psnr = psnr or self._distortion(cloud.xyz)
+                psnr = psnr or self._distortion(row, cloud.xyz)
                 rows.append(replace(_filled(row, found), voxels=len(cloud), d1_psnr=psnr[0], d2_psnr=psnr[1]))
         return rows
 
@@ -241,7 +241,7 @@ class _Cloud:
         """What a table says of other codecs on this grid."""
         blank = replace(self._blank(grid, 1.0, 0, grid.voxels), version=TABLE)
         rows = [replace(blank, codec=codec, bytes=round(bpp * grid.points / 8), bpp=bpp) for codec, bpp in grid.bpp.items()]
-        return [row for row in rows if row.key not in self._known]
+        return [row for row in rows if row.key not in self._known.keys]
 
     def _blank(self, grid: PeerGrid, stretch: float, scales: int, voxels: int) -> Result:
         return Result(
@@ -261,7 +261,7 @@ class _Cloud:
 
     def _peer(self, row: Result, run: Callable[[], PeerRun | None]) -> list[Result]:
         """The row of another codec; none where it is known, not installed, or fails on this cloud, which is said."""
-        if row.key in self._known:
+        if row.key in self._known.keys:
             return []
         try:
             done = run()
@@ -273,7 +273,9 @@ class _Cloud:
         bpp = 8 * done.bytes / row.points
         return [replace(row, bytes=done.bytes, bpp=bpp, encode_s=done.encode_s, decode_s=done.decode_s, exact=True)]
 
-    def _distortion(self, decoded: np.ndarray) -> tuple[float, float]:
+    def _distortion(self, row: Result, decoded: np.ndarray) -> tuple[float, float]:
+        if row.rate in self._known.psnr:
+            return self._known.psnr[row.rate]
         if np.array_equal(unique_rows(self._cloud.xyz), unique_rows(decoded)):
             return math.inf, math.inf  # searching neighbours would only find this out slowly
         found = metrics.distortion(self._cloud.xyz, decoded, self._source.peak)
@@ -294,9 +296,13 @@ def unique_rows(xyz: np.ndarray) -> np.ndarray:
     return order[keep]
 
 
-@functools.lru_cache(maxsize=32)
 def _evaluator(config: CodecConfig) -> Evaluator:
-    """An evaluator stays warm for all clouds that this process measures."""
+    return _warm_evaluator(config, store.by_name(config.model).hash)
+
+
+@functools.lru_cache(maxsize=32)
+def _warm_evaluator(config: CodecConfig, digest: str) -> Evaluator:
+    """An evaluator stays warm for all clouds that this process measures; other weights under an old name are another one."""
     return Evaluator(config)
 
 
