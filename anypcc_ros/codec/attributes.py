@@ -10,31 +10,31 @@ import numpy as np
 
 from anypcc_ros.codec import colours
 from anypcc_ros.codec.bitstream import FieldInfo
-from anypcc_ros.codec.channels import decode_channel, encode_channel
+from anypcc_ros.codec.channels import decode_channel, encode_channel, sized, take_sized
 from anypcc_ros.codec.config import CodecConfig, FieldPolicy
 from anypcc_ros.codec.entropy import decode_varint, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
 from anypcc_ros.codec.representation import LISTED, NOTHING, Kind, Represented, represent, restore
-from anypcc_ros.codec.surroundings import Surroundings, surroundings
+from anypcc_ros.codec.surroundings import Context, Surroundings, in_a_row
 
 _KIND = struct.Struct("<Bd")  # kind, factor
 _MARKER = struct.Struct("<q")
 
 
 def encode_fields(
-    fields: Mapping[str, np.ndarray], config: CodecConfig, around: Surroundings
+    fields: Mapping[str, np.ndarray], config: CodecConfig, context: Context
 ) -> tuple[tuple[FieldInfo, ...], bytes]:
     """What the stream says of the fields, (N,) or (N, count) in the codec's order of points, and their coded values."""
     infos, payloads = [], []
     for name, values in fields.items():
         native = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
-        info, payload = _encode_field(name, native, config.policy(name), around)
+        info, payload = _encode_field(name, native, config.policy(name), context)
         infos.append(info)
         payloads.append(payload)
     return tuple(infos), b"".join(payloads)
 
 
-def decode_fields(infos: tuple[FieldInfo, ...], data: memoryview, around: Surroundings) -> dict[str, np.ndarray]:
+def decode_fields(infos: tuple[FieldInfo, ...], data: memoryview, context: Context) -> dict[str, np.ndarray]:
     """Inverse of ``encode_fields`` for the fields that were not dropped. Raises StreamError subclasses."""
     fields, at = {}, 0
     for info in infos:
@@ -42,14 +42,14 @@ def decode_fields(infos: tuple[FieldInfo, ...], data: memoryview, around: Surrou
             continue
         if info.size > len(data) - at:
             raise TruncatedError(f"field {info.name!r} of {info.size} bytes in {len(data) - at}")
-        fields[info.name] = _decode_field(info, data[at : at + info.size], around)
+        fields[info.name] = _decode_field(info, data[at : at + info.size], context.everywhere)
         at += info.size
     if at != len(data):
         raise CorruptStreamError(f"{len(data)} bytes of fields, {at} are declared")
     return fields
 
 
-def _encode_field(name: str, values: np.ndarray, policy: FieldPolicy, around: Surroundings) -> tuple[FieldInfo, bytes]:
+def _encode_field(name: str, values: np.ndarray, policy: FieldPolicy, context: Context) -> tuple[FieldInfo, bytes]:
     count = 1 if values.ndim == 1 else values.shape[1]
     parts: list[Represented] = []
     if policy.kind != "drop" and len(values):
@@ -57,7 +57,7 @@ def _encode_field(name: str, values: np.ndarray, policy: FieldPolicy, around: Su
             parts = [colours.represent_colours(values, policy.step)]
         else:
             parts = [represent(np.ascontiguousarray(column), policy.step) for column in values.reshape(len(values), count).T]
-    payload = b"".join(_encode_part(part, around) for part in parts)
+    payload = b"".join(_encode_part(part, context.everywhere) for part in parts)
     error = 0.0
     if policy.kind == "step":
         restored = _values_of(parts, values.dtype, count, len(values))
@@ -105,11 +105,11 @@ def _largest_error(values: np.ndarray, restored: np.ndarray, colour: bool) -> fl
 def _encode_part(part: Represented, around: Surroundings) -> bytes:
     pieces = [_KIND.pack(part.kind, part.factor), encode_varint(len(part.listed))]
     if len(part.listed):
-        pieces += [_MARKER.pack(part.marker), *_sized(encode_channel(part.listed, in_a_row(len(part.listed)))[0])]
+        pieces += [_MARKER.pack(part.marker), *sized(encode_channel(part.listed, in_a_row(len(part.listed)))[0])]
     reference = None
     for values in part.channels:
         payload, tokens = encode_channel(values, around, reference)
-        pieces += _sized(payload)
+        pieces += sized(payload)
         reference = tokens
     return b"".join(pieces)
 
@@ -128,27 +128,11 @@ def _decode_part(data: memoryview, at: int, count: int, around: Surroundings) ->
         if len(data) - at < _MARKER.size:
             raise TruncatedError(f"{len(data) - at} bytes of a list of {size} values")
         (marker,) = _MARKER.unpack_from(data, at)
-        payload, at = _take_sized(data, at + _MARKER.size)
+        payload, at = take_sized(data, at + _MARKER.size)
         listed, _ = decode_channel(payload, in_a_row(size))
     channels, reference = [], None
     for _ in range(colours.channels(count) if kind == Kind.COLOURS else 1):
-        payload, at = _take_sized(data, at)
+        payload, at = take_sized(data, at)
         values, reference = decode_channel(payload, around, reference)
         channels.append(values)
     return Represented(Kind(kind), tuple(channels), listed, factor, marker), at
-
-
-def in_a_row(points: int) -> Surroundings:
-    """The surroundings of values that have none but those before and after them."""
-    return surroundings(np.arange(points)[:, None] * [1, 0, 0])
-
-
-def _sized(payload: bytes) -> list[bytes]:
-    return [encode_varint(len(payload)), payload]
-
-
-def _take_sized(data: memoryview, at: int) -> tuple[memoryview, int]:
-    size, at = decode_varint(data, at)
-    if size > len(data) - at:
-        raise TruncatedError(f"{size} bytes of a channel in {len(data) - at}")
-    return data[at : at + size], at + size

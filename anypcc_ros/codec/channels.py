@@ -20,8 +20,8 @@ from anypcc_ros.codec.surroundings import Surroundings
 DIRECT_BITS = 8
 """Values that span no more bits may be tokens themselves."""
 
-_HEADER = struct.Struct("<Bq")  # bits of a direct token, or RESIDUAL; the smallest value
-_RESIDUAL = 255
+_HEADER = struct.Struct("<Bq")  # bits of a direct token, or one of those below; the smallest value
+_RESIDUAL, _PLAIN = 255, 254
 _TOKEN_BITS = 8  # of residuals: 16 small ones, and four classes for each of 60 octaves
 _CLIPPED = 1 << 40  # differences to the nearest value, for sums with weights within int64
 _HIGHEST = np.iinfo(np.int64).max
@@ -89,11 +89,12 @@ class Direct(Channel):
 
 
 class Residual(Channel):
-    """Any values, as what the mean of those around leaves, under contexts of how well the prediction did around."""
+    """Any values, as what the mean of those around leaves (not ``predicted``: as they are), under contexts of what it left
+    around."""
 
-    def __init__(self, surroundings: Surroundings, low: int, reference: np.ndarray | None = None) -> None:
+    def __init__(self, surroundings: Surroundings, predicted: bool, reference: np.ndarray | None = None) -> None:
         super().__init__(surroundings, _TOKEN_BITS, (4096, 4096, 2048, 4096, 1, 4096), 16)
-        self._low = low
+        self._predict = predicted
         self._reference = np.zeros(len(surroundings), np.int64) if reference is None else reference
 
     def contexts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +103,7 @@ class Residual(Channel):
         first = self.known[nearest[:, 0]]
         apart = np.clip(self.known[nearest[:, :3]] - first[:, None], -_CLIPPED, _CLIPPED)
         ahead = _mean(apart, weights[:, :3])
-        self._predicted = first + ahead
+        self._predicted = first + ahead if self._predict else np.zeros_like(first)
         spread = token_of(apart.max(axis=1) - apart.min(axis=1))
         errors = self.tokens[nearest]
         noise = errors[:, :3].sum(axis=1) // 3
@@ -117,15 +118,12 @@ class Residual(Channel):
         return np.stack(contexts, axis=1), noise >> 4
 
     def split(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        residual = zigzag(values - self._low - self._predicted)
+        residual = zigzag(values - self._predicted)
         tokens = token_of(residual)
         return tokens, residual - _least(tokens)
 
     def join(self, tokens: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        return self._predicted + unzigzag(_least(tokens) + rest) + self._low
-
-    def settle(self, rows: np.ndarray, values: np.ndarray, tokens: np.ndarray) -> None:
-        super().settle(rows, values - self._low, tokens)
+        return self._predicted + unzigzag(_least(tokens) + rest)
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -169,23 +167,24 @@ def _least(tokens: np.ndarray) -> np.ndarray:
 
 
 def encode_channel(
-    values: np.ndarray, surroundings: Surroundings, reference: np.ndarray | None = None
+    values: np.ndarray, surroundings: Surroundings, reference: np.ndarray | None = None, predicted: bool = True
 ) -> tuple[bytes, np.ndarray]:
     """Code (N,) int64, one for each point; their bytes and tokens.
 
-    ``reference``: the tokens of a channel that the decoder has before this one, whose errors foretell those of this one.
+    ``reference``: (N,) int64, 0 to 255, what the decoder has before and foretells the size of tokens, such as those of
+    another channel. ``predicted``: whether neighbours have similar values.
     """
     low = int(values.min(initial=_HIGHEST))
     bits = (int(values.max(initial=-_HIGHEST - 1)) - low).bit_length() if len(values) else 0
     direct = bits <= DIRECT_BITS and (reference is None or not bits)
-    kind = bits if direct else _RESIDUAL
+    kind = bits if direct else _RESIDUAL if predicted else _PLAIN
     low = low if direct else 0
     channel = _channel(kind, low, surroundings, reference)
     coder, rests = SymbolEncoder(), BitWriter()
     for rows in surroundings.blocks if kind else ():
         contexts, selector = channel.contexts(rows)
         tokens, rest = channel.split(values[rows])
-        rests.write(rest, rest_bits(tokens) if kind == _RESIDUAL else np.zeros_like(tokens))
+        rests.write(rest, rest_bits(tokens) if kind > DIRECT_BITS else np.zeros_like(tokens))
         encode_block(coder, channel.mixer.begin(contexts, selector), tokens, channel.mixer.bits)
         channel.settle(rows, values[rows], tokens)
     packed = rests.finish()
@@ -200,7 +199,7 @@ def decode_channel(
         raise TruncatedError(f"a channel of {len(data)} bytes")
     kind, low = _HEADER.unpack_from(data)
     size, at = decode_varint(data, _HEADER.size)
-    if kind not in (*range(DIRECT_BITS + 1), _RESIDUAL) or size > len(data) - at:
+    if kind not in (*range(DIRECT_BITS + 1), _RESIDUAL, _PLAIN) or size > len(data) - at:
         raise CorruptStreamError(f"a channel of kind {kind} with {size} bytes of low bits in {len(data)}")
     channel = _channel(kind, low, surroundings, reference)
     coder, rests = SymbolDecoder(data[at + size :]), BitReader(data[at : at + size])
@@ -208,7 +207,7 @@ def decode_channel(
     for rows in surroundings.blocks if kind else ():
         contexts, selector = channel.contexts(rows)
         tokens = decode_block(coder, channel.mixer.begin(contexts, selector), channel.mixer.bits)
-        rest = rests.read(rest_bits(tokens) if kind == _RESIDUAL else np.zeros_like(tokens))
+        rest = rests.read(rest_bits(tokens) if kind > DIRECT_BITS else np.zeros_like(tokens))
         values[rows] = channel.join(tokens, rest)
         channel.settle(rows, values[rows], tokens)
     rests.finish()
@@ -218,4 +217,17 @@ def decode_channel(
 
 
 def _channel(kind: int, low: int, surroundings: Surroundings, reference: np.ndarray | None) -> Channel:
-    return Residual(surroundings, low, reference) if kind == _RESIDUAL else Direct(surroundings, low, kind)
+    return Residual(surroundings, kind == _RESIDUAL, reference) if kind > DIRECT_BITS else Direct(surroundings, low, kind)
+
+
+def sized(payload: bytes) -> list[bytes]:
+    """A payload among others: its length and itself."""
+    return [encode_varint(len(payload)), payload]
+
+
+def take_sized(data: memoryview, at: int) -> tuple[memoryview, int]:
+    """The payload whose length stands at a place, and the place after it. Raises StreamError subclasses."""
+    size, at = decode_varint(data, at)
+    if size > len(data) - at:
+        raise TruncatedError(f"{size} bytes of a channel in {len(data) - at}")
+    return data[at : at + size], at + size

@@ -14,25 +14,36 @@ from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.counts import decode_counts, density_contexts, encode_counts
 from anypcc_ros.codec.errors import CorruptStreamError
+from anypcc_ros.codec.exact import (
+    Origin,
+    decode_off_grid,
+    decode_remainders,
+    encode_off_grid,
+    encode_remainders,
+    on_grid,
+    suitable_grid,
+)
 from anypcc_ros.codec.lattice import Lattice, decode_lattice, encode_lattice, find_lattice
 from anypcc_ros.codec.model import store
 from anypcc_ros.codec.model.backend import context_model
 from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.octree import Voxels, dequantise, quantise, voxelise
-from anypcc_ros.codec.surroundings import surroundings
+from anypcc_ros.codec.order import decode_order, encode_order
+from anypcc_ros.codec.surroundings import Context
 
 NO_LATTICE = Lattice((None, None, None))
 NO_VOXELS = Voxels(np.zeros(3, np.int64), np.zeros((0, 3), np.int64), np.zeros(0, np.int64), 0)
 
 
-class _GridPoints(NamedTuple):
-    """Points on the grid: their cells; in the codec's order their grid coordinates (M, 3) and rows (M,) in the cloud; and
-    chunks by tag."""
+class _OnGrid(NamedTuple):
+    """Points on the grid. ``grid``: (N, 3) int64, their grid coordinates as the decoder has them, in the codec's order;
+    ``rows``: (N,) which of the points given each one is; ``points``: how many were given; ``chunks``: payloads by tag."""
 
     voxels: Voxels
     grid: np.ndarray
     rows: np.ndarray
-    payloads: dict[str, bytes]
+    points: int
+    chunks: dict[str, bytes]
 
 
 class Encoder:
@@ -52,55 +63,70 @@ class Encoder:
         """A complete stream for the cloud: its points on the grid, and every field by its policy.
 
         Points with NaN or infinity are left out and counted, or stay in place with ``order`` original.
-        Raises InputError for positions beyond what the grid can hold.
+        Raises InputError for positions beyond what the grid can hold; with ``exact`` it holds them all.
         """
-        finite, invalid = cloud.finite()
-        points = self._points_on_grid(finite)
-        layout, attributes = self._fields(finite, points, invalid)
-        payloads = points.payloads | ({bitstream.ATTRIBUTES: attributes} if attributes else {})
-        return bitstream.write_stream(self._describe(finite, points), payloads, layout)
+        config, in_place = self.config, self.config.order == "original"
+        kept = cloud if in_place else cloud.finite()[0]
+        step, origin = suitable_grid(kept.xyz, config.step, config.origin) if config.exact else (config.step, config.origin)
+        held = on_grid(kept.xyz, step, origin) if config.exact else np.isfinite(kept.xyz).all(axis=1)
+        here, beside = np.flatnonzero(held), np.flatnonzero(~held)
 
-    def _points_on_grid(self, cloud: PointCloud) -> _GridPoints:
-        config = self.config
-        if not len(cloud):
-            return _GridPoints(NO_VOXELS, np.zeros((0, 3), np.int64), np.zeros(0, np.int64), {})
-        grid = quantise(cloud.xyz, config.step, config.origin)
+        points = self._encode_points(kept.xyz[here], step, origin)
+        chunks, rows = points.chunks, np.concatenate([here[points.rows], beside])
+        around = Context(points.grid, len(beside), step, origin)
+        if config.exact and len(here):
+            coordinates = kept.xyz[here[points.rows]]
+            chunks[bitstream.REMAINDERS] = encode_remainders(coordinates, points.grid, step, origin, around.on_grid)
+        if len(beside):
+            chunks[bitstream.OFF_GRID] = encode_off_grid(kept.xyz[beside])
+        values = {name: values[rows] for name, values in kept.fields.items()}
+        fields, attributes = encode_fields(values, config, around) if values else ((), b"")
+        if attributes:
+            chunks[bitstream.ATTRIBUTES] = attributes
+        if in_place and len(here):
+            known = {info.name: values[info.name][: len(here)] for info in fields if info.policy == "exact"}
+            places = here[points.rows]
+            chunks[bitstream.ORDER] = encode_order(places, len(rows), cloud.height, around.grid, known, around.on_grid)
+        layout = Layout(cloud.height if in_place else 1, cloud.position, len(cloud) - len(kept), len(beside), fields)
+        return bitstream.write_stream(self._describe(cloud.xyz.dtype.name, points, step, origin), chunks, layout)
+
+    def _encode_points(self, xyz: np.ndarray, step: float, origin: Origin) -> _OnGrid:
+        drop_scales = self.config.drop_scales
+        if not len(xyz):
+            return _OnGrid(NO_VOXELS, np.zeros((0, 3), np.int64), np.zeros(0, np.int64), 0, {})
+        grid = quantise(xyz, step, origin)
         # Scales are dropped on the grid itself: on a lattice a coarser cell would have no size.
-        lattice = NO_LATTICE if config.drop_scales else find_lattice(grid)
-        voxels, rows = voxelise(lattice.compact(grid), config.drop_scales)
+        lattice = NO_LATTICE if drop_scales else find_lattice(grid)
+        voxels, rows = voxelise(lattice.compact(grid), drop_scales)
         occupancy = geometry.encode_occupancy(self._network, voxels)
         tag, payload = bitstream.OCCUPANCY, occupancy
         if len(voxels.coords) <= geometry.RAW_VOXELS and len(raw := geometry.encode_raw(voxels)) <= len(occupancy):
             tag, payload = bitstream.RAW, raw
-        payloads = {tag: payload}
+        chunks = {tag: payload}
         if lattice:
-            payloads[bitstream.LATTICE] = encode_lattice(lattice)
+            chunks[bitstream.LATTICE] = encode_lattice(lattice)
         if not self._keeps_duplicates:
             rows = rows[np.cumsum(voxels.counts) - voxels.counts]
         elif voxels.counts.max() > 1:
-            payloads[bitstream.COUNTS] = encode_counts(voxels.counts - 1, density_contexts(voxels.coords))
-        return _GridPoints(voxels, grid[rows], rows, payloads)
-
-    def _fields(self, cloud: PointCloud, points: _GridPoints, left_out: int) -> tuple[Layout, bytes]:
-        values = {name: values[points.rows] for name, values in cloud.fields.items()}
-        fields, attributes = encode_fields(values, self.config, surroundings(points.grid)) if values else ((), b"")
-        return Layout(1, cloud.position, left_out, 0, fields), attributes
+            chunks[bitstream.COUNTS] = encode_counts(voxels.counts - 1, density_contexts(voxels.coords))
+        decoded = (voxels.coords << drop_scales) + voxels.shift if drop_scales else grid[rows]
+        return _OnGrid(voxels, decoded, rows, len(xyz), chunks)
 
     @property
     def _keeps_duplicates(self) -> bool:
         # Points that fall together because scales were dropped are one point of the coarser grid.
         return not self.config.merge_duplicates and not self.config.drop_scales
 
-    def _describe(self, cloud: PointCloud, points: _GridPoints) -> CloudInfo:
-        drop = self.config.drop_scales if len(cloud) else 0
-        voxels, model = points.voxels, bitstream.OCCUPANCY in points.payloads
+    def _describe(self, dtype: str, points: _OnGrid, step: float, origin: Origin) -> CloudInfo:
+        drop = self.config.drop_scales if points.points else 0
+        voxels, model = points.voxels, bitstream.OCCUPANCY in points.chunks
         x, y, z = map(int, voxels.shift)
         return CloudInfo(
-            dtype=cloud.xyz.dtype.name,
-            step=self.config.step,
-            origin=self.config.origin,
+            dtype=dtype,
+            step=step,
+            origin=origin,
             shift=(x, y, z),
-            points=len(cloud),
+            points=points.points,
             voxels=len(voxels.coords),
             depth=voxels.depth + drop,
             drop_scales=drop,
@@ -123,29 +149,43 @@ class Decoder:
         Dropped scales give the centres of the coarser cells. Raises StreamError subclasses for anything wrong with the
         bytes, ModelNotFoundError for a model that is not installed.
         """
-        info, layout, payloads = bitstream.read_stream(data, self.config)
+        info, layout, chunks = bitstream.read_stream(data, self.config)
         xyz, grid = np.zeros((0, 3), info.dtype), np.zeros((0, 3), np.int64)
         if info.voxels:
-            xyz, grid = self._decode_points(info, payloads)
-        coded = payloads.get(bitstream.ATTRIBUTES, memoryview(b""))
-        fields = decode_fields(layout.fields, coded, surroundings(grid)) if layout.fields else {}
+            xyz, grid = self._decode_points(info, chunks)
+        around = Context(grid, layout.off_grid, info.step, info.origin)
+        if bitstream.REMAINDERS in chunks:
+            remainders = chunks[bitstream.REMAINDERS]
+            xyz = decode_remainders(remainders, grid, info.step, info.origin, xyz.dtype, around.on_grid)
+        if layout.off_grid:
+            coded = _needed(chunks, bitstream.OFF_GRID)
+            xyz = np.concatenate([xyz, decode_off_grid(coded, layout.off_grid, xyz.dtype)])
+        fields = decode_fields(layout.fields, chunks.get(bitstream.ATTRIBUTES, memoryview(b"")), around)
+        if bitstream.ORDER in chunks:
+            exact = [field.name for field in layout.fields if field.policy == "exact"]
+            known = {name: fields[name][: len(grid)] for name in exact}
+            places = decode_order(chunks[bitstream.ORDER], len(xyz), around.grid, known, around.on_grid)
+            rows = _rows_of(places, len(xyz))
+            xyz, fields = xyz[rows], {name: values[rows] for name, values in fields.items()}
+        if len(xyz) % layout.height:
+            raise CorruptStreamError(f"{len(xyz)} points do not make {layout.height} rows of one length")
         dropped_before = sum(field.policy == "drop" for field in layout.fields[: layout.position])
         return PointCloud(xyz, fields, layout.height, layout.position - dropped_before)
 
-    def _decode_points(self, info: CloudInfo, payloads: dict[str, memoryview]) -> tuple[np.ndarray, np.ndarray]:
+    def _decode_points(self, info: CloudInfo, chunks: dict[str, memoryview]) -> tuple[np.ndarray, np.ndarray]:
         """Positions (N, 3) and grid coordinates (N, 3) int64 of the points on the grid, in coarser cells the corner's."""
-        coords = self._decode_cells(info, payloads)
+        coords = self._decode_cells(info, chunks)
         if _checksum(coords) != info.checksum:
             raise CorruptStreamError(f"the {info.voxels} decoded voxels fail their checksum")
         grid = (coords << info.drop_scales) + np.array(info.shift)
-        if bitstream.LATTICE in payloads:
-            grid = self._restore_lattice(info, payloads[bitstream.LATTICE], grid)
+        if bitstream.LATTICE in chunks:
+            grid = self._restore_lattice(info, chunks[bitstream.LATTICE], grid)
         centre = ((1 << info.drop_scales) - 1) / 2
         xyz = dequantise(grid + centre, info.step, info.origin, info.dtype)
         if not np.isfinite(xyz).all():
             raise CorruptStreamError(f"steps of {info.step:g} from {info.origin} leave {info.dtype}")
-        if bitstream.COUNTS in payloads:
-            counts = self._decode_counts(info, payloads[bitstream.COUNTS], coords)
+        if bitstream.COUNTS in chunks:
+            counts = self._decode_counts(info, chunks[bitstream.COUNTS], coords)
             xyz, grid = np.repeat(xyz, counts, axis=0), np.repeat(grid, counts, axis=0)
         return xyz, grid
 
@@ -158,7 +198,8 @@ class Decoder:
         if not info.model_hash:
             raise CorruptStreamError(f"chunk {bitstream.OCCUPANCY} without the hash of a model")
         network = self._network(info.model_hash)
-        return geometry.decode_occupancy(network, payloads[bitstream.OCCUPANCY], depth, info.voxels)
+        shift = np.array(info.shift)
+        return geometry.decode_occupancy(network, payloads[bitstream.OCCUPANCY], depth, info.voxels, shift, info.drop_scales)
 
     def _decode_counts(self, info: CloudInfo, payload: memoryview, coords: np.ndarray) -> np.ndarray:
         counts = decode_counts(payload, density_contexts(coords)) + 1
@@ -176,6 +217,20 @@ class Decoder:
             model = store.by_hash(digest, self.config.model_dir)
             self._networks[digest] = context_model(model, self.config.backend, self.config.threads)
         return self._networks[digest]
+
+
+def _needed(chunks: dict[str, memoryview], tag: str) -> memoryview:
+    if tag not in chunks:
+        raise CorruptStreamError(f"chunk {tag} is missing")
+    return chunks[tag]
+
+
+def _rows_of(places: np.ndarray, points: int) -> np.ndarray:
+    """(points,) int64: which point comes where, when the first ones have these places and the others fill the gaps."""
+    rows = np.full(points, -1)
+    rows[places] = np.arange(len(places))
+    rows[rows < 0] = np.arange(len(places), points)
+    return rows
 
 
 def _checksum(coords: np.ndarray) -> int:

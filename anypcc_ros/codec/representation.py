@@ -91,7 +91,7 @@ def restore(represented: Represented, dtype: np.dtype) -> np.ndarray:
 
 
 def as_integers(values: np.ndarray) -> np.ndarray:
-    """(N,) int64 of any dtype: uint64 wrapped, floats by their bits so that they ascend as the values do."""
+    """int64 of any dtype, in any shape: uint64 wrapped, floats by their bits so that they ascend as the values do."""
     if values.dtype.kind == "f":
         bits = values.view(f"i{values.dtype.itemsize}").astype(np.int64)
         return bits ^ (bits >> 63 & (1 << 8 * values.dtype.itemsize - 1) - 1)
@@ -161,15 +161,15 @@ def _listed_if_few(numbers: np.ndarray) -> Represented | None:
 
 def _represent_floats(values: np.ndarray) -> Represented:
     bits = as_integers(values)
-    lattice = _find_lattice(values, bits)
+    lattice = find_lattice(values)
     if lattice is not None and np.ptp(lattice.channels[0]) < LISTED:
         return lattice
     return _listed_if_few(bits) or lattice or Represented(Kind.FLOAT_BITS, (bits,), NOTHING)
 
 
-def _find_lattice(values: np.ndarray, bits: np.ndarray) -> Represented | None:
-    """The coarsest lattice that holds (nearly) all values, bit for bit."""
-    finite = bits[np.isfinite(values)]
+def find_lattice(values: np.ndarray) -> Represented | None:
+    """The coarsest lattice on which (nearly) all floats (N,) lie, bit for bit, if it is much coarser than floats are."""
+    finite = as_integers(values)[np.isfinite(values)]
     if not len(finite):
         return None
     places = int(finite.max()) - int(finite.min())

@@ -9,6 +9,7 @@ other mostly does not.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -20,6 +21,7 @@ _BLOCK = 2048  # points coded with the same statistics
 _SPLIT = 1024  # levels of so many points or more are coded in four parts
 _PARTS = (0, 2, 1, 3)
 _FARTHEST = 1 << 30  # of a coordinate difference, so that squares add up within int64
+_FARTHEST_ORIGIN = 1 << 53
 _FAR = np.iinfo(np.int64).max
 
 
@@ -54,6 +56,36 @@ def surroundings(grid: np.ndarray) -> Surroundings:
         np.minimum(_bit_length(distances[:, 0]), 15),
         np.minimum(reach - reach.min(initial=64), 15),
     )
+
+
+class Context:
+    """The surroundings of a cloud's points, for whoever needs them: first those on the grid, then some that are not.
+
+    ``grid``: (N, 3) int64 grid coordinates of the former, here relative to position (0, 0, 0), where most sensors are.
+    """
+
+    def __init__(self, grid: np.ndarray, off_grid: int, step: float, origin: tuple[float, float, float]) -> None:
+        self.grid = grid + np.clip(np.rint(np.divide(origin, step)), -_FARTHEST_ORIGIN, _FARTHEST_ORIGIN).astype(np.int64)
+        self._off_grid = off_grid
+
+    @cached_property
+    def on_grid(self) -> Surroundings:
+        return surroundings(self.grid)
+
+    @cached_property
+    def everywhere(self) -> Surroundings:
+        """Points off the grid stand in a row from (0, 0, 0) on."""
+        if not self._off_grid:
+            return self.on_grid
+        return surroundings(np.concatenate([self.grid, np.arange(self._off_grid)[:, None] * [1, 0, 0]]))
+
+
+def in_a_row(points: int) -> Surroundings:
+    """The surroundings of points on a line, one step apart. Predictions come from the two nearest alone, and so are right
+    wherever values grow evenly."""
+    around = surroundings(np.arange(points)[:, None] * [1, 0, 0])
+    around.weights[:, 2:] = 0
+    return around
 
 
 def _bit_length(values: np.ndarray) -> np.ndarray:
