@@ -23,7 +23,7 @@ BEAM_LEVELS = 10
 _BINS = 12  # no beam nearby, or 11 places of the nearest within one and a half cells
 BEAM_BINS = _BINS * _BINS
 MAX_BEAMS = 512
-_SLOPE_BITS = 24
+SLOPE_BITS = 24
 _LIMIT = 1 << 36  # of slopes and heights: their products with a distance stay within int64
 _DISTANCE_LIMIT = 1 << 24  # of a horizontal distance, in quarter cells: a squared one is exact in float64
 
@@ -76,7 +76,7 @@ class Beams:
         return first
 
     def _height(self, beam: np.ndarray, distance: np.ndarray) -> np.ndarray:
-        return (self.slopes[beam] * distance >> _SLOPE_BITS) + self.heights[beam]
+        return (self.slopes[beam] * distance >> SLOPE_BITS) + self.heights[beam]
 
 
 def encode_beams(beams: Beams, slope_drop: int) -> bytes:
@@ -97,7 +97,7 @@ def decode_beams(data: bytes | memoryview) -> Beams:
         axis[i], position = _bounded(*decode_signed(data, position))
     count, position = decode_varint(data, position)
     drop, position = decode_varint(data, position)
-    if not 1 <= count <= MAX_BEAMS or drop > _SLOPE_BITS:
+    if not 1 <= count <= MAX_BEAMS or drop > SLOPE_BITS:
         raise CorruptStreamError(f"{count} beams, {drop} bits of their slopes left out")
     values = np.zeros((count, 2), np.int64)
     for i in range(count):
@@ -108,7 +108,7 @@ def decode_beams(data: bytes | memoryview) -> Beams:
         raise CorruptStreamError(f"{len(data) - position} bytes after {count} beams")
     slopes = values[:, 0] << drop
     if int(np.abs(slopes).max()) >= _LIMIT:
-        raise CorruptStreamError(f"a beam rises by {int(np.abs(slopes).max()) >> _SLOPE_BITS} per unit")
+        raise CorruptStreamError(f"a beam rises by {int(np.abs(slopes).max()) >> SLOPE_BITS} per unit")
     return Beams(axis, slopes, values[:, 1])
 
 

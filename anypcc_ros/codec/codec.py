@@ -9,6 +9,8 @@ import numpy as np
 
 from anypcc_ros.codec import bitstream, geometry
 from anypcc_ros.codec.attributes import decode_fields, encode_fields
+from anypcc_ros.codec.beam_fit import fit_beams
+from anypcc_ros.codec.beams import decode_beams, encode_beams
 from anypcc_ros.codec.bitstream import CloudInfo, Layout
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
@@ -71,7 +73,7 @@ class Encoder:
         held = on_grid(kept.xyz, step, origin) if config.exact else np.isfinite(kept.xyz).all(axis=1)
         here, beside = np.flatnonzero(held), np.flatnonzero(~held)
 
-        points = self._encode_points(kept.xyz[here], step, origin)
+        points = self._encode_points(PointCloud(kept.xyz[here], {k: v[here] for k, v in kept.fields.items()}), step, origin)
         chunks, rows = points.chunks, np.concatenate([here[points.rows], beside])
         around = Context(points.grid, len(beside), step, origin)
         if config.exact and len(here):
@@ -90,19 +92,24 @@ class Encoder:
         layout = Layout(cloud.height if in_place else 1, cloud.position, len(cloud) - len(kept), len(beside), fields)
         return bitstream.write_stream(self._describe(cloud.xyz.dtype.name, points, step, origin), chunks, layout)
 
-    def _encode_points(self, xyz: np.ndarray, step: float, origin: Origin) -> _OnGrid:
+    def _encode_points(self, cloud: PointCloud, step: float, origin: Origin) -> _OnGrid:
         drop_scales = self.config.drop_scales
-        if not len(xyz):
+        if not len(cloud):
             return _OnGrid(NO_VOXELS, np.zeros((0, 3), np.int64), np.zeros(0, np.int64), 0, {})
-        grid = quantise(xyz, step, origin)
+        grid = quantise(cloud.xyz, step, origin)
         # Scales are dropped on the grid itself: on a lattice a coarser cell would have no size.
         lattice = NO_LATTICE if drop_scales else find_lattice(grid)
         voxels, rows = voxelise(lattice.compact(grid), drop_scales)
-        occupancy = geometry.encode_occupancy(self._network, voxels)
+        # A lattice bends the space in which beams are straight.
+        fitted = None if lattice else fit_beams(grid, -4 * np.asarray(origin) / step, cloud.fields)
+        beams = fitted[0] if fitted else None
+        occupancy = geometry.encode_occupancy(self._network, voxels, drop_scales, beams)
         tag, payload = bitstream.OCCUPANCY, occupancy
         if len(voxels.coords) <= geometry.RAW_VOXELS and len(raw := geometry.encode_raw(voxels)) <= len(occupancy):
             tag, payload = bitstream.RAW, raw
         chunks = {tag: payload}
+        if fitted and tag == bitstream.OCCUPANCY:
+            chunks[bitstream.BEAMS] = encode_beams(*fitted)
         if lattice:
             chunks[bitstream.LATTICE] = encode_lattice(lattice)
         if not self._keeps_duplicates:
@@ -110,7 +117,7 @@ class Encoder:
         elif voxels.counts.max() > 1:
             chunks[bitstream.COUNTS] = encode_counts(voxels.counts - 1, density_contexts(voxels.coords))
         decoded = (voxels.coords << drop_scales) + voxels.shift if drop_scales else grid[rows]
-        return _OnGrid(voxels, decoded, rows, len(xyz), chunks)
+        return _OnGrid(voxels, decoded, rows, len(cloud), chunks)
 
     @property
     def _keeps_duplicates(self) -> bool:
@@ -198,8 +205,9 @@ class Decoder:
         if not info.model_hash:
             raise CorruptStreamError(f"chunk {bitstream.OCCUPANCY} without the hash of a model")
         network = self._network(info.model_hash)
-        shift = np.array(info.shift)
-        return geometry.decode_occupancy(network, payloads[bitstream.OCCUPANCY], depth, info.voxels, shift, info.drop_scales)
+        beams = decode_beams(payloads[bitstream.BEAMS]) if bitstream.BEAMS in payloads else None
+        shift, dropped = np.array(info.shift), info.drop_scales
+        return geometry.decode_occupancy(network, payloads[bitstream.OCCUPANCY], depth, info.voxels, shift, dropped, beams)
 
     def _decode_counts(self, info: CloudInfo, payload: memoryview, coords: np.ndarray) -> np.ndarray:
         counts = decode_counts(payload, density_contexts(coords)) + 1
