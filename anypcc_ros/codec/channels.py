@@ -14,7 +14,7 @@ import numpy as np
 from anypcc_ros.codec.bits import BitReader, BitWriter
 from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder, decode_varint, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
-from anypcc_ros.codec.mixing import Mixer, decode_block, encode_block
+from anypcc_ros.codec.mixing import decode_block, encode_block, mixer
 from anypcc_ros.codec.surroundings import Surroundings
 
 DIRECT_BITS = 8
@@ -38,7 +38,8 @@ class Channel(ABC):
         self.surroundings = surroundings
         self.known = np.zeros(len(surroundings), np.int64)
         self.tokens = np.zeros(len(surroundings), np.int64)
-        self.mixer = Mixer(bits, sizes, selectors)
+        self.bits = bits
+        self.mixer = mixer(max(bits, 1), sizes, selectors)
 
     @abstractmethod
     def contexts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -182,10 +183,10 @@ def encode_channel(
     channel = _channel(kind, low, surroundings, reference)
     coder, rests = SymbolEncoder(), BitWriter()
     for rows in surroundings.blocks if kind else ():
-        contexts, selector = channel.contexts(rows)
+        channel.mixer.begin(*channel.contexts(rows))
         tokens, rest = channel.split(values[rows])
         rests.write(rest, rest_bits(tokens) if kind > DIRECT_BITS else np.zeros_like(tokens))
-        encode_block(coder, channel.mixer.begin(contexts, selector), tokens, channel.mixer.bits)
+        encode_block(coder, channel.mixer, tokens, channel.bits)
         channel.settle(rows, values[rows], tokens)
     packed = rests.finish()
     return _HEADER.pack(kind, low) + encode_varint(len(packed)) + packed + coder.finish(), channel.tokens
@@ -205,8 +206,8 @@ def decode_channel(
     coder, rests = SymbolDecoder(data[at + size :]), BitReader(data[at : at + size])
     values = np.full(len(surroundings), low)
     for rows in surroundings.blocks if kind else ():
-        contexts, selector = channel.contexts(rows)
-        tokens = decode_block(coder, channel.mixer.begin(contexts, selector), channel.mixer.bits)
+        channel.mixer.begin(*channel.contexts(rows))
+        tokens = decode_block(coder, channel.mixer, len(rows), channel.bits)
         rest = rests.read(rest_bits(tokens) if kind > DIRECT_BITS else np.zeros_like(tokens))
         values[rows] = channel.join(tokens, rest)
         channel.settle(rows, values[rows], tokens)

@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from anypcc_ros.codec.kernels import native
 from anypcc_ros.codec.octree import MAX_DEPTH, sort_cells
 
 NEIGHBORS = 5
@@ -107,6 +108,8 @@ def coding_passes(points: int) -> list[np.ndarray]:
 def _nearest(grid: np.ndarray, passes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """``Surroundings.nearest`` and ``squares``: of the candidates those of the smallest (square, row)."""
     points = len(grid)
+    if native.available():
+        return _nearest_natively(grid, passes)
     curves = [np.arange(points), _shifted_curve(grid)]
     places = [np.empty(points, np.int64) for _ in curves]
     for place, curve in zip(places, curves, strict=True):
@@ -118,6 +121,13 @@ def _nearest(grid: np.ndarray, passes: list[np.ndarray]) -> tuple[np.ndarray, np
             candidates = [_along(curve, known[curve], place[rows]) for curve, place in zip(curves, places, strict=True)]
             nearest[rows], squares[rows] = _choose(grid, rows, np.concatenate(candidates, axis=1))
         known[rows] = True
+    return nearest, squares
+
+
+def _nearest_natively(grid: np.ndarray, passes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    nearest, squares = np.zeros((2, len(grid), NEIGHBORS), np.int64)
+    lengths = np.array([len(rows) for rows in passes], np.int64)
+    native.nearest_known(np.ascontiguousarray(grid), _shifted_curve(grid), np.concatenate(passes), lengths, nearest, squares)
     return nearest, squares
 
 

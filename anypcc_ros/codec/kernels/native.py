@@ -63,6 +63,12 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sort_keys": (_long, (_pointer, _pointer, _long)),
     "unique_keys": (_long, (_pointer, _long, _pointer)),
     "parent_keys": (_long, (_pointer, _long, _pointer, _pointer)),
+    "mixer_new": (_pointer, (_int, _pointer, _int, _int, _long, _pointer, _long, _pointer, _int)),
+    "mixer_free": (None, (_pointer,)),
+    "mixer_begin": (_long, (*[_pointer] * 3, _long)),
+    "mixer_predict": (_long, (_pointer, _pointer)),
+    "mixer_learn": (_long, (_pointer, _pointer)),
+    "nearest_known": (_long, (_pointer, _pointer, _long, _pointer, _pointer, _long, _pointer, _pointer)),
     "child_keys": (_long, (_pointer, _pointer, _long, _pointer, _long)),
 }
 
@@ -520,6 +526,70 @@ def _call(name: str, *arguments: Any) -> Any:
         kind, text = _ERRORS[result]
         raise kind(f"{name}: {text}")
     return result
+
+
+class Mixer:
+    """The native ``codec.mixing.Mixer``, with the same results bit for bit.
+
+    ``sizes`` int64 (kinds,), at most 16; ``logarithm`` int32 (256,) and ``probability`` int32 (2 * steepest + 1,) are copied.
+    """
+
+    def __init__(self, bits: int, sizes: Array, selectors: int, weight: int, logarithm: Array, probability: Array) -> None:
+        self._bits, self._kinds, self._count = bits, len(sizes), 0
+        self.handle: int | None = _call(
+            "mixer_new",
+            bits,
+            _address(sizes, "sizes", "int64", (None,)),
+            len(sizes),
+            selectors,
+            weight,
+            _address(logarithm, "logarithm", "int32", (256,)),
+            256,
+            _address(probability, "probability", "int32", (None,)),
+            len(probability) // 2,
+        )
+        if not self.handle:
+            raise MemoryError(f"a mixer of {sizes} contexts: out of memory or out of range")
+
+    def begin(self, contexts: Array, selector: Array) -> None:
+        """Start a block of tokens, 2^15 at most, in ``contexts`` int64 (M, kinds) and weight sets ``selector`` int64 (M,)."""
+        self._count = len(selector)
+        context = _address(contexts, "contexts", "int64", (self._count, self._kinds))
+        _call("mixer_begin", self.handle, context, _address(selector, "selector", "int64", (self._count,)), self._count)
+
+    def predict(self) -> np.ndarray:
+        """float32 (M, 2): frequencies of 0 and 1 for the next bit, of sum 2^16."""
+        frequencies = np.empty((self._count, 2), np.float32)
+        _call("mixer_predict", self.handle, frequencies.ctypes.data)
+        return frequencies
+
+    def learn(self, bits: Array) -> None:
+        """The bits, int32 (M,), were these."""
+        _call("mixer_learn", self.handle, _address(bits, "bits", "int32", (self._count,)))
+
+    def __del__(self) -> None:
+        handle, self.handle = getattr(self, "handle", None), None
+        if handle and _functions:
+            _functions["mixer_free"](handle)
+
+
+def nearest_known(grid: Array, curve: Array, rows: Array, passes: Array, nearest: Array, squares: Array) -> None:
+    """What ``codec.surroundings`` looks for, for all passes: ``rows`` int64 (N,), ``passes`` int64 of their lengths.
+
+    ``grid`` int64 (N, 3), ``curve`` int64 (N,); ``nearest`` and ``squares`` int64 (N, 5) get everything but the first pass.
+    """
+    points = int(grid.shape[0])
+    _call(
+        "nearest_known",
+        _address(grid, "grid", "int64", (None, 3)),
+        _address(curve, "curve", "int64", (points,)),
+        points,
+        _address(rows, "rows", "int64", (points,)),
+        _address(passes, "passes", "int64", (None,)),
+        len(passes),
+        _address(nearest, "nearest", "int64", (points, 5)),
+        _address(squares, "squares", "int64", (points, 5)),
+    )
 
 
 def _address(array: Array, name: str, dtype: str, shape: tuple[int | None, ...]) -> int:

@@ -18,6 +18,7 @@ enum Status : int64_t {
 
 struct Plan;
 struct Calibration;
+struct Mixer;
 
 // One layer of the integer network. result = (sum * multiplier + 2^(shift - 1)) >> shift of sum = bias[code]
 // + x @ w, with x at most 127; the caller warrants that sums and results fit 32 bits.
@@ -155,6 +156,28 @@ int64_t anypcc_parent_keys(const uint64_t* keys, int64_t count, uint64_t* parent
 // children, kBadArgument if there are more than `capacity`.
 int64_t anypcc_child_keys(const uint64_t* keys, const uint8_t* codes, int64_t count, uint64_t* children,
                           int64_t capacity);
+
+// ---- attributes ----
+
+// The mixer of codec/mixing.py for tokens of 1 to 8 bits: `kinds` (16 at most) of contexts, sizes[k] of each,
+// and `selectors` sets of weights. The tables are copied: `logarithm` of counts 0 to 255, `probability` of
+// log ratios -steepest to steepest. Null when out of memory or out of range.
+anypcc::Mixer* anypcc_mixer_new(int bits, const int64_t* sizes, int kinds, int selectors, int64_t weight,
+                                const int32_t* logarithm, int64_t logarithms, const int32_t* probability,
+                                int steepest);
+void anypcc_mixer_free(anypcc::Mixer* mixer);
+
+// Starts a block of tokens in contexts (count, kinds) with weight sets (count,); kBadIndex for one out of range.
+// Then for every bit `predict`, which writes frequencies (count, 2) of 0 and 1, and `learn` with the bits (count,).
+int64_t anypcc_mixer_begin(anypcc::Mixer* mixer, const int64_t* contexts, const int64_t* selector, int64_t count);
+int64_t anypcc_mixer_predict(anypcc::Mixer* mixer, float* frequencies);
+int64_t anypcc_mixer_learn(anypcc::Mixer* mixer, const int32_t* bits);
+
+// The neighbour search of codec/surroundings.py. grid (points, 3); curve (points,): a permutation of the points;
+// rows: those of pass after pass, ascending within each; passes (n_passes,): how many rows each has. Written for
+// every row but those of the first pass: nearest (points, 5), squares (points, 5).
+int64_t anypcc_nearest_known(const int64_t* grid, const int64_t* curve, int64_t points, const int64_t* rows,
+                             const int64_t* passes, int64_t n_passes, int64_t* nearest, int64_t* squares);
 
 }  // extern "C"
 #pragma GCC visibility pop
