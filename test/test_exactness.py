@@ -154,9 +154,9 @@ def test_a_float_network_would_not_have_passed(voxels):
             self.codes = codes
             return self
 
-        def code(self, distribution, rows, first_bit, bits):
-            self.logits.append(distribution.numpy())
-            return (self.codes[rows] >> first_bit & ((1 << bits) - 1)).astype(np.uint8)
+        def code(self, logits, part):
+            self.logits.append(logits.numpy())
+            return (self.codes[part.rows] >> part.first_bit & ((1 << part.bits) - 1)).astype(np.uint8)
 
     def logits(reverse):
         def product(x, weight, level):

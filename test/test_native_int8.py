@@ -165,12 +165,20 @@ def test_head(isa: str, count: int, symbols: int, kind: str, threads: int) -> No
     x = rng.integers(0, 128, (700, 32)).astype(np.uint8)
     rows = rng.integers(0, 700, count).astype(np.int32)
     codes = rng.integers(0, 16, count).astype(np.uint8)
-    head = native.Head(hidden.native, out.native, EXP2)
+    found = np.zeros((count, symbols), np.int32)
+    native.head_int8(hidden.native, out.native, x, found, rows, codes, threads)
+    assert np.array_equal(found, out.rescale(out.sums(hidden.linear(x[rows], codes), None)))
+
+
+@pytest.mark.parametrize("spread", [0, 3, 40, 3000, 2**31])
+@pytest.mark.parametrize("symbols", [16, 256])
+@pytest.mark.parametrize("count", [0, 1, 15, 900])
+def test_softmax(isa: str, count: int, symbols: int, spread: int) -> None:
+    """Equal logits, a few bits apart, and as far apart as int32 holds."""
+    logits = np.random.default_rng(7).integers(-spread, max(spread, 1), (count, symbols)).astype(np.int32)
     found = np.zeros((count, symbols), np.float32)
-    head.frequencies(x, found, rows, codes, threads)
-    logits = out.rescale(out.sums(hidden.linear(x[rows], codes), None))
-    expected = reference_frequencies(logits, EXP2)
-    assert np.array_equal(found, expected)
+    native.softmax(logits, native.Exp2(EXP2), found)
+    assert np.array_equal(found, reference_frequencies(logits.astype(np.int64), EXP2))
     assert (found.sum(1) == 65536).all()
     assert (found >= 1).all()
 
@@ -185,14 +193,11 @@ def test_softmax_division_is_exact(isa: str, exp2: str) -> None:
         "powers": 2.0 ** (22 - np.minimum(np.arange(512) // 16, 22)),
     }[exp2].astype(np.uint32)
     rng = np.random.default_rng(4)
-    hidden = Reference(np.eye(64)[None], np.zeros((1, 64), int), np.full(64, 2), 1)
     for symbols in (16, 256):
-        weight = rng.integers(-127, 128, (1, 64, symbols))
-        out = Reference(weight, np.zeros((1, symbols), int), np.full(symbols, 1), 8)
-        x = rng.integers(0, 128, (3000, 64)).astype(np.uint8)
+        logits = rng.normal(0, 80, (3000, symbols)).astype(np.int32)
         found = np.zeros((3000, symbols), np.float32)
-        native.Head(hidden.native, out.native, table).frequencies(x, found)
-        assert np.array_equal(found, reference_frequencies(out.rescale(out.sums(x, None)), table))
+        native.softmax(logits, native.Exp2(table), found)
+        assert np.array_equal(found, reference_frequencies(logits.astype(np.int64), table))
 
 
 def test_plans_from_parts_of_a_table() -> None:
@@ -274,7 +279,9 @@ def test_bad_layers_are_refused() -> None:
         native.Layer(weight.astype(np.int32), bias, one, 8)
     layer = native.Layer(weight, bias, one, 8)
     with pytest.raises(ValueError, match="exp2 must"):
-        native.Head(layer, layer, np.zeros(512, np.uint32))
+        native.Exp2(np.zeros(512, np.uint32))
+    with pytest.raises(ValueError, match="a size"):
+        native.softmax(np.zeros((1, 32), np.int32), native.Exp2(EXP2), np.zeros((1, 32), np.float32))
     x = np.zeros((1, 16), np.uint8)
     with pytest.raises(ValueError, match="a size"):  # three taps in the plan, one in the layer
         native.conv_int8(native.Plan(np.zeros((1, 3), np.int32), 1), layer, x, x.copy())

@@ -9,6 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from anypcc_ros.codec import occupancy  # noqa: E402
+from anypcc_ros.codec.calibration import Calibration  # noqa: E402
 from anypcc_ros.codec.geometry import encode_occupancy  # noqa: E402
 from anypcc_ros.codec.kernels import native  # noqa: E402
 from anypcc_ros.codec.model.backend import context_model  # noqa: E402
@@ -71,7 +73,14 @@ def test_native_gradients_equal_torch(clouds):
         assert float((one - other).norm()) <= 2e-2 * float(one.norm()) + 1e-4
 
 
-def test_export_keeps_the_loss_and_the_coder_reaches_it(clouds, tmp_path, scan):
+class Unlearning(Calibration):
+    """Leaves the network's predictions as they are."""
+
+    def learn(self, frequencies, contexts, symbols):
+        pass
+
+
+def test_export_keeps_the_loss_and_the_coder_reaches_it(clouds, tmp_path, scan, monkeypatch):
     trainer = Trainer(replace(TINY, steps=12), tmp_path)
     list(trainer.run(clouds, clouds))
     network, step = load_checkpoint(tmp_path / "checkpoint.pt")
@@ -79,8 +88,12 @@ def test_export_keeps_the_loss_and_the_coder_reaches_it(clouds, tmp_path, scan):
     voxels, _ = voxelise(quantise(scan.xyz, 0.02, (0, 0, 0)))
     with torch.no_grad():
         estimate, _ = batch_bits(network, Batch(occupancy_pyramid(voxels), len(scan)))
-    coded = 8 * len(encode_occupancy(context_model(quantise_network(network, "tiny"), "torch", 1), voxels))
+    model = context_model(quantise_network(network, "tiny"), "torch", 1)
+    calibrated = 8 * len(encode_occupancy(model, voxels))
+    monkeypatch.setattr(occupancy, "corrector", Unlearning)
+    coded = 8 * len(encode_occupancy(model, voxels))
     assert coded == pytest.approx(float(estimate), rel=0.01)
+    assert calibrated < coded
 
 
 def test_batches_are_reproducible_forests(clouds):

@@ -14,10 +14,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 from anypcc_ros.codec import bitstream, codec, geometry
-from anypcc_ros.codec.entropy import OccupancyDecoder, OccupancyEncoder
+from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder
 from anypcc_ros.codec.kernels.levels import NativeLevels
 from anypcc_ros.codec.lattice import Lattice
 from anypcc_ros.codec.model.accelerated import NativeArithmetic
+from anypcc_ros.codec.occupancy import OccupancyDecoder, OccupancyEncoder
 
 STAGES = {
     "grid": "positions to grid cells and back; unique cells in Morton order",
@@ -26,7 +27,8 @@ STAGES = {
     "levels": "the neighbour tables of a level, and the kernels' plans of its convolutions",
     "prior": "fusion of a level's codes and the convolutions down to the level below",
     "aggregation": "what the second checkerboard group sees of the first",
-    "heads": "probabilities of the codes",
+    "heads": "the network's predictions of the codes",
+    "calibration": "what is known around the nodes, and the probabilities corrected by it",
     "entropy": "range coder",
     "duplicates": "points per cell",
     "container": "chunks and checksums",
@@ -66,9 +68,11 @@ _HOOKS: tuple[Hook, ...] = (
     (geometry, "child_coords", "octree"),
     (geometry, "encode_raw", "container"),
     (geometry, "decode_raw", "container"),
-    (OccupancyEncoder, "code", "entropy"),
-    (OccupancyEncoder, "finish", "entropy"),
-    (OccupancyDecoder, "code", "entropy"),
+    (OccupancyEncoder, "code", "calibration"),
+    (OccupancyDecoder, "code", "calibration"),
+    (SymbolEncoder, "encode", "entropy"),
+    (SymbolEncoder, "finish", "entropy"),
+    (SymbolDecoder, "decode", "entropy"),
 )
 
 

@@ -1,7 +1,8 @@
-// Every code path of the native kernels against plain loops: what the Python tests check with NumPy, for
-// machines that are emulated or have no Python. Prints "N passed, M failed"; the exit status is 1 if any
-// failed.
+// Every code path of the native kernels against plain loops: what the Python
+// tests check with NumPy, for machines that are emulated or have no Python.
+// Prints "N passed, M failed"; the exit status is 1 if any failed.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <random>
 #include <string>
@@ -15,7 +16,8 @@ std::mt19937 random_bits(1);
 int passed = 0, failed = 0;
 
 int between(int low,
-            int high) {  // inclusive; not a standard distribution, whose values differ between libraries
+            int high) {  // inclusive; not a standard distribution, whose values
+                         // differ between libraries
   return low + static_cast<int>(random_bits() % (static_cast<unsigned>(high - low) + 1u));
 }
 
@@ -108,42 +110,112 @@ void head(const std::string& isa, int count, int symbols, bool extreme, int thre
   const int cin = 32, width = 32;
   const Weights hidden(1, cin, width, 16, false), out(1, width, symbols, 1, extreme);
   const auto x = numbers<uint8_t>(size_t(count) * cin, 0, 127), codes = numbers<uint8_t>(count, 0, 15);
-  std::vector<uint32_t> exp2(512);
-  for (int d = 0; d < 512; ++d) exp2[d] = static_cast<uint32_t>((512 - d) * 100 + d % 7);
   std::vector<uint8_t> activations(size_t(count) * width), y(activations.size());
-  std::vector<float> expected(size_t(count) * symbols), found(expected.size());
+  std::vector<int32_t> expected(size_t(count) * symbols), found(expected.size());
   for (int i = 0; i < count; ++i) {
     for (int j = 0; j < width; ++j) {
       int64_t sum = hidden.bias[codes[i] * width + j];
       for (int c = 0; c < cin; ++c) sum += x[size_t(i) * cin + c] * hidden.at(0, c, j);
       activations[size_t(i) * width + j] = activate(hidden.rescale(sum, j));
     }
-    std::vector<int64_t> logits(symbols);
     for (int j = 0; j < symbols; ++j) {
       int64_t sum = out.bias[j];
       for (int c = 0; c < width; ++c) sum += activations[size_t(i) * width + c] * out.at(0, c, j);
-      logits[j] = out.rescale(sum, j);
+      expected[size_t(i) * symbols + j] = static_cast<int32_t>(out.rescale(sum, j));
     }
-    const auto largest = std::max_element(logits.begin(), logits.end());
-    int64_t total = 0, rest = 65536;
-    for (int64_t logit : logits) total += exp2[std::min<int64_t>(*largest - logit, 511)];
-    float* row = expected.data() + size_t(i) * symbols;
-    for (int j = 0; j < symbols; ++j) {
-      const int64_t weight = exp2[std::min<int64_t>(*largest - logits[j], 511)];
-      const int64_t frequency = 1 + weight * (65536 - symbols) / total;
-      row[j] = static_cast<float>(frequency);
-      rest -= frequency;
-    }
-    row[largest - logits.begin()] += static_cast<float>(rest);
   }
   const anypcc::Layer first = hidden.layer(), last = out.layer();
   const std::string what =
       isa + " " + std::to_string(count) + " rows " + std::to_string(symbols) + " symbols";
   anypcc_linear_int8(&first, x.data(), count, nullptr, codes.data(), count, nullptr, y.data(), threads);
   check(y == activations, what + " linear_int8");
-  anypcc_head_int8(&first, &last, x.data(), count, nullptr, codes.data(), count, exp2.data(), found.data(),
-                   threads);
+  anypcc_head_int8(&first, &last, x.data(), count, nullptr, codes.data(), count, found.data(), threads);
   check(found == expected, what + " head_int8");
+}
+
+// The frequencies of one node, from its logits.
+std::vector<float> softmax_of(const std::vector<int64_t>& logits, const std::vector<uint32_t>& exp2) {
+  const auto symbols = static_cast<int64_t>(logits.size());
+  const auto largest = std::max_element(logits.begin(), logits.end());
+  int64_t total = 0, rest = 65536;
+  for (int64_t logit : logits) total += exp2[std::min<int64_t>(*largest - logit, 511)];
+  std::vector<float> frequencies;
+  for (int64_t logit : logits) {
+    const int64_t weight = exp2[std::min<int64_t>(*largest - logit, 511)];
+    const int64_t frequency = 1 + weight * (65536 - symbols) / total;
+    frequencies.push_back(static_cast<float>(frequency));
+    rest -= frequency;
+  }
+  frequencies[largest - logits.begin()] += static_cast<float>(rest);
+  return frequencies;
+}
+
+std::vector<uint32_t> exponentials() {
+  std::vector<uint32_t> exp2(512);
+  for (int d = 0; d < 512; ++d) exp2[d] = static_cast<uint32_t>((512 - d) * 100 + d % 7);
+  return exp2;
+}
+
+void softmax(const std::string& isa, int count, int symbols, int spread) {
+  const auto exp2 = exponentials();
+  const auto logits = numbers<int32_t>(size_t(count) * symbols, -spread, spread);
+  std::vector<float> expected, found(logits.size());
+  for (int i = 0; i < count; ++i) {
+    const auto row = softmax_of({logits.begin() + i * symbols, logits.begin() + (i + 1) * symbols}, exp2);
+    expected.insert(expected.end(), row.begin(), row.end());
+  }
+  anypcc_softmax(logits.data(), exp2.data(), count, symbols, found.data());
+  check(found == expected,
+        isa + " " + std::to_string(count) + " rows " + std::to_string(symbols) + " symbols softmax");
+}
+
+// Learning as codec/calibration.py has it, one node and one table at a time, in
+// 64 bits.
+void calibration(const std::string& isa, int count, int rows, int chunk, int spread) {
+  constexpr int kTables = 3;
+  const auto exp2 = exponentials();
+  const auto logits = numbers<int32_t>(size_t(count) * 16, -spread, spread);
+  const auto symbols = numbers<uint8_t>(count, 0, 3);
+  std::vector<int32_t> contexts(size_t(count) * kTables);
+  for (size_t i = 0; i < contexts.size(); ++i) {
+    contexts[i] = static_cast<int32_t>(i) % kTables * rows + between(0, rows - 1);
+  }
+  std::vector<int64_t> bias(size_t(rows) * kTables * 16), curvature(bias.size());
+  std::vector<float> expected;
+  for (int first = 0; first < count; first += chunk) {
+    std::vector<int64_t> gradient(bias.size()), new_curvature(bias.size());
+    for (int i = first; i < std::min(first + chunk, count); ++i) {
+      const int32_t* context = contexts.data() + size_t(i) * kTables;
+      std::vector<int64_t> corrected(16);
+      for (int j = 0; j < 16; ++j) {
+        int64_t sum = 128;
+        for (int t = 0; t < kTables; ++t) sum += bias[size_t(context[t]) * 16 + j];
+        corrected[j] = std::clamp<int64_t>(logits[size_t(i) * 16 + j], -(1 << 20), 1 << 20) + (sum >> 8);
+      }
+      const auto frequencies = softmax_of(corrected, exp2);
+      expected.insert(expected.end(), frequencies.begin(), frequencies.end());
+      for (int t = 0; t < kTables; ++t) {
+        for (int j = 0; j < 16; ++j) {
+          const auto frequency = static_cast<int64_t>(frequencies[j]);
+          gradient[size_t(context[t]) * 16 + j] += (j == symbols[i] ? 65536 : 0) - frequency;
+          new_curvature[size_t(context[t]) * 16 + j] += frequency * (65536 - frequency) >> 20;
+        }
+      }
+    }
+    for (size_t k = 0; k < bias.size(); ++k) {  // what was not used has no gradient and stays
+      curvature[k] = std::min<int64_t>(curvature[k] + new_curvature[k], 1 << 30);
+      const double step =
+          static_cast<double>(gradient[k] * 739) / static_cast<double>(curvature[k] + (32 << 12));
+      bias[k] =
+          std::clamp<int64_t>(bias[k] + static_cast<int64_t>(std::nearbyint(step)), -(1 << 18), 1 << 18);
+    }
+  }
+  std::vector<float> found(expected.size());
+  anypcc::Calibration* learner = anypcc_calibration_new(int64_t{kTables} * rows);
+  anypcc_calibration_replay(learner, logits.data(), contexts.data(), kTables, exp2.data(), symbols.data(),
+                            count, chunk, found.data());
+  anypcc_calibration_free(learner);
+  check(found == expected, isa + " " + std::to_string(count) + " rows calibration");
 }
 
 void octree(int count, int bits) {
@@ -186,6 +258,13 @@ int main() {
         head(isa, 1100, 16, extreme, threads);
         head(isa, 70, 256, extreme, threads);
       }
+    }
+    for (int spread : {0, 300, 1 << 22}) {
+      softmax(isa, 999, 16, spread);
+      softmax(isa, 70, 256, spread);
+      calibration(isa, 1, 5, 1, spread);
+      calibration(isa, 4000, 9, 128, spread);
+      calibration(isa, 9001, 2000, 1000, spread);
     }
   }
   octree(20000, 21);
