@@ -50,6 +50,8 @@ class BuildPython(build_py):
     def run(self) -> None:
         shutil.rmtree(Path(self.build_lib) / PACKAGE, ignore_errors=True)
         super().run()
+        # The bag tool embeds the message's definition in bags, also where there is no ROS.
+        shutil.copy2(ROOT / "msg" / "CompressedCloud.msg", Path(self.build_lib) / PACKAGE / "bags")
 
 
 class BuildWithCMake(build_ext):

@@ -1,0 +1,77 @@
+"""A compressed bag played into the real decoder node over DDS, as `ros2 bag play` plays it: bytes, topics, QoS of the bag."""
+
+from __future__ import annotations
+
+import queue
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("rosbags", reason="needs the extra [bags]")
+pytest.importorskip("mcap", reason="needs the extra [bags]")
+
+from anypcc_ros.msg import CompressedCloud
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
+from ros_network import PATIENCE, network, started, until
+from rosbags.rosbag2 import Reader
+from sensor_msgs.msg import PointCloud2
+
+from anypcc_ros import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+TOPIC = "/rubyplus/points"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ros(tmp_path_factory):
+    with network(tmp_path_factory.mktemp("ros_log")):
+        yield
+
+
+def serialised(bag: Path, topic: str) -> list[bytes]:
+    with Reader(bag) as reader:
+        connections = [connection for connection in reader.connections if connection.topic == topic]
+        return [bytes(raw) for _, _, raw in reader.messages(connections)]
+
+
+@pytest.mark.parametrize("arguments", [("--step", "0.01"), ()], ids=["step", "exact"])
+def test_the_decoder_node_takes_what_is_in_the_bag(tmp_path, arguments):
+    """The clouds that the node publishes are the messages of the restored bag."""
+    small, back = tmp_path / "small", tmp_path / "back"
+    chosen = ["--topics", TOPIC, "--jobs", "1"]
+    assert cli.main(["bag", "compress", str(ROOT / "sample" / "lidar"), str(small), *chosen, *arguments]) == 0
+    assert cli.main(["bag", "restore", str(small), str(back), "--jobs", "1"]) == 0
+
+    player, decoded = Node("player"), queue.Queue()
+    publisher = player.create_publisher(CompressedCloud, f"{TOPIC}/anypcc", QoSProfile(depth=10))
+    player.create_subscription(
+        PointCloud2, f"{TOPIC}/decoded", decoded.put, QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+    )
+    executor = SingleThreadedExecutor()
+    executor.add_node(player)
+    received: list[PointCloud2] = []
+
+    def spin() -> int:
+        executor.spin_once(timeout_sec=0.05)
+        while not decoded.empty():
+            received.append(decoded.get())
+        return len(received)
+
+    try:
+        with started("decoder_node", "-r", "__ns:=/rubyplus"):
+            ready = (publisher.get_subscription_count, lambda: player.count_publishers(f"{TOPIC}/decoded"))
+            until(lambda: spin() >= 0 and all(count() for count in ready), "the decoder node")
+            time.sleep(0.5)
+            for number, raw in enumerate(serialised(small, f"{TOPIC}/anypcc"), 1):
+                publisher.publish(raw)
+                until(lambda number=number: spin() >= number, f"cloud {number} within {PATIENCE} s")
+    finally:
+        executor.shutdown()
+        player.destroy_node()
+    assert received == [deserialize_message(raw, PointCloud2) for raw in serialised(back, TOPIC)]
+    assert len(received) == 5
