@@ -17,6 +17,7 @@ from rosbags.serde import SerdeError
 from anypcc_ros.bags.compare import POSITION, Policy, compare_clouds
 from anypcc_ros.bags.transform import read_message
 from anypcc_ros.bags.types import POINT_CLOUD
+from anypcc_ros.codec import bitstream
 from anypcc_ros.codec.bitstream import inspect
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
@@ -48,6 +49,10 @@ SETTINGS = {
 """How this codec is run: CodecConfig.order and CodecConfig.exact."""
 
 
+PARTS = {bitstream.REMAINDERS: "rest of the floats", bitstream.OFF_GRID: "invalid points", bitstream.ORDER: "order"}
+"""What the chunks of a stream besides the grid and the fields are for."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """A message and what it is called."""
@@ -69,7 +74,7 @@ class MessageRow:
 
     ``setting``: of SETTINGS, for other codecs GRID where they are given the same grid and "" where they keep every byte.
     ``message_bytes``: of the data of the PointCloud2; ``ratio``: that by ``bytes``. ``bpp``: bits per point of the message;
-    ``parts``: the same by part, as "x, y, z 7.1; intensity 3.2". ``errors``: the largest by part, in its own unit.
+    ``parts``: the same by part, as "x, y, z 7.1; intensity 3.2; order 0.5". ``errors``: the largest by part, in its own unit.
     ``lost``: what does not come back besides. ``kept``: everything else came back as promised, which is checked here.
     """
 
@@ -182,6 +187,7 @@ def _measure_ours(sample: Sample, config: CodecConfig) -> MessageRow:
     as_asked = (info.order, info.exact) == (config.order, config.exact) or not info.points
     per_point = 8 / max(info.points, 1)
     sizes = {field.name: field.size for field in info.fields}
+    sizes |= {PARTS[chunk.tag]: chunk.size for chunk in info.chunks if chunk.tag in PARTS}
     parts = {POSITION: info.size - sum(sizes.values()), **sizes}
     return MessageRow(
         message=sample.name,
