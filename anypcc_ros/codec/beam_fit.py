@@ -8,10 +8,11 @@ azimuth), else from the peaks of the elevations; then each laser's line z = slop
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from anypcc_ros.codec.beams import SLOPE_BITS, Beams
+from anypcc_ros.codec.beams import LATERAL_LIMIT, MAX_COLUMNS, SLOPE_BITS, TURN_BITS, Beams
 
 RING_FIELDS = ("ring", "channel", "laser", "laser_id", "beam", "line", "row")
 
@@ -19,12 +20,16 @@ _SAMPLE = 8_192  # points that the fit looks at
 _FEWEST_POINTS = 8  # of one laser in the sample
 _FEWEST_BEAMS, _MOST_BEAMS = 4, 256
 _WORTH = 0.5  # bits per point that knowing the beams must save in the z of single points to be sent
+_WORTH_PLANES = 0.1  # the same for the planes, across
+_SAME_BEAM = 20.0  # quarter cells within which a point lies on a beam
+_NEAR = 100.0  # quarter cells from the axis, where azimuths are coarse
+_FEWEST_COLUMNS, _CANDIDATES = 300, 8
 _START_MARGIN = np.radians(3)  # lasers start about where the first point is, a little earlier or later
 _SLOPE_BIN = 0.0004  # of the histogram of elevations, as rise over distance
 
 
-def fit_beams(grid: np.ndarray, axis: np.ndarray, fields: Mapping[str, np.ndarray]) -> tuple[Beams, int] | None:
-    """The beams that explain the points best, and how many low bits of their slopes may be left out; None if none do.
+def fit_beams(grid: np.ndarray, axis: np.ndarray, fields: Mapping[str, np.ndarray]) -> Beams | None:
+    """The beams that explain the points best, None if none do.
 
     ``grid``: (N, 3) int64 grid coordinates. ``axis``: (3,) the sensor's place in quarter cells. ``fields``: the cloud's.
     """
@@ -40,7 +45,11 @@ def fit_beams(grid: np.ndarray, axis: np.ndarray, fields: Mapping[str, np.ndarra
             if len(lines) >= _FEWEST_BEAMS:
                 lines = _fit(rho[rows], z[rows], _nearest(lines, rho[rows], z[rows])[0])
         if _FEWEST_BEAMS <= len(lines) <= _MOST_BEAMS and _bits_saved(lines, rho[rows], z[rows]) > _WORTH:
-            return _beams(lines, axis, float(np.quantile(rho, 0.95)))
+            azimuth = np.arctan2(place[rows, 1], place[rows, 0]) / (2 * np.pi)
+            beam, error = _nearest(lines, rho[rows], z[rows])
+            right = (error < _SAME_BEAM) & (rho[rows] > _NEAR)
+            planes = fit_planes(azimuth[right], rho[rows][right], beam[right], len(lines))
+            return _beams(lines, planes, axis, float(np.quantile(rho, 0.95)))
     return None
 
 
@@ -113,9 +122,85 @@ def _bits_saved(lines: np.ndarray, rho: np.ndarray, z: np.ndarray) -> float:
     return float(np.maximum(np.log2(np.maximum(wide, 1) / (4 * error + 4)), 0).mean())
 
 
-def _beams(lines: np.ndarray, axis: np.ndarray, far: float) -> tuple[Beams, int]:
-    """In integers: a slope's step is what moves a far point by a quarter of a cell."""
-    drop = int(np.clip(np.floor(np.log2(2.0**SLOPE_BITS / max(far, 1.0))), 0, SLOPE_BITS))
-    slopes = np.rint(lines[:, 0] * 2.0 ** (SLOPE_BITS - drop)).astype(np.int64) << drop
+class Planes(NamedTuple):
+    """``columns`` to a turn, with the ``phases`` (B,) of each beam in turns, and their distance from the axis, ``laterals``
+    (B,), in quarter cells."""
+
+    columns: int
+    phases: np.ndarray
+    laterals: np.ndarray
+
+
+def fit_planes(azimuth: np.ndarray, rho: np.ndarray, beam: np.ndarray, beams: int) -> Planes | None:
+    """The planes of equal azimuth of each beam, None if there are no regular ones that would save bits.
+
+    ``azimuth``: (n,) in turns. ``rho``: (n,) in quarter cells. ``beam``: (n,) of 0..beams - 1.
+    """
+    if len(azimuth) < _FEWEST_POINTS * _FEWEST_BEAMS:
+        return None
+    best, most = None, _WORTH_PLANES
+    far = rho > np.quantile(rho, 0.3)  # there a lateral offset turns the azimuth least
+    for columns in _periods(azimuth[far], beam[far], beams):
+        planes, error = _fit_planes(columns, azimuth, rho, beam, beams)
+        spacing = 2 * np.pi * rho / columns
+        saved = float(np.maximum(np.log2(np.maximum(spacing, 1) / (4 * error * spacing + 4)), 0).mean())
+        if saved > most:
+            best, most = planes, saved
+    return best
+
+
+def _periods(azimuth: np.ndarray, beam: np.ndarray, beams: int) -> np.ndarray:
+    """The numbers of columns per turn at which the azimuths of single beams are most periodic."""
+    bins = 4 * MAX_COLUMNS
+    bin_ = (azimuth * bins).astype(np.int64) % bins
+    histogram = np.bincount(beam * bins + bin_, minlength=beams * bins).reshape(beams, bins).astype(np.float32)
+    power = (np.abs(np.fft.rfft(histogram, axis=1)) ** 2 / np.maximum(histogram.sum(axis=1), 1)[:, None]).sum(axis=0)
+    power[:_FEWEST_COLUMNS] = 0
+    return np.argsort(power[: MAX_COLUMNS + 1])[::-1][:_CANDIDATES]
+
+
+def _fit_planes(
+    columns: int, azimuth: np.ndarray, rho: np.ndarray, beam: np.ndarray, beams: int
+) -> tuple[Planes, np.ndarray]:
+    """Planes of a known number, and how far (n,) each point is from the nearest, 0..1/2 of their spacing: robust
+    regression of the azimuth on 1 / rho per beam, modulo the spacing."""
+    inverse = 1 / (2 * np.pi * rho)
+    phases, laterals, weight = np.zeros(beams), np.zeros(beams), (rho > np.quantile(rho, 0.3)).astype(float)
+    for iteration in range(8):
+        apart = (azimuth - laterals[beam] * inverse - phases[beam]) * columns
+        if iteration < 2:
+            circle = weight * np.exp(2j * np.pi * apart)
+            mean = np.bincount(beam, circle.real, beams) + 1j * np.bincount(beam, circle.imag, beams)
+            phases = phases + np.angle(mean) / (2 * np.pi * columns)
+            continue
+        apart -= np.rint(apart)
+        weight = 1 / (np.abs(apart) + 0.02)
+        s0, s1, s2, t0, t1 = (
+            np.bincount(beam, weight * v, beams)
+            for v in (np.ones(len(rho)), inverse, inverse * inverse, apart / columns, apart / columns * inverse)
+        )
+        spread = s0 * s2 - s1 * s1
+        sound = spread > 1e-6 * s0 * s2
+        safe = np.where(sound, spread, 1.0)
+        laterals = laterals + np.where(sound, (s0 * t1 - s1 * t0) / safe, 0.0)
+        phases = phases + np.where(sound, (s2 * t0 - s1 * t1) / safe, t0 / np.maximum(s0, 1e-9))
+    apart = (azimuth - laterals[beam] * inverse - phases[beam]) * columns
+    return Planes(int(columns), phases, laterals), np.abs(apart - np.rint(apart))
+
+
+def _beams(lines: np.ndarray, planes: Planes | None, axis: np.ndarray, far: float) -> Beams:
+    """In integers: the step of a slope and of a phase is what moves a far point by a quarter of a cell."""
+    slopes = _rounded(lines[:, 0] * 2.0**SLOPE_BITS, 2.0**SLOPE_BITS / far, SLOPE_BITS)
     heights = np.rint(lines[:, 1] + axis[2]).astype(np.int64)
-    return Beams(np.rint(axis[:2]).astype(np.int64), slopes, heights), drop
+    columns, phases, laterals = 0, np.zeros_like(heights), np.zeros_like(heights)
+    if planes is not None:
+        columns, turn = planes.columns, 2.0**TURN_BITS
+        phases = _rounded(planes.phases % (1 / columns) * turn, turn / (2 * np.pi * far), TURN_BITS)
+        laterals = np.rint(np.clip(planes.laterals, -LATERAL_LIMIT, LATERAL_LIMIT)).astype(np.int64)
+    return Beams(np.rint(axis[:2]).astype(np.int64), slopes, heights, columns, phases, laterals)
+
+
+def _rounded(values: np.ndarray, step: float, most: int) -> np.ndarray:
+    """Multiples (B,) int64 of the largest power of two that is at most ``step``."""
+    zeros = int(np.clip(np.floor(np.log2(max(step, 1.0))), 0, most))
+    return np.rint(values / 2.0**zeros).astype(np.int64) << zeros

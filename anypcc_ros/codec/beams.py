@@ -1,11 +1,12 @@
 """The laser beams of a spinning LiDAR, as a context of the octree.
 
 Each laser of such a sensor sweeps a cone: its points satisfy z = slope * rho + height, with rho the horizontal distance from
-the axis and height the laser's offset from the common origin. In the clouds that drivers publish this holds to less than a
-millimetre, so that a node that is smaller than the distance of the cones tells, from x and y alone, in which half of its
-z extent the point must lie. The encoder fits the cones and sends them; encoder and decoder compute from them, in integers,
-where the nearest cone crosses each node, and the calibration learns what that means. (G-PCC's angular mode, ISO/IEC
-23090-9, rests on the same observation.)
+the axis and height the laser's offset from the common origin. It fires at equal angles, so that its points lie on vertical
+planes, ``columns`` of them to a turn, that pass the axis at the laser's lateral offset. In the clouds that drivers publish
+both hold to less than a millimetre: a node that is smaller than the distance of the cones and planes tells from its place
+alone in which of its cells the point must lie. The encoder fits cones and planes and sends them; encoder and decoder
+compute from them, in integers, where the nearest ones cross each node, and the calibration learns what that means.
+(G-PCC's angular mode, ISO/IEC 23090-9, rests on the same observation.)
 """
 
 from __future__ import annotations
@@ -20,99 +21,182 @@ from anypcc_ros.codec.errors import CorruptStreamError
 BEAM_LEVELS = 10
 """Octree levels, finest first, at which beams tell something; all coarser ones count as the last."""
 
-_BINS = 12  # no beam nearby, or 11 places of the nearest within one and a half cells
-BEAM_BINS = _BINS * _BINS
+_BINS = 12
+BEAM_CONTEXTS = BEAM_LEVELS * 2 * _BINS * _BINS
+"""By level, half of the code, and a bin for each of the half's two columns of children."""
+
 MAX_BEAMS = 512
-SLOPE_BITS = 24
+MAX_COLUMNS = 1 << 13
+SLOPE_BITS, TURN_BITS = 24, 32
 _LIMIT = 1 << 36  # of slopes and heights: their products with a distance stay within int64
-_DISTANCE_LIMIT = 1 << 24  # of a horizontal distance, in quarter cells: a squared one is exact in float64
+LATERAL_LIMIT = 1 << 20
+_DISTANCE_LIMIT = 1 << 24  # of a coordinate, in quarter cells: a squared distance is exact in float64
+
+RADIAN = 683565276
+"""round(2**32 / (2 pi)): one radian in the unit of angles, 2**-32 turn."""
+
+# atan(t) = t (c0 + c1 t**2 + ... + c7 t**14) for 0 <= t <= 1, in error by at most 2e-8 (Abramowitz and Stegun 4.4.49), times
+# RADIAN.
+_ATAN = (683564820, -227831322, 136347594, -95073905, 65909394, -38218057, 14943577, -2771213)
 
 
 @dataclass(frozen=True, eq=False)
 class Beams:
     """Cones about a vertical axis through ``axis`` (2,) int64, in quarter cells of the grid (x, y).
 
-    ``slopes``: (B,) int64 in 2**-24, ascending. ``heights``: (B,) int64, height of the cone's apex in quarter cells of the grid.
+    ``slopes``: (B,) int64 in 2**-24, ascending. ``heights``: (B,) int64, of the cones' apexes, in quarter cells of the grid.
+    ``columns``: planes per turn, 0 where the sensor has no regular ones. ``phases``: (B,) int64, an angle of each laser in
+    2**-32 turn. ``laterals``: (B,) int64, its planes' distance from the axis in quarter cells.
     """
 
     axis: np.ndarray
     slopes: np.ndarray
     heights: np.ndarray
+    columns: int
+    phases: np.ndarray
+    laterals: np.ndarray
 
-    def context(self, corner: np.ndarray, finer: int, high: bool) -> np.ndarray:
-        """Where the nearest beam passes each node: (N,) int64 in 0..2 * BEAM_LEVELS * BEAM_BINS - 1.
+    def contexts(self, corner: np.ndarray, finer: int, high: bool) -> list[np.ndarray]:
+        """Where the nearest cone crosses each node, and if there are columns where the nearest plane does: one or two
+        arrays (N,) int64 below ``BEAM_CONTEXTS``.
 
         ``corner``: (N, 3) int64 grid coordinates of each node's lowest cell. ``finer``: levels below its children.
-        ``high``: the half of the code that is coded, which is the half of the node in x. Each half has two columns of two
-        children, at low and at high y; a bin per column.
+        ``high``: the half of the code that is coded, which is the half of the node in x. It has two columns of children, at
+        low and at high y; all places are those of their vertical middle lines.
         """
         child = 4 << finer  # edge of a child in quarter cells
         low = 4 * corner - 2  # cell q reaches from q - 1/2 to q + 1/2
         x = low[:, 0] + (child * 3 // 2 if high else child // 2) - self.axis[0]
         middle = low[:, 2] + child
-        bins = [self._bins(x, low[:, 1] + offset - self.axis[1], middle, child) for offset in (child // 2, child * 3 // 2)]
-        return (min(finer, BEAM_LEVELS - 1) * 2 + high) * BEAM_BINS + bins[0] * _BINS + bins[1]
+        cone: list[np.ndarray] = []
+        plane: list[np.ndarray] = []
+        for offset in (child // 2, child * 3 // 2):
+            x_, y = (np.clip(v, -_DISTANCE_LIMIT, _DISTANCE_LIMIT) for v in (x, low[:, 1] + offset - self.axis[1]))
+            # Exact: of integers below 2**50, and IEEE 754 rounds the root correctly.
+            rho = np.sqrt((x_ * x_ + y * y).astype(np.float64)).astype(np.int64)
+            beam, above = self._nearest(rho, middle)
+            near = 2 * np.abs(above) <= 3 * child
+            place = np.clip((2 * above + 3 * child) * (_BINS - 1) // (6 * child), 0, _BINS - 2)
+            cone.append(np.where(near, 1 + place, 0))
+            if self.columns:
+                plane.append(np.where(near, self._column_bin(angle(x_, y), rho, beam, child), _BINS - 1))
+        level = (min(finer, BEAM_LEVELS - 1) * 2 + high) * _BINS * _BINS
+        return [level + bins[0] * _BINS + bins[1] for bins in (cone, plane) if bins]
 
-    def _bins(self, x: np.ndarray, y: np.ndarray, middle: np.ndarray, child: int) -> np.ndarray:
-        """Bin (N,) of the nearest beam's height above ``middle`` at the place x, y from the axis; all in quarter cells."""
-        limit = _DISTANCE_LIMIT
-        x, y = np.clip(x, -limit, limit), np.clip(y, -limit, limit)
-        distance = np.sqrt((x * x + y * y).astype(np.float64)).astype(np.int64)  # exact: below 2**50, correctly rounded
-        above = self._first_above(distance, middle)
-        heights = [self._height(np.clip(i, 0, len(self.slopes) - 1), distance) - middle for i in (above - 1, above)]
-        offset = np.where(np.abs(heights[0]) < np.abs(heights[1]), heights[0], heights[1])
-        place = np.clip((2 * offset + 3 * child) * (_BINS - 1) // (6 * child), 0, _BINS - 2)
-        return np.where(2 * np.abs(offset) > 3 * child, 0, 1 + place)
-
-    def _first_above(self, distance: np.ndarray, middle: np.ndarray) -> np.ndarray:
-        """Binary search (N,) for the first beam that passes above ``middle``; B if none does. Near the axis the beams may
-        cross each other, and then the result is whatever this sequence of comparisons finds."""
-        first, last = np.zeros(len(distance), np.int64), np.full(len(distance), len(self.slopes))
-        for _ in range(len(self.slopes).bit_length()):
-            probe = np.minimum(first + last >> 1, len(self.slopes) - 1)
-            below = (first < last) & (self._height(probe, distance) < middle)
+    def _nearest(self, rho: np.ndarray, middle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The beam that passes nearest to the heights ``middle`` at the distances ``rho``, and how far above it does; of
+        the two found by a binary search for the first one above. Near the axis beams may cross each other, and then the
+        result is whatever this sequence of comparisons finds."""
+        count = len(self.slopes)
+        first, last = np.zeros(len(rho), np.int64), np.full(len(rho), count)
+        for _ in range(count.bit_length()):
+            probe = np.minimum(first + last >> 1, count - 1)
+            below = (first < last) & (self._height(probe, rho) < middle)
             last = np.where((first < last) & ~below, probe, last)
             first = np.where(below, probe + 1, first)
-        return first
+        under, over = np.maximum(first - 1, 0), np.minimum(first, count - 1)
+        above_under, above_over = self._height(under, rho) - middle, self._height(over, rho) - middle
+        lower = np.abs(above_under) < np.abs(above_over)
+        return np.where(lower, under, over), np.where(lower, above_under, above_over)
 
-    def _height(self, beam: np.ndarray, distance: np.ndarray) -> np.ndarray:
-        return (self.slopes[beam] * distance >> SLOPE_BITS) + self.heights[beam]
+    def _height(self, beam: np.ndarray, rho: np.ndarray) -> np.ndarray:
+        return (self.slopes[beam] * rho >> SLOPE_BITS) + self.heights[beam]
+
+    def _column_bin(self, angle: np.ndarray, rho: np.ndarray, beam: np.ndarray, child: int) -> np.ndarray:
+        """Distance (N,) from the nearest plane of ``beam`` in eighths of a child, at most 11.
+
+        The quotients are of integers below 2**53, which IEEE 754 rounds alike everywhere.
+        """
+        lateral = np.floor((self.laterals[beam] * RADIAN).astype(np.float64) / np.maximum(rho, 1)).astype(np.int64)
+        turned = (angle - lateral - self.phases[beam]) * self.columns & (1 << TURN_BITS) - 1
+        apart = np.minimum(turned, (1 << TURN_BITS) - turned) >> 8
+        eighths = (apart * rho * 8).astype(np.float64) / float(RADIAN * self.columns * child >> 8)
+        return np.minimum(eighths.astype(np.int64), _BINS - 1)
 
 
-def encode_beams(beams: Beams, slope_drop: int) -> bytes:
-    """Axis; number of beams; how many low bits of the slopes are zero; slopes, as differences, and heights."""
+def angle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Angle (N,) int64 of the direction (x, y), int64 below 2**25 in magnitude, in 2**-32 turn; 0 at the origin."""
+    width, height = np.abs(x), np.abs(y)
+    short, long = np.minimum(width, height), np.maximum(width, height)
+    t = (short.astype(np.float64) * (1 << 30) / np.maximum(long, 1)).astype(np.int64)
+    square, polynomial = t * t >> 30, np.zeros_like(t)
+    for coefficient in reversed(_ATAN):
+        polynomial = coefficient + (polynomial * square >> 30)
+    turn = polynomial * t >> 30
+    turn = np.where(height > width, (1 << 30) - turn, turn)
+    turn = np.where(x < 0, (1 << 31) - turn, turn)
+    return np.where(y < 0, -turn, turn) & (1 << TURN_BITS) - 1
+
+
+def encode_beams(beams: Beams) -> bytes:
+    """Axis; number of beams; slopes and heights as differences; columns and, if there are any, phases and laterals.
+
+    Slopes and phases go without the low bits that are zero in all of them.
+    """
     parts = [encode_signed(int(value)) for value in beams.axis]
-    parts += [encode_varint(len(beams.slopes)), encode_varint(slope_drop)]
-    slope = height = 0
-    for next_slope, next_height in zip((beams.slopes >> slope_drop).tolist(), beams.heights.tolist(), strict=True):
-        parts += [encode_signed(next_slope - slope), encode_signed(next_height - height)]
-        slope, height = next_slope, next_height
+    parts.append(encode_varint(len(beams.slopes)))
+    parts += [_encode_scaled(beams.slopes, SLOPE_BITS), _encode_differences(beams.heights), encode_varint(beams.columns)]
+    if beams.columns:
+        parts += [_encode_scaled(beams.phases, TURN_BITS), _encode_differences(beams.laterals)]
     return b"".join(parts)
+
+
+def _encode_scaled(values: np.ndarray, most: int) -> bytes:
+    combined = int(np.bitwise_or.reduce(values)) or 1 << most
+    zeros = min((combined & -combined).bit_length() - 1, most)
+    return encode_varint(zeros) + _encode_differences(values >> zeros)
+
+
+def _encode_differences(values: np.ndarray) -> bytes:
+    return b"".join(encode_signed(int(value)) for value in np.diff(values, prepend=0))
 
 
 def decode_beams(data: bytes | memoryview) -> Beams:
     """Inverse of ``encode_beams``. Raises StreamError subclasses."""
-    position, axis = 0, np.zeros(2, np.int64)
-    for i in range(2):
-        axis[i], position = _bounded(*decode_signed(data, position))
-    count, position = decode_varint(data, position)
-    drop, position = decode_varint(data, position)
-    if not 1 <= count <= MAX_BEAMS or drop > SLOPE_BITS:
-        raise CorruptStreamError(f"{count} beams, {drop} bits of their slopes left out")
-    values = np.zeros((count, 2), np.int64)
-    for i in range(count):
-        for j in range(2):
-            step, position = _bounded(*decode_signed(data, position))
-            values[i, j], _ = _bounded(step + int(values[i - 1, j]) if i else step, position)
-    if position != len(data):
-        raise CorruptStreamError(f"{len(data) - position} bytes after {count} beams")
-    slopes = values[:, 0] << drop
-    if int(np.abs(slopes).max()) >= _LIMIT:
-        raise CorruptStreamError(f"a beam rises by {int(np.abs(slopes).max()) >> SLOPE_BITS} per unit")
-    return Beams(axis, slopes, values[:, 1])
+    reader = _Reader(data)
+    axis = np.array([reader.signed(_LIMIT), reader.signed(_LIMIT)])
+    count = reader.unsigned(MAX_BEAMS)
+    if not count:
+        raise CorruptStreamError("a chunk of beams without a beam")
+    slopes, heights = reader.scaled(count, SLOPE_BITS, _LIMIT), reader.differences(count, _LIMIT)
+    columns = reader.unsigned(MAX_COLUMNS)
+    phases = laterals = np.zeros(count, np.int64)
+    if columns:
+        phases, laterals = reader.scaled(count, TURN_BITS, 1 << TURN_BITS), reader.differences(count, LATERAL_LIMIT)
+    reader.end()
+    return Beams(axis, slopes, heights, columns, phases, laterals)
 
 
-def _bounded(value: int, position: int) -> tuple[int, int]:
-    if abs(value) >= _LIMIT:
-        raise CorruptStreamError(f"{value} is no measure of a beam")
-    return value, position
+class _Reader:
+    """Reads bounded integers one after the other."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data, self._position = data, 0
+
+    def unsigned(self, limit: int) -> int:
+        value, self._position = decode_varint(self._data, self._position)
+        return _bounded(value, limit)
+
+    def signed(self, limit: int) -> int:
+        value, self._position = decode_signed(self._data, self._position)
+        return _bounded(value, limit)
+
+    def differences(self, count: int, limit: int) -> np.ndarray:
+        values: list[int] = []
+        for _ in range(count):
+            values.append(_bounded(self.signed(2 * limit) + (values[-1] if values else 0), limit))
+        return np.array(values, np.int64)
+
+    def scaled(self, count: int, most: int, limit: int) -> np.ndarray:
+        zeros = self.unsigned(most)
+        return self.differences(count, limit >> zeros) << zeros
+
+    def end(self) -> None:
+        if self._position != len(self._data):
+            raise CorruptStreamError(f"{len(self._data) - self._position} bytes after the beams")
+
+
+def _bounded(value: int, limit: int) -> int:
+    if abs(value) > limit:
+        raise CorruptStreamError(f"{value} is no measure of a beam: {limit} is the limit")
+    return value

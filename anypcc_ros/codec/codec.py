@@ -101,15 +101,14 @@ class Encoder:
         lattice = NO_LATTICE if drop_scales else find_lattice(grid)
         voxels, rows = voxelise(lattice.compact(grid), drop_scales)
         # A lattice bends the space in which beams are straight.
-        fitted = None if lattice else fit_beams(grid, -4 * np.asarray(origin) / step, cloud.fields)
-        beams = fitted[0] if fitted else None
+        beams = None if lattice else fit_beams(grid, -4 * np.asarray(origin) / step, cloud.fields)
         occupancy = geometry.encode_occupancy(self._network, voxels, drop_scales, beams)
         tag, payload = bitstream.OCCUPANCY, occupancy
         if len(voxels.coords) <= geometry.RAW_VOXELS and len(raw := geometry.encode_raw(voxels)) <= len(occupancy):
             tag, payload = bitstream.RAW, raw
         chunks = {tag: payload}
-        if fitted and tag == bitstream.OCCUPANCY:
-            chunks[bitstream.BEAMS] = encode_beams(*fitted)
+        if beams and tag == bitstream.OCCUPANCY:
+            chunks[bitstream.BEAMS] = encode_beams(beams)
         if lattice:
             chunks[bitstream.LATTICE] = encode_lattice(lattice)
         if not self._keeps_duplicates:

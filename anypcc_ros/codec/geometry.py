@@ -83,7 +83,7 @@ def decode_occupancy(
 
 
 class _Place:
-    """Where the nodes of the level at hand are. ``coords``: (N, 3) int64 in units of the nodes' edge, from the cube's corner."""
+    """Where the nodes of a level are. ``coords``: (N, 3) int64 in units of the nodes' edge, from the cube's corner."""
 
     def __init__(self, shift: np.ndarray, depth: int, wanted: bool) -> None:
         self._shift, self._levels_below, self._wanted = shift, depth, wanted
