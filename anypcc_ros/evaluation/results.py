@@ -34,7 +34,8 @@ class Result:
 
     ``file``: category/name. ``grid``: name of the grid, such as 16mm. ``step``: the step in the cloud's length unit, which is
     that of the grid times ``stretch``. ``codec``: name of a model or of another codec, ``version``: hash of the model's
-    weights, or LIVE or TABLE. ``bpp``: 8 * bytes / points, of the whole stream per input point. Seconds are of one run.
+    weights and a digest of the codec's code, or LIVE or TABLE. ``bpp``: 8 * bytes / points, of the whole stream per input
+    point. Seconds are of one run.
     ``exact``: every cell of the grid came back. ``d1_psnr``, ``d2_psnr``: dB between what went in and what came out, with the
     largest extent for the peak; inf where nothing was lost. Empty where there is no figure.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import hashlib
 import logging
 import math
 import os
@@ -17,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
+from anypcc_ros import codec
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.errors import FileError
@@ -137,15 +139,15 @@ def evaluate(
 ) -> list[Result]:
     """Measure every cloud with every model and peer; all rows of the journal, those that were in it before included.
 
-    Rows are sorted by file and rate, those of our models in the order of the plan.
-    Rows that the journal has are not measured again; those of other weights under the name of one of the models are left
-    out. ``jobs``: processes; each codec then has its share of the cores.
-    ``progress`` is called with every row of ours. Raises FileError, ModelNotFoundError, BackendError.
+    Rows are sorted by file and rate, those of our models in the order of the plan. Rows that the journal has are not measured
+    again; those of other weights, or of other code of ours, under the name of one of the models are left out. ``jobs``:
+    processes; each codec then has its share of the cores. ``progress`` is called with every row of ours.
+    Raises FileError, ModelNotFoundError, BackendError.
     """
     journal = journal or Journal()
     # A missing model is better known before the first cloud is read.
-    hashes = {_name(config): _evaluator(config).model_hash for config in plan.configs}
-    journal.forget(lambda row: not row.is_peer and hashes.get(row.codec, row.version) != row.version)
+    versions = {_name(config): _version(config) for config in plan.configs}
+    journal.forget(lambda row: not row.is_peer and versions.get(row.codec, row.version) != row.version)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if jobs > 1:
         plan = replace(plan, configs=tuple(replace(c, threads=c.threads or max(cores // jobs, 1)) for c in plan.configs))
@@ -208,7 +210,7 @@ class _Cloud:
         rows: list[Result] = []
         decoded: np.ndarray | None = None
         for config in self._plan.configs:
-            row = replace(blank, codec=_name(config), version=_evaluator(config).model_hash)
+            row = replace(blank, codec=_name(config), version=_version(config))
             if row.key not in self._known.keys:
                 found, cloud = _evaluator(config).measure(row.file, self._cloud, step)
                 rows.append(replace(_filled(row, found), exact=found.exact))
@@ -230,7 +232,7 @@ class _Cloud:
         psnr: tuple[float, float] | None = None
         for config in self._plan.configs:
             lossy = replace(config, drop_scales=scales)
-            row = replace(self._blank(grid, 1.0, scales, 0), codec=_name(config), version=_evaluator(config).model_hash)
+            row = replace(self._blank(grid, 1.0, scales, 0), codec=_name(config), version=_version(config))
             if row.key not in self._known.keys:
                 found, cloud = _evaluator(lossy).measure(row.file, self._cloud, grid.step / self._unit)
                 psnr = psnr or self._distortion(row, cloud.xyz)
@@ -308,6 +310,19 @@ def _warm_evaluator(config: CodecConfig, digest: str) -> Evaluator:
 
 def _name(config: CodecConfig) -> str:
     return store.by_name(config.model).name
+
+
+def _version(config: CodecConfig) -> str:
+    return f"{_evaluator(config).model_hash}-{_code_digest()}"
+
+
+@functools.cache
+def _code_digest() -> str:
+    """Eight hex digits that change with the codec's code, for the same weights may then give other bytes."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(codec.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def category_grids(category: str, cloud: PointCloud, unit: float) -> list[PeerGrid]:
