@@ -40,6 +40,8 @@ def fit_beams(grid: np.ndarray, axis: np.ndarray, fields: Mapping[str, np.ndarra
     every = max(len(grid) // _SAMPLE, 1)
     for label in _labels(place, rho, fields):
         rows = np.arange(0, len(grid), every) if label is None else np.flatnonzero(label >= 0)[::every]
+        if not len(rows):
+            continue
         lines = _peaks(rho[rows], z[rows]) if label is None else _fit(rho[rows], z[rows], label[rows])
         for _ in range(4 if label is None else 2):
             if len(lines) >= _FEWEST_BEAMS:
@@ -93,6 +95,8 @@ def _fit(rho: np.ndarray, z: np.ndarray, label: np.ndarray) -> np.ndarray:
 def _peaks(rho: np.ndarray, z: np.ndarray) -> np.ndarray:
     """Lines (B, 2) through the sensor at the peaks of the elevations' histogram."""
     far = rho > np.median(rho)
+    if not far.any():
+        return np.zeros((0, 2))
     slope = z[far] / np.maximum(rho[far], 1.0)
     low, high = np.quantile(slope, [0.005, 0.995])
     bins = int((high - low) / _SLOPE_BIN) + 64
