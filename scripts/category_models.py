@@ -3,7 +3,7 @@
 
     python scripts/category_models.py --run runs/standard --universal standard --steps 2000 --out RUNS \
         --data ../shared/data/train ../shared/data/train_extra --val ../shared/data/val \
-        --suite ../shared/data/test --peers ../shared/facts/peers.csv --markdown docs/results.md
+        --suite ../shared/data/test --peers ../shared/facts/peers.csv --markdown docs/experiments.md
 
 Every category model starts from the universal run's weights and takes --steps further steps, the learning rate decaying all the
 way. With --from-scratch it starts anew with the universal run's shape instead, as in the paper. Real streams are encoded and

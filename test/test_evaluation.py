@@ -324,7 +324,7 @@ def test_sections_of_documents(tmp_path: Path) -> None:
     document.write_section(path, "suite", "    one\n\ntwo\n")
     path.write_text("# Title\n\n" + path.read_text() + "\nby hand\n")
     document.write_section(path, "suite", "three")
-    assert path.read_text() == "# Title\n\n<!-- begin suite -->\nthree\n<!-- end suite -->\n\nby hand\n"
+    assert path.read_text() == "# Title\n\n<!-- begin suite -->\n\nthree\n\n<!-- end suite -->\n\nby hand\n"
     with pytest.raises(FileError, match=r"d\.md: has text, but not the marks <!-- begin stress -->"):
         document.write_section(path, "stress", "four")
     assert document.table(["a", ">b"], [["1", "2"]]) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"

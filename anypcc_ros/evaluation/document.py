@@ -17,7 +17,8 @@ def write_section(path: str | os.PathLike[str], name: str, text: str) -> None:
     Raises FileError: text by hand is never lost to a missing mark.
     """
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-    section = f"{begin}\n{text.strip(chr(10))}\n{end}"
+    body = text.strip("\n")
+    section = f"{begin}\n\n{body}\n\n{end}"
     path = Path(path)
     try:
         old = path.read_text(encoding="utf-8") if path.exists() else ""

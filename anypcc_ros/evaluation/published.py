@@ -182,7 +182,7 @@ DATASETS = {
             _read_kitti, {"1mm": 1.0, "16mm": 16.0},
             where="cvlibs.net/datasets/kitti, semantic-kitti.org", licence="CC BY-NC-SA 3.0",
             format="raw float32 x, y, z, intensity; metres",
-            quantisation="q1 = round(xyz / 1 mm); 16 mm is round(q1 / 16)",
+            quantisation="q1 = round(xyz / 1 mm); 16 mm is round(q1 / 16). D1 and D2 are against q1",
             documented=f"{_ANYPCC}, script/test/ucm_u_all.sh (kitti_test_quan, posQ 16); NJUVISION/RENO, dataset.py (rounds "
             "once); 1 mm: NJUVISION/SparsePCGC issue 1",
             lattice=0.001, peak=59700.0,
