@@ -1,4 +1,4 @@
-"""The float32 training kernels and the neighbour expansion against plain NumPy."""
+"""The float32 training kernels, the levels and their plans against plain NumPy."""
 
 from __future__ import annotations
 
@@ -149,50 +149,82 @@ def neighbor_table(xyz: np.ndarray) -> np.ndarray:
     ).reshape(-1, 27)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize(("points", "bits"), [(1, 4), (60, 2), (300, 3), (2000, 6), (4000, 4)])
-def test_neighbor_expansion(points: int, bits: int, threads: int) -> None:
-    rng = np.random.default_rng(points)
-    leaves = rng.integers(0, 1 << bits, (points, 3))
+def grow(leaves: np.ndarray, bits: int, threads: int) -> Iterator[tuple[np.ndarray, np.ndarray, native.LevelData]]:
+    """Level by level: positions, the neighbour table they should have, and what the kernels made of the codes."""
+    level = native.LevelData.from_table(neighbor_table(np.zeros((1, 3), int)), np.zeros(1, np.int32), np.zeros(1, np.uint8))
     xyz = np.zeros((1, 3), np.int64)
-    table = neighbor_table(xyz)
-    for level in range(1, bits + 1):
-        present = set(map(tuple, (leaves >> (bits - level)).tolist()))
-        codes = np.zeros(len(xyz), np.uint8)
-        children, owner, octants = [], [], []
-        for i, node in enumerate(xyz.tolist()):
-            for o in range(8):
-                child = (2 * node[0] + (o >> 2), 2 * node[1] + (o >> 1 & 1), 2 * node[2] + (o & 1))
-                if child in present:
-                    codes[i] |= 1 << o
-                    children.append(child)
-                    owner.append(i)
-                    octants.append(o)
-        count = np.bitwise_count(codes)
-        first = (np.cumsum(count) - count).astype(np.int32)
-        n = len(children)
-        out = np.empty((n, 27), np.int32), np.empty(n, np.int32), np.empty(n, np.uint8)
-        masks = np.empty(n, np.uint32)
-        native.expand_neighbors(table, codes, first, *out, threads, masks)
-        xyz = np.array(children)
-        table = neighbor_table(xyz)
-        assert np.array_equal(out[0], table)
-        assert np.array_equal(masks, ((table >= 0) << np.arange(27)).sum(1))
-        assert np.array_equal(out[1], owner)
-        assert np.array_equal(out[2], octants)
+    octants = np.array([[o >> 2, o >> 1 & 1, o & 1] for o in range(8)])
+    for depth in range(1, bits + 1):
+        present = set(map(tuple, (leaves >> (bits - depth)).tolist()))
+        children = (2 * xyz[:, None] + octants).tolist()
+        occupied = np.array([[tuple(child) in present for child in family] for family in children]).reshape(-1, 8)
+        owner, octant = np.nonzero(occupied)
+        level = level.expand((occupied << np.arange(8)).sum(1).astype(np.uint8), threads)
+        assert np.array_equal(level.parent_row, owner)
+        assert np.array_equal(level.octant, octant)
+        xyz = 2 * xyz[owner] + octants[octant]
+        yield xyz, neighbor_table(xyz), level
 
 
-def test_neighbor_expansion_refuses_inconsistent_input() -> None:
-    parents = np.full((1, 27), -1, np.int32)
-    parents[0, 13] = 0
-    codes, first = np.array([3], np.uint8), np.zeros(1, np.int32)
-    out = np.empty((2, 27), np.int32), np.empty(2, np.int32), np.empty(2, np.uint8)
-    native.expand_neighbors(parents, codes, first, *out)
-    with pytest.raises(IndexError):  # three children, room for two
-        native.expand_neighbors(parents, np.array([7], np.uint8), first, *out)
-    with pytest.raises(IndexError):
-        native.expand_neighbors(parents, codes, np.ones(1, np.int32), *out)
-    for outside in (1, -2, 2**31 - 1):
-        parents[0, 4] = outside
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize(("points", "bits"), [(1, 4), (60, 2), (300, 3), (2000, 6), (4000, 4), (9000, 7)])
+def test_levels(points: int, bits: int, threads: int) -> None:
+    leaves = np.random.default_rng(points).integers(0, 1 << bits, (points, 3))
+    for xyz, table, level in grow(leaves, bits, threads):
+        assert np.array_equal(level.table(threads), table)
+        others = table.copy()
+        others[:, 13] = -1
+        assert np.array_equal(level.masks, ((others >= 0) << np.arange(27)).sum(1))
+        for group in (0, 1):
+            assert np.array_equal(level.groups[group], np.flatnonzero(xyz.sum(1) % 2 == group))
+
+
+def test_arrays_keep_their_level_alive() -> None:
+    masks = [level.masks for _, _, level in grow(np.arange(300).reshape(100, 3) % 7, 3, 1)]
+    again = [level.masks for _, _, level in grow(np.arange(300).reshape(100, 3) % 7, 3, 1)]
+    assert all(np.array_equal(one, other) for one, other in zip(masks, again, strict=True))
+
+
+def test_inconsistent_levels_are_refused() -> None:
+    table, row, octant = np.full((1, 27), -1, np.int32), np.zeros(1, np.int32), np.zeros(1, np.uint8)
+    for centre, entry in ((-1, -1), (1, -1), (0, 1), (0, -2), (0, 2**31 - 1)):
+        table[0, 13], table[0, 4] = centre, entry
         with pytest.raises(IndexError):
-            native.expand_neighbors(parents, codes, first, *out)
+            native.LevelData.from_table(table, row, octant)
+    table[0, 4] = -1
+    table[0, 13] = 0
+    level = native.LevelData.from_table(table, row, octant)
+    with pytest.raises(ValueError, match="codes has shape"):
+        level.expand(np.zeros(2, np.uint8))
+    assert level.expand(np.zeros(1, np.uint8)).nodes == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_plans_of_levels(threads: int) -> None:
+    """Convolution, its gradient and the step between groups are those of the table."""
+    rng = np.random.default_rng(11)
+    for xyz, table, level in grow(rng.integers(0, 32, (3000, 3)), 5, threads):
+        n = len(xyz)
+        x, w = rng.standard_normal((n, 32)).astype(np.float32), rng.standard_normal((27, 32, 16)).astype(np.float32)
+        plan = native.Plan().build_neighbors(level, threads)
+        assert plan.n_pairs == (table >= 0).sum()
+        y, dw = np.empty((n, 16), np.float32), np.empty_like(w)
+        native.conv_f32(plan, x, w, None, y, threads)
+        np.testing.assert_allclose(y, reference_conv(table, x, w, None), rtol=1e-4, atol=1e-3)
+        native.conv_f32_dw(plan, x, y, dw, threads)
+        expected = np.empty_like(w)
+        native.conv_f32_dw(native.Plan(table, n), x, y, expected, threads)
+        np.testing.assert_allclose(dw, expected, rtol=1e-3, atol=1e-2 * n**0.5)
+
+        offsets = np.array([[x, y, z] for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)])
+        odd = np.flatnonzero(offsets.sum(1) % 2)
+        for reader in (0, 1):
+            readers, others = level.groups[reader], level.groups[1 - reader]
+            position = np.full(n + 1, -1, np.int32)
+            position[others] = np.arange(len(others))
+            part = position[table[np.ix_(readers, odd)]]
+            plan = native.Plan().build_across(level, reader, threads)
+            assert plan.n_pairs == (part >= 0).sum()
+            y = np.empty((len(readers), 16), np.float32)
+            native.conv_f32(plan, x[others], w[:14], None, y, threads)
+            np.testing.assert_allclose(y, reference_conv(part, x[others], w[:14], None), rtol=1e-4, atol=1e-3)

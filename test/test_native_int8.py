@@ -74,7 +74,14 @@ def reference_frequencies(logits: np.ndarray, exp2: np.ndarray) -> np.ndarray:
 def random_layer(
     rng: np.random.Generator, taps: int, cin: int, cout: int, rows: int = 1, kind: str = "random"
 ) -> Reference:
-    if kind == "random":  # outputs spread over 0 .. 127
+    if kind == "usual":  # multipliers small enough for sums that are clamped first, and others at that limit
+        weight = rng.integers(-127, 128, (taps, cin, cout))
+        shift = int(rng.integers(8, 25))
+        half = 1 << (shift - 1)
+        multiplier = rng.integers(0, max(half // 2000, 2), cout)
+        multiplier[rng.random(cout) < 0.4] = rng.choice([0, 1, half - 1, half])
+        bias = rng.integers(-(2**17), 2**17, (rows, cout))
+    elif kind == "random":  # outputs spread over 0 .. 127
         weight = rng.integers(-127, 128, (taps, cin, cout))
         shift = int(rng.integers(8, 40))
         scale = 2.0**shift / (60 * np.sqrt(taps * cin))
@@ -105,7 +112,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("kind", ["random", "small", "middle", "large"])
+@pytest.mark.parametrize("kind", ["random", "usual", "small", "middle", "large"])
 @pytest.mark.parametrize("case", CASES)
 def test_conv(isa: str, case: tuple, kind: str, threads: int) -> None:
     n_in, n_out, taps, filled, cin, cout = case
@@ -121,12 +128,16 @@ def test_conv(isa: str, case: tuple, kind: str, threads: int) -> None:
     y = np.full((n_out, cout), 255, np.uint8)
     native.conv_int8(plan, layer.native, x, y, threads=threads)
     assert np.array_equal(y, layer.conv(table, x, None))
-    native.conv_int8(plan, layer.native, x, y, residual, threads)
+    native.conv_int8(plan, layer.native, x, y, residual, threads=threads)
     assert np.array_equal(y, layer.conv(table, x, residual))
+    many = rng.integers(0, 128, (n_out + 9, cout)).astype(np.uint8)
+    rows = rng.integers(0, len(many), n_out).astype(np.int32)
+    native.conv_int8(plan, layer.native, x, y, many, rows, threads)
+    assert np.array_equal(y, layer.conv(table, x, many[rows]))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("kind", ["random", "small", "middle", "large"])
+@pytest.mark.parametrize("kind", ["random", "usual", "small", "middle", "large"])
 @pytest.mark.parametrize(
     ("count", "cin", "cout", "rows"), [(0, 32, 32, 1), (1, 16, 64, 16), (1500, 32, 32, 256), (700, 64, 48, 1)]
 )
@@ -200,60 +211,54 @@ def test_softmax_division_is_exact(isa: str, exp2: str) -> None:
         assert np.array_equal(found, reference_frequencies(logits.astype(np.int64), table))
 
 
-def test_plans_from_parts_of_a_table() -> None:
-    rng = np.random.default_rng(5)
-    n = 3000
-    table = rng.integers(0, n, (n, 27)).astype(np.int32)
-    table[rng.random((n, 27)) < 0.7] = -1
-    readers = np.flatnonzero(rng.random(n) < 0.5).astype(np.int32)
-    others = np.setdiff1d(np.arange(n), readers)
-    position = np.full(n, -1, np.int32)
-    position[others] = np.arange(len(others))
-    columns = np.array([0, 4, 10, 12, 14, 16, 22, 26], np.int32)
-    picked = table[readers][:, columns]
-    part = np.where(picked >= 0, position[picked], -1).astype(np.int32)
-    layer = random_layer(rng, len(columns), 32, 32)
-    x = rng.integers(0, 128, (len(others), 32)).astype(np.uint8)
-    y = np.empty((len(readers), 32), np.uint8)
-    plan = native.Plan().build_part(table, readers, columns, position, len(others))
-    assert plan.n_pairs == (part >= 0).sum()
-    native.conv_int8(plan, layer.native, x, y)
-    assert np.array_equal(y, layer.conv(part, x, None))
-    masks = ((table >= 0) << np.arange(27)).sum(1).astype(np.uint32)
-    plan.build_part(table, readers, columns, position, len(others), masks=masks)
-    y[:] = 0
-    native.conv_int8(plan, layer.native, x, y)
-    assert np.array_equal(y, layer.conv(part, x, None))
+def test_sums_are_clamped_where_nothing_changes() -> None:
+    """Around both bounds of every multiplier, the result with and without them."""
+    rng = np.random.default_rng(8)
+    for shift in (1, 2, 8, 24):
+        half = 1 << (shift - 1)
+        multiplier = np.unique(np.concatenate([[0, 1, half], rng.integers(0, half + 1, 500)])).astype(np.int32)
+        lowest, highest = native._sum_bounds(multiplier, shift)
+        assert lowest is not None
+        assert highest is not None
+        for bound in (lowest, highest):
+            sums = bound.astype(np.int64) + np.arange(-3, 4)[:, None]
+            within = np.clip(sums, lowest, highest)
+            assert np.abs(within * multiplier + half).max() < 2**31
+            for residual in (0, 1, 127):
+                results = [np.clip((s * multiplier + half >> shift) + residual, 0, 127) for s in (sums, within)]
+                assert np.array_equal(*results)
+    assert native._sum_bounds(np.array([half + 1], np.int32), 24) == (None, None)
+    assert native._sum_bounds(np.array([-1], np.int32), 24) == (None, None)
+    assert native._sum_bounds(np.array([1], np.int32), 25) == (None, None)
 
-    rows, tap = rng.integers(0, n, 5000).astype(np.int32), rng.integers(0, 8, 5000).astype(np.uint8)
-    one = np.full((5000, 8), -1, np.int32)
-    one[np.arange(5000), tap] = rows
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_up(isa: str, threads: int) -> None:
+    rng = np.random.default_rng(5)
+    table = np.full((3000, 27), -1, np.int32)
+    table[:, 13] = np.arange(3000)
+    roots = native.LevelData.from_table(table, np.zeros(3000, np.int32), np.zeros(3000, np.uint8))
+    level = roots.expand(rng.integers(0, 256, 3000).astype(np.uint8))
+    one = np.full((level.nodes, 8), -1, np.int32)
+    one[np.arange(level.nodes), level.octant] = level.parent_row
     layer = random_layer(rng, 8, 32, 16)
-    x = rng.integers(0, 128, (n, 32)).astype(np.uint8)
-    y = np.empty((5000, 16), np.uint8)
-    plan.build_one_tap(rows, tap, n, 8)
-    native.conv_int8(plan, layer.native, x, y)
+    x = rng.integers(0, 128, (3000, 32)).astype(np.uint8)
+    y = np.empty((level.nodes, 16), np.uint8)
+    native.up_int8(level, layer.native, x, y, threads)
     assert np.array_equal(y, layer.conv(one, x, None))
+    y[:] = 0
+    native.conv_int8(native.Plan().build_one_tap(level.parent_row, level.octant, 3000, 8), layer.native, x, y)
+    assert np.array_equal(y, layer.conv(one, x, None))
+    with pytest.raises(IndexError):
+        native.up_int8(level, layer.native, x[:2000], y)
 
 
 def test_bad_indices_are_refused() -> None:
-    table = np.array([[0, 1], [-1, 1]], np.int32)
-    rows, columns, position = np.array([0], np.int32), np.array([1], np.int32), np.array([-1, 0], np.int32)
-    plan = native.Plan().build_part(table, rows, columns, position, 1)
-    assert plan.n_pairs == 1
-    for bad in (
-        (table, rows + 2, columns, position, 1),
-        (table, rows, columns + 1, position, 1),
-        (table, rows, columns, position + 1, 1),
-        (np.full((2, 2), 2, np.int32), rows, columns, position, 1),
-        (np.full((2, 2), -2, np.int32), rows, columns, position, 1),
-    ):
-        with pytest.raises(IndexError):
-            plan.build_part(*bad)
-        assert plan.n_pairs == plan.n_out == 0
+    plan = native.Plan()
     tap = np.array([0, 255], np.uint8)
     with pytest.raises(IndexError):
         plan.build_one_tap(np.zeros(2, np.int32), tap, 1, 8)
+    assert plan.n_pairs == plan.n_out == 0
 
     layer = random_layer(np.random.default_rng(6), 1, 16, 16, rows=3).native
     x, y = np.zeros((2, 16), np.uint8), np.zeros((2, 16), np.uint8)
@@ -264,6 +269,11 @@ def test_bad_indices_are_refused() -> None:
         native.linear_int8(layer, x, y, rows=np.array([-1, 0], np.int32))
     with pytest.raises(IndexError):
         native.linear_int8(layer, x, y, codes=np.array([3, 0], np.uint8))
+    plan.build(np.zeros((2, 1), np.int32), 2)
+    single = random_layer(np.random.default_rng(6), 1, 16, 16).native
+    for rows in ([0, 2], [-1, 0]):
+        with pytest.raises(IndexError):
+            native.conv_int8(plan, single, x, y, x, np.array(rows, np.int32))
 
 
 def test_bad_layers_are_refused() -> None:

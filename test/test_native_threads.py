@@ -19,7 +19,7 @@ def convolve(seed: int, threads: int) -> bytes:
     weight = rng.integers(-127, 128, (27, 32, 32)).astype(np.int8)
     layer = native.Layer(weight, np.zeros((1, 32), np.int32), np.full(32, 1 << 14, np.int32), 24)
     x, y = rng.integers(0, 128, (3000, 32)).astype(np.uint8), np.empty((3000, 32), np.uint8)
-    native.conv_int8(native.Plan(table, 3000, threads), layer, x, y, x, threads)
+    native.conv_int8(native.Plan(table, 3000, threads), layer, x, y, x, threads=threads)
     return y.tobytes()
 
 

@@ -87,7 +87,7 @@ def _network_hooks(arithmetic: Any) -> tuple[Hook, ...]:
 
 _NATIVE_HOOKS: tuple[Hook, ...] = (
     *_network_hooks(NativeArithmetic),
-    *((NativeLevels, name, "levels") for name in ("neighbors", "up", "across")),
+    *((NativeLevels, name, "levels") for name in ("neighbors", "across")),
 )
 
 

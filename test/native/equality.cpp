@@ -36,7 +36,7 @@ void check(bool right, const std::string& what) {
 struct Weights {
   int taps, inputs, outputs, rows, shift;
   std::vector<int8_t> weight, packed;
-  std::vector<int32_t> bias, multiplier;
+  std::vector<int32_t> bias, multiplier, lowest, highest;
 
   Weights(int taps, int inputs, int outputs, int rows, bool extreme)
       : taps(taps), inputs(inputs), outputs(outputs), rows(rows), shift(24) {
@@ -46,6 +46,17 @@ struct Weights {
     }
     bias = numbers<int32_t>(size_t(rows) * outputs, -(1 << 20), 1 << 20);
     multiplier = numbers<int32_t>(outputs, 0, extreme ? (1 << 28) - 1 : 1 << 16);
+    // As native.py computes them, where every multiplier allows it.
+    const int64_t one = int64_t{1} << shift, half = one / 2;
+    if (*std::max_element(multiplier.begin(), multiplier.end()) <= half) {
+      for (const int64_t m : multiplier) {
+        const auto within = [](int64_t sum) {
+          return static_cast<int32_t>(std::clamp<int64_t>(sum, INT32_MIN, INT32_MAX));
+        };
+        lowest.push_back(m == 0 ? INT32_MIN : within(-((126 * one + half + m) / m)));
+        highest.push_back(m == 0 ? INT32_MAX : within((127 * one - half + m - 1) / m));
+      }
+    }
     packed.resize(weight.size());
     for (int k = 0; k < taps; ++k) {
       for (int c = 0; c < inputs; ++c) {
@@ -58,7 +69,16 @@ struct Weights {
 
   int8_t at(int k, int c, int j) const { return weight[(size_t(k) * inputs + c) * outputs + j]; }
   anypcc::Layer layer() const {
-    return {packed.data(), bias.data(), multiplier.data(), taps, inputs, outputs, rows, shift};
+    return {packed.data(),
+            bias.data(),
+            multiplier.data(),
+            lowest.empty() ? nullptr : lowest.data(),
+            highest.empty() ? nullptr : highest.data(),
+            taps,
+            inputs,
+            outputs,
+            rows,
+            shift};
   }
   int64_t rescale(int64_t sum, int j) const {
     return (sum * multiplier[j] + (int64_t{1} << (shift - 1))) >> shift;
@@ -98,12 +118,64 @@ void convolution(const std::string& isa, int n_in, int n_out, int taps, int fill
   anypcc_plan_build(plan, table.data(), nullptr, n_in, n_out, taps, threads);
   const anypcc::Layer layer = weights.layer();
   std::vector<uint8_t> y(expected.size(), 255);
-  anypcc_conv_int8(plan, &layer, x.data(), residual.data(), y.data(), threads);
+  anypcc_conv_int8(plan, &layer, x.data(), residual.data(), nullptr, n_out, y.data(), threads);
   check(y == expected, what + " conv_int8");
   std::vector<float> yf(sums.size());
   anypcc_conv_f32(plan, xf.data(), wf.data(), nullptr, yf.data(), cin, cout, threads);
   check(yf == sums, what + " conv_f32 of integers");
   anypcc_plan_free(plan);
+}
+
+// Plans and features of a level against those of its table.
+void level(const std::string& isa, int bits, int threads) {
+  std::vector<int32_t> root_table(27, -1);
+  root_table[13] = 0;
+  const int32_t no_parent = 0;
+  const uint8_t first_octant = 0;
+  int64_t status;
+  anypcc::Level* level = anypcc_level_from_table(root_table.data(), &no_parent, &first_octant, 1, &status);
+  int64_t parents = 1;
+  for (int bit = 0; bit < bits; ++bit) {
+    const auto codes = numbers<uint8_t>(parents, bit < 2 ? 255 : 0, 255);
+    anypcc::Level* const below = anypcc_level_expand(level, codes.data(), threads, &status);
+    anypcc_level_free(level);
+    level = below;
+    anypcc::LevelArrays arrays;
+    anypcc_level_arrays(level, &arrays);
+    const int64_t n = arrays.nodes;
+    std::vector<int32_t> table(n * 27), one_tap(n * 8, -1);
+    anypcc_level_table(level, table.data(), threads);
+    bool symmetric = true;
+    for (int64_t i = 0; i < n; ++i) {
+      one_tap[i * 8 + arrays.octant[i]] = arrays.parent_row[i];
+      for (int k = 0; k < 27; ++k) {
+        const int32_t other = table[i * 27 + k];
+        symmetric = symmetric && (other < 0 || table[int64_t{other} * 27 + 26 - k] == i);
+      }
+    }
+    const std::string what = isa + " level of " + std::to_string(n);
+    check(symmetric, what + " neighbours");
+
+    const int cin = 32, cout = 16;
+    const Weights weights(27, cin, cout, 1, false), up_weights(8, cin, cout, 1, false);
+    const anypcc::Layer layer = weights.layer(), up_layer = up_weights.layer();
+    const auto x = numbers<uint8_t>(n * cin, 0, 127), above = numbers<uint8_t>(parents * cin, 0, 127);
+    std::vector<uint8_t> expected(n * cout), found(n * cout);
+    anypcc::Plan *plan = anypcc_plan_new(), *of_table = anypcc_plan_new();
+    anypcc_plan_build_neighbors(plan, level, threads);
+    anypcc_plan_build(of_table, table.data(), nullptr, n, n, 27, threads);
+    anypcc_conv_int8(plan, &layer, x.data(), nullptr, nullptr, 0, found.data(), threads);
+    anypcc_conv_int8(of_table, &layer, x.data(), nullptr, nullptr, 0, expected.data(), threads);
+    check(found == expected, what + " conv_int8");
+    anypcc_plan_build(of_table, one_tap.data(), nullptr, parents, n, 8, threads);
+    anypcc_up_int8(level, &up_layer, above.data(), parents, found.data(), threads);
+    anypcc_conv_int8(of_table, &up_layer, above.data(), nullptr, nullptr, 0, expected.data(), threads);
+    check(found == expected, what + " up_int8");
+    anypcc_plan_free(plan);
+    anypcc_plan_free(of_table);
+    parents = n;
+  }
+  anypcc_level_free(level);
 }
 
 void head(const std::string& isa, int count, int symbols, bool extreme, int threads) {
@@ -258,6 +330,14 @@ int main() {
         head(isa, 1100, 16, extreme, threads);
         head(isa, 70, 256, extreme, threads);
       }
+      level(isa, 6, threads);
+    }
+    for (int spread : {0, 300, 1 << 22}) {
+      softmax(isa, 999, 16, spread);
+      softmax(isa, 70, 256, spread);
+      calibration(isa, 1, 5, 1, spread);
+      calibration(isa, 4000, 9, 128, spread);
+      calibration(isa, 9001, 2000, 1000, spread);
     }
     for (int spread : {0, 300, 1 << 22}) {
       softmax(isa, 999, 16, spread);

@@ -23,7 +23,7 @@ Array: TypeAlias = Any
 """A NumPy array or a CPU torch tensor."""
 
 LIBRARY = Path(__file__).with_name("libanypcc_kernels.so")
-INTERFACE = 3
+INTERFACE = 4
 """What anypcc_interface() in src/dispatch.cpp must return: a library of another age is not called."""
 
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
@@ -41,14 +41,21 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "set_isa": (_long, (ctypes.c_char_p,)),
     "active_isa": (ctypes.c_char_p, ()),
     "usable_isa": (ctypes.c_char_p, (_int,)),
+    "level_expand": (_pointer, (_pointer, _pointer, _int, _pointer)),
+    "level_from_table": (_pointer, (_pointer, _pointer, _pointer, _long, _pointer)),
+    "level_free": (None, (_pointer,)),
+    "level_arrays": (None, (_pointer, _pointer)),
+    "level_table": (None, (_pointer, _pointer, _int)),
     "plan_new": (_pointer, ()),
     "plan_free": (None, (_pointer,)),
     "plan_build": (_long, (_pointer, _pointer, _pointer, _long, _long, _int, _int)),
-    "plan_build_part": (_long, (*[_pointer] * 3, _long, _int, *[_pointer] * 3, _long, _long, _int, _int)),
+    "plan_build_neighbors": (_long, (_pointer, _pointer, _int)),
+    "plan_build_across": (_long, (_pointer, _pointer, _int, _int)),
     "plan_build_one_tap": (_long, (*[_pointer] * 3, _long, _long, _int, _int)),
     "conv_f32": (_long, (*[_pointer] * 5, _int, _int, _int)),
     "conv_f32_dw": (_long, (*[_pointer] * 4, _int, _int, _int)),
-    "conv_int8": (_long, (*[_pointer] * 5, _int)),
+    "conv_int8": (_long, (*[_pointer] * 5, _long, _pointer, _int)),
+    "up_int8": (_long, (_pointer, _pointer, _pointer, _long, _pointer, _int)),
     "linear_int8": (_long, (_pointer, _pointer, _long, _pointer, _pointer, _long, _pointer, _pointer, _int)),
     "head_int8": (_long, (*[_pointer] * 3, _long, _pointer, _pointer, _long, _pointer, _int)),
     "softmax": (_long, (_pointer, _pointer, _long, _int, _pointer)),
@@ -57,7 +64,6 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "calibration_frequencies": (_long, (*[_pointer] * 3, _int, _pointer, _long, _pointer)),
     "calibration_learn": (_long, (*[_pointer] * 3, _int, _pointer, _long)),
     "calibration_replay": (_long, (*[_pointer] * 3, _int, _pointer, _pointer, _long, _long, _pointer)),
-    "expand_neighbors": (_long, (*[_pointer] * 4, _long, _long, *[_pointer] * 4, _int)),
     "morton_encode": (_long, (_pointer, _long, _pointer, _int)),
     "morton_decode": (_long, (_pointer, _long, _pointer, _int)),
     "sort_keys": (_long, (_pointer, _pointer, _long)),
@@ -112,6 +118,81 @@ def set_isa(name: str) -> None:
     _call("set_isa", name.encode())
 
 
+class _LevelArraysStruct(ctypes.Structure):
+    """``LevelArrays`` of src/api.hpp."""
+
+    _fields_ = (
+        ("nodes", ctypes.c_int64),
+        ("first_group", ctypes.c_int64),
+        ("masks", _pointer),
+        ("parent_row", _pointer),
+        ("octant", _pointer),
+        ("groups", _pointer),
+    )
+
+
+class LevelData:
+    """The nodes of an octree level in Morton order and their neighbours, in native memory.
+
+    Offset ``k = 9 (dx + 1) + 3 (dy + 1) + (dz + 1)``. Nodes are ordered by parent, then by octant ``o = 4 bx + 2 by + bz``;
+    octants with an even number of ones are checkerboard group 0. The arrays are not to be written and keep the level alive:
+    ``masks`` uint32 (nodes,), bit k set where a node lies at offset k, itself left out; ``parent_row`` int32 (nodes,);
+    ``octant`` uint8 (nodes,); ``groups``, two int32 arrays with the rows of either group.
+    """
+
+    def __init__(self, function: str, *arguments: Any) -> None:
+        self.handle: int | None = None
+        status = ctypes.c_int64(0)
+        self.handle = _call(function, *arguments, ctypes.addressof(status))
+        if not self.handle:
+            _raise(function, status.value)
+        found = _LevelArraysStruct()
+        _call("level_arrays", self.handle, ctypes.addressof(found))
+        self.nodes: int = found.nodes
+        self.masks = self._array(found.masks, "<u4", self.nodes)
+        self.parent_row = self._array(found.parent_row, "<i4", self.nodes)
+        self.octant = self._array(found.octant, "|u1", self.nodes)
+        rows = self._array(found.groups, "<i4", self.nodes)
+        self.groups = rows[: found.first_group], rows[found.first_group :]
+
+    @classmethod
+    def from_table(cls, table: Array, parent_row: Array, octant: Array) -> LevelData:
+        """``table`` int32 (nodes, 27): the row of the node at each offset, or -1; the middle one is the node's own."""
+        nodes = int(table.shape[0])
+        addresses = (
+            _address(table, "table", "int32", (nodes, 27)),
+            _address(parent_row, "parent_row", "int32", (nodes,)),
+            _address(octant, "octant", "uint8", (nodes,)),
+        )
+        return cls("level_from_table", *addresses, nodes)
+
+    def expand(self, codes: Array, threads: int = 0) -> LevelData:
+        """The level below, without a search: child o of a node exists when bit o of its code, uint8 (nodes,), is set."""
+        return LevelData("level_expand", self.handle, _address(codes, "codes", "uint8", (self.nodes,)), threads)
+
+    def table(self, threads: int = 0) -> np.ndarray:
+        """(nodes, 27) int32: the row of the node at each offset, or -1."""
+        table = np.empty((self.nodes, 27), np.int32)
+        _call("level_table", self.handle, table.ctypes.data, threads)
+        return table
+
+    def _array(self, address: int | None, kind: str, count: int) -> np.ndarray:
+        return np.asarray(_Memory(address, kind, count, self)) if count else np.empty(0, kind)
+
+    def __del__(self) -> None:
+        handle, self.handle = getattr(self, "handle", None), None
+        if handle and _functions:
+            _functions["level_free"](handle)
+
+
+class _Memory:
+    """Lets NumPy see an array that belongs to ``owner``."""
+
+    def __init__(self, address: int | None, kind: str, count: int, owner: object) -> None:
+        self.__array_interface__ = {"data": (address, False), "typestr": kind, "shape": (count,), "version": 3}
+        self.owner = owner
+
+
 class Plan:
     """The pairs of a sparse operator, sorted for the kernels: built once per level for all its layers.
 
@@ -138,46 +219,29 @@ class Plan:
             _address(table, "table", "int32", (None, None)),
             _optional(masks, "masks", "uint32", (n_out,)),
         )
-        return self._built("plan_build", n_in, n_out, taps, threads, *addresses)
+        return self._built("plan_build", n_in, n_out, taps, *addresses, n_in, n_out, taps, threads)
 
-    def build_part(
-        self,
-        table: Array,
-        rows: Array,
-        columns: Array,
-        position: Array,
-        n_in: int,
-        threads: int = 0,
-        masks: Array | None = None,
-    ) -> Plan:
-        """Tap k of output row i is ``table[rows[i], columns[k]]``; entry e >= 0 is input row ``position[e]``.
+    def build_neighbors(self, level: LevelData, threads: int = 0) -> Plan:
+        """The 27 taps of a convolution over a level: tap k reads the node at offset k."""
+        return self._built("plan_build_neighbors", level.nodes, level.nodes, 27, level.handle, threads)
 
-        ``table`` int32 (n_rows, width) with at most 32 columns, ``rows`` int32 (n_out,), ``columns`` int32
-        (taps,) ascending, ``position`` int32 (n_rows,) with -1 for rows that are no input, ``masks`` as in
-        ``build``.
+    def build_across(self, level: LevelData, reader: int, threads: int = 0) -> Plan:
+        """From the other checkerboard group of a level to group ``reader``, by the 14 offsets between groups in order.
+
+        Rows are positions within the groups.
         """
-        n_rows, width = (int(size) for size in table.shape)
-        n_out, taps = int(rows.shape[0]), int(columns.shape[0])
-        arguments = (
-            _address(table, "table", "int32", (None, None)),
-            _optional(masks, "masks", "uint32", (n_rows,)),
-            n_rows,
-            width,
-            _address(rows, "rows", "int32", (None,)),
-            _address(columns, "columns", "int32", (None,)),
-            _address(position, "position", "int32", (n_rows,)),
-        )
-        return self._built("plan_build_part", n_in, n_out, taps, threads, *arguments)
+        n_in, n_out = len(level.groups[1 - reader]), len(level.groups[reader])
+        return self._built("plan_build_across", n_in, n_out, 14, level.handle, reader, threads)
 
     def build_one_tap(self, rows: Array, tap: Array, n_in: int, taps: int, threads: int = 0) -> Plan:
         """Output row i is fed by input row ``rows[i]`` (int32) through tap ``tap[i]`` (uint8) alone."""
         n_out = int(tap.shape[0])
         addresses = _address(rows, "rows", "int32", (n_out,)), _address(tap, "tap", "uint8", (None,))
-        return self._built("plan_build_one_tap", n_in, n_out, taps, threads, *addresses)
+        return self._built("plan_build_one_tap", n_in, n_out, taps, *addresses, n_in, n_out, taps, threads)
 
-    def _built(self, function: str, n_in: int, n_out: int, taps: int, threads: int, *arguments: int | None) -> Plan:
+    def _built(self, function: str, n_in: int, n_out: int, taps: int, *arguments: int | None) -> Plan:
         self.n_in = self.n_out = self.n_pairs = 0
-        self.n_pairs = _call(function, self.handle, *arguments, n_in, n_out, taps, threads)
+        self.n_pairs = _call(function, self.handle, *arguments)
         self.n_in, self.n_out, self.taps = n_in, n_out, taps
         return self
 
@@ -232,6 +296,8 @@ class _LayerStruct(ctypes.Structure):
         ("weight", _pointer),
         ("bias", _pointer),
         ("multiplier", _pointer),
+        ("lowest", _pointer),
+        ("highest", _pointer),
         ("taps", ctypes.c_int32),
         ("inputs", ctypes.c_int32),
         ("outputs", ctypes.c_int32),
@@ -265,24 +331,79 @@ class Layer:
         if largest_sum.max() >= 2.0**31 or largest_product >= 2.0 ** min(31 + shift, 62):
             raise ValueError("sums or results of the layer could exceed 32 bits")
         groups = weight.reshape(self.taps, self.inputs // 4, 4, self.outputs)
-        self._arrays = np.ascontiguousarray(groups.transpose(0, 1, 3, 2)), bias.copy(), multiplier.copy()
-        addresses = (array.ctypes.data for array in self._arrays)
+        arrays = groups.transpose(0, 1, 3, 2), bias, multiplier, *_sum_bounds(multiplier, shift)
+        self._arrays = tuple(None if array is None else _aligned_copy(array) for array in arrays)
+        addresses = (None if array is None else array.ctypes.data for array in self._arrays)
         self._struct = _LayerStruct(*addresses, self.taps, self.inputs, self.outputs, self.rows, shift)
         self.address = ctypes.addressof(self._struct)
 
 
-def conv_int8(plan: Plan, layer: Layer, x: Array, y: Array, residual: Array | None = None, threads: int = 0) -> None:
+def _aligned_copy(array: np.ndarray) -> np.ndarray:
+    """C-contiguous and beginning at a cache line: a vector that crosses two costs twice."""
+    memory = np.empty(array.nbytes + 64, np.uint8)
+    begin = -memory.ctypes.data % 64
+    copy = memory[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def _sum_bounds(multiplier: np.ndarray, shift: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Sums, int32 (outputs,), below and above which ``clamp(result + residual, 0, 127)`` stays the same.
+
+    At the lower one a result is -127, at the upper one 127. Where multipliers are at most 2^(shift - 1), products of sums
+    within them fit 32 bits, which spares the kernels 64-bit arithmetic; otherwise there are none.
+    """
+    one, half = 1 << shift, 1 << (shift - 1)
+    if shift > 24 or multiplier.min() < 0 or multiplier.max() > half:
+        return None, None
+    limits = np.iinfo(np.int32)
+    positive = np.maximum(multiplier, 1).astype(np.int64)
+    lowest = -((126 * one + half + positive) // positive)
+    highest = (127 * one - half + positive - 1) // positive
+    silent = multiplier == 0
+    return (
+        np.where(silent, limits.min, np.maximum(lowest, limits.min)).astype(np.int32),
+        np.where(silent, limits.max, np.minimum(highest, limits.max)).astype(np.int32),
+    )
+
+
+def conv_int8(
+    plan: Plan,
+    layer: Layer,
+    x: Array,
+    y: Array,
+    residual: Array | None = None,
+    residual_rows: Array | None = None,
+    threads: int = 0,
+) -> None:
     """``y = clamp(layer(x over the plan's pairs) + residual, 0, 127)``, exact.
 
-    ``x`` uint8 (n_in, inputs) of at most 127, ``y`` uint8 (n_out, outputs) written, ``residual`` like ``y``.
+    ``x`` uint8 (n_in, inputs) of at most 127, ``y`` uint8 (n_out, outputs) written, ``residual`` like ``y``; or with
+    ``residual_rows`` int32 (n_out,), ``residual[residual_rows]`` is like ``y``.
     """
     shape = (plan.n_out, layer.outputs)
+    n_residual = 0 if residual is None else int(residual.shape[0])
     addresses = (
         _address(x, "x", "uint8", (plan.n_in, layer.inputs)),
-        _optional(residual, "residual", "uint8", shape),
+        _optional(residual, "residual", "uint8", shape if residual_rows is None else (None, layer.outputs)),
+        _optional(residual_rows, "residual_rows", "int32", (plan.n_out,)),
+        n_residual,
         _address(y, "y", "uint8", shape),
     )
     _call("conv_int8", plan.handle, layer.address, *addresses, threads)
+
+
+def up_int8(level: LevelData, layer: Layer, x: Array, y: Array, threads: int = 0) -> None:
+    """``y[i] = clamp(layer(x[parent_row[i]] through tap octant[i]), 0, 127)``, exact.
+
+    ``x`` uint8 (parents, inputs) of at most 127, ``y`` uint8 (nodes, outputs) written.
+    """
+    addresses = (
+        _address(x, "x", "uint8", (None, layer.inputs)),
+        int(x.shape[0]),
+        _address(y, "y", "uint8", (level.nodes, layer.outputs)),
+    )
+    _call("up_int8", level.handle, layer.address, *addresses, threads)
 
 
 def linear_int8(
@@ -413,47 +534,6 @@ class Calibration:
 # ---- octree --------------------------------------------------------------------------------------
 
 
-def expand_neighbors(
-    parents: Array,
-    codes: Array,
-    first_child: Array,
-    children: Array,
-    parent_row: Array,
-    octant: Array,
-    threads: int = 0,
-    masks: Array | None = None,
-    parent_masks: Array | None = None,
-) -> None:
-    """The 3x3x3 neighbour table of an octree level from that of the level above; exact, without a search.
-
-    Offset ``k = 9 (dx + 1) + 3 (dy + 1) + (dz + 1)``; an entry is the row of the node at that offset, or
-    -1. Children are ordered by parent, then by octant ``o = 4 bx + 2 by + bz``; child o exists when bit o
-    of the code is set.
-
-    Read: ``parents`` int32 (n_parent, 27), ``codes`` uint8 (n_parent,), ``first_child`` int32 (n_parent,),
-    the exclusive prefix sum of the codes' bit counts. Written: ``children`` int32 (n_child, 27),
-    ``parent_row`` int32 (n_child,), ``octant`` uint8 (n_child,), ``masks`` uint32 (n_child,) with bit k set
-    where the neighbour at offset k exists. ``parent_masks``, those of ``parents``, save a pass over it.
-    """
-    n_parent, n_child = int(codes.shape[0]), int(octant.shape[0])
-    if masks is None:
-        masks = np.empty(n_child, np.uint32)
-    _call(
-        "expand_neighbors",
-        _address(parents, "parents", "int32", (n_parent, 27)),
-        _optional(parent_masks, "parent_masks", "uint32", (n_parent,)),
-        _address(codes, "codes", "uint8", (n_parent,)),
-        _address(first_child, "first_child", "int32", (n_parent,)),
-        n_parent,
-        n_child,
-        _address(children, "children", "int32", (n_child, 27)),
-        _address(masks, "masks", "uint32", (n_child,)),
-        _address(parent_row, "parent_row", "int32", (n_child,)),
-        _address(octant, "octant", "uint8", (n_child,)),
-        threads,
-    )
-
-
 def morton_encode(coords: Array, keys: Array, threads: int = 0) -> None:
     """``keys`` uint64 (N,) from ``coords`` int32 (N, 3) in 0..2^21 - 1, their bits interleaved, x first."""
     count = int(keys.shape[0])
@@ -513,19 +593,7 @@ def child_keys(keys: Array, codes: Array, children: Array) -> int:
     return int(_call("child_keys", *addresses, count, children_address, capacity))
 
 
-# ---- the library ---------------------------------------------------------------------------------
-
-
-def _call(name: str, *arguments: Any) -> Any:
-    try:
-        function = _functions[name]
-    except KeyError:
-        raise RuntimeError(_reason) from None
-    result = function(*arguments)
-    if type(result) is int and result < 0:
-        kind, text = _ERRORS[result]
-        raise kind(f"{name}: {text}")
-    return result
+# ---- attributes --------------------------------------------------------------------------------
 
 
 class Mixer:
@@ -590,6 +658,25 @@ def nearest_known(grid: Array, curve: Array, rows: Array, passes: Array, nearest
         _address(nearest, "nearest", "int64", (points, 5)),
         _address(squares, "squares", "int64", (points, 5)),
     )
+
+
+# ---- the library ---------------------------------------------------------------------------------
+
+
+def _call(name: str, *arguments: Any) -> Any:
+    try:
+        function = _functions[name]
+    except KeyError:
+        raise RuntimeError(_reason) from None
+    result = function(*arguments)
+    if type(result) is int and result < 0:
+        _raise(name, result)
+    return result
+
+
+def _raise(name: str, status: int) -> None:
+    kind, text = _ERRORS[status]
+    raise kind(f"{name}: {text}")
 
 
 def _address(array: Array, name: str, dtype: str, shape: tuple[int | None, ...]) -> int:

@@ -16,9 +16,19 @@ enum Status : int64_t {
   kUnsupported = -4,  // a code path this processor does not have
 };
 
+struct Level;
 struct Plan;
 struct Calibration;
 struct Mixer;
+
+// The arrays of a level, which live as long as it does.
+struct LevelArrays {
+  int64_t nodes, first_group;  // first_group: nodes of checkerboard group 0
+  const uint32_t* masks;       // (nodes,): bit k set where a node lies at offset k, itself left out
+  const int32_t* parent_row;   // (nodes,): into the level above
+  const uint8_t* octant;       // (nodes,)
+  const int32_t* groups;       // (nodes,): rows of group 0, then those of group 1
+};
 
 // One layer of the integer network. result = (sum * multiplier + 2^(shift - 1)) >> shift of sum = bias[code]
 // + x @ w, with x at most 127; the caller warrants that sums and results fit 32 bits.
@@ -26,6 +36,10 @@ struct Layer {
   const int8_t* weight;       // packed: (taps, inputs / 4, outputs, 4)
   const int32_t* bias;        // (rows, outputs): one row, or one per code
   const int32_t* multiplier;  // (outputs,)
+  // (outputs,), or both null: sums below `lowest` may be taken for `lowest`, those above `highest` for
+  // `highest`, without a change of clamp(result + residual, 0, 127); sum * multiplier + 2^(shift - 1) then
+  // fits 32 bits.
+  const int32_t *lowest, *highest;
   int32_t taps, inputs, outputs, rows, shift;
 };
 
@@ -43,7 +57,27 @@ int64_t anypcc_set_isa(const char* name);
 const char* anypcc_active_isa();
 const char* anypcc_usable_isa(int index);
 
-// ---- plans: built in one of three ways, each returning the number of pairs; building again reuses memory
+// ---- levels: null, and a Status, where one cannot be made ----
+//
+// Offset k = 9 * (dx + 1) + 3 * (dy + 1) + (dz + 1). Children are ordered by parent, then by octant
+// o = 4 * bx + 2 * by + bz, child o being present when bit o of the code is set. Octants with an even number
+// of ones are checkerboard group 0.
+
+// The children of `above`, whose occupancy codes are codes (nodes,).
+anypcc::Level* anypcc_level_expand(const anypcc::Level* above, const uint8_t* codes, int threads,
+                                   int64_t* status);
+
+// A level from the rows of its neighbours (nodes, 27), -1 for none.
+anypcc::Level* anypcc_level_from_table(const int32_t* table, const int32_t* parent_row, const uint8_t* octant,
+                                       int64_t nodes, int64_t* status);
+
+void anypcc_level_free(anypcc::Level* level);
+void anypcc_level_arrays(const anypcc::Level* level, anypcc::LevelArrays* arrays);
+
+// The rows of the neighbours (nodes, 27) of every node, -1 for none.
+void anypcc_level_table(const anypcc::Level* level, int32_t* table, int threads);
+
+// ---- plans: built in one of four ways, each returning the number of pairs; building again reuses memory
 // ----
 
 anypcc::Plan* anypcc_plan_new();
@@ -54,12 +88,12 @@ void anypcc_plan_free(anypcc::Plan* plan);
 int64_t anypcc_plan_build(anypcc::Plan* plan, const int32_t* table, const uint32_t* masks, int64_t n_in,
                           int64_t n_out, int taps, int threads);
 
-// Some rows and columns, these ascending, of a table (n_rows, width) with the masks that it has or null: tap
-// k of output row i is column columns[k] of row rows[i]; an entry e >= 0 stands for input row position[e] of
-// position (n_rows,), for none if that is -1. width is at most 32.
-int64_t anypcc_plan_build_part(anypcc::Plan* plan, const int32_t* table, const uint32_t* masks,
-                               int64_t n_rows, int width, const int32_t* rows, const int32_t* columns,
-                               const int32_t* position, int64_t n_in, int64_t n_out, int taps, int threads);
+// The 27 taps of a convolution over a level.
+int64_t anypcc_plan_build_neighbors(anypcc::Plan* plan, const anypcc::Level* level, int threads);
+
+// From the nodes of the other checkerboard group to those of group `reader`: the 14 taps between groups, in
+// the order of their offsets. Rows are positions within the groups.
+int64_t anypcc_plan_build_across(anypcc::Plan* plan, const anypcc::Level* level, int reader, int threads);
 
 // Output row i is fed by input row in[i] through tap tap[i] alone.
 int64_t anypcc_plan_build_one_tap(anypcc::Plan* plan, const int32_t* in, const uint8_t* tap, int64_t n_in,
@@ -78,9 +112,15 @@ int64_t anypcc_conv_f32_dw(const anypcc::Plan* plan, const float* x, const float
 
 // ---- integers: y = clamp(result + residual, 0, 127); residual, of y's shape, may be null ----
 
-// y (n_out, outputs) from x (n_in, inputs) over the pairs of the plan.
+// y (n_out, outputs) from x (n_in, inputs) over the pairs of the plan. Where `residual_rows` (n_out,) is not
+// null, the residual of output row i is row residual_rows[i] of residual (n_residual, outputs).
 int64_t anypcc_conv_int8(const anypcc::Plan* plan, const anypcc::Layer* layer, const uint8_t* x,
-                         const uint8_t* residual, uint8_t* y, int threads);
+                         const uint8_t* residual, const int32_t* residual_rows, int64_t n_residual,
+                         uint8_t* y, int threads);
+
+// y (nodes, outputs) of a level from x (parents, inputs) of the level above, through the tap of its octant.
+int64_t anypcc_up_int8(const anypcc::Level* level, const anypcc::Layer* layer, const uint8_t* x,
+                       int64_t parents, uint8_t* y, int threads);
 
 // y (count, outputs) from row rows[i] of x (n_in, inputs), or row i when `rows` is null, with bias row
 // codes[i], or 0.
@@ -122,20 +162,6 @@ int64_t anypcc_calibration_replay(anypcc::Calibration* calibration, const int32_
                                   const uint8_t* symbols, int64_t count, int64_t chunk, float* frequencies);
 
 // ---- octree ----
-
-// The 3x3x3 table of a level from its parents'. Offset k = 9 * (dx + 1) + 3 * (dy + 1) + (dz + 1); children
-// are ordered by parent, then octant o = 4 * bx + 2 * by + bz, child o being present when bit o of the code
-// is set.
-//   parents (n_parent, 27)     row of the node at each offset, or -1
-//   parent_masks (n_parent,)   bit k set where that is not -1; may be null
-//   codes (n_parent,)          occupancy codes
-//   first_child (n_parent,)    exclusive prefix sum of the codes' bit counts
-// Written: children (n_child, 27) and their masks (n_child,), parent_row (n_child,), octant (n_child,).
-// kBadIndex when first_child does not fit the codes and n_child.
-int64_t anypcc_expand_neighbors(const int32_t* parents, const uint32_t* parent_masks, const uint8_t* codes,
-                                const int32_t* first_child, int64_t n_parent, int64_t n_child,
-                                int32_t* children, uint32_t* masks, int32_t* parent_row, uint8_t* octant,
-                                int threads);
 
 // keys (count,) from coords (count, 3) of 21 bits each, else kBadIndex: bit 3 b + 2 is bit b of x, then y,
 // then z.

@@ -2,11 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
+#include <new>
 
 namespace anypcc {
 
-// An array of a plain type that only grows. Its content is undefined after reserve.
+// An array of a plain type that only grows, aligned to cache lines: a vector that crosses two costs twice.
+// Its content is undefined after reserve.
 template <class T>
 class Buffer {
  public:
@@ -14,7 +17,7 @@ class Buffer {
     if (count > capacity_) {
       data_.reset();
       capacity_ = 0;
-      data_.reset(new T[count]);
+      data_.reset(static_cast<T*>(::operator new(sizeof(T) * static_cast<size_t>(count), kAlignment)));
       capacity_ = count;
     }
     return data_.get();
@@ -22,7 +25,37 @@ class Buffer {
   T* data() const { return data_.get(); }
 
  private:
-  std::unique_ptr<T[]> data_;
+  static constexpr std::align_val_t kAlignment{64};
+  struct Delete {
+    void operator()(T* data) const { ::operator delete(data, kAlignment); }
+  };
+  std::unique_ptr<T[], Delete> data_;
+  int64_t capacity_ = 0;
+};
+
+// The same for an array whose length is not known beforehand: growing keeps the content.
+template <class T>
+class GrowingBuffer {
+ public:
+  GrowingBuffer() = default;
+  GrowingBuffer(const GrowingBuffer&) = delete;
+  GrowingBuffer& operator=(const GrowingBuffer&) = delete;
+  ~GrowingBuffer() { std::free(data_); }
+
+  T* reserve(int64_t count) {
+    if (count > capacity_) {
+      const int64_t wanted = count > 2 * capacity_ ? count : 2 * capacity_;
+      void* const larger = std::realloc(data_, sizeof(T) * static_cast<size_t>(wanted));
+      if (larger == nullptr) throw std::bad_alloc();
+      data_ = static_cast<T*>(larger);
+      capacity_ = wanted;
+    }
+    return data_;
+  }
+  T* data() const { return data_; }
+
+ private:
+  T* data_ = nullptr;
   int64_t capacity_ = 0;
 };
 

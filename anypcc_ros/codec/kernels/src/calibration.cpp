@@ -32,7 +32,8 @@ struct Calibration {
 
 namespace {
 
-bool valid(const Calibration* calibration, const int32_t* contexts, int tables, int64_t count, int64_t* status) {
+bool valid(const Calibration* calibration, const int32_t* contexts, int tables, int64_t count,
+           int64_t* status) {
   *status = kBadArgument;
   if (calibration == nullptr || tables < 1 || tables > kMaxTables || count < 0) return false;
   *status = kBadIndex;

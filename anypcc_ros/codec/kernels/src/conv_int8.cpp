@@ -6,6 +6,7 @@
 #include "api.hpp"
 #include "buffer.hpp"
 #include "isa.hpp"
+#include "level.hpp"
 #include "plan.hpp"
 #include "thread_pool.hpp"
 
@@ -21,6 +22,8 @@ bool valid(const Layer* layer) {
 // Multiply-adds, and rows, below which a second thread costs more than it brings.
 constexpr int64_t kGrain = 1 << 20;
 constexpr int64_t kRowGrain = 512;
+constexpr int kOctants = 8;
+constexpr int kBlockRows = 128;  // of a layer without taps: few enough for the first-level cache
 
 // What a thread keeps between calls.
 struct Scratch {
@@ -30,44 +33,91 @@ struct Scratch {
 };
 thread_local Scratch scratch;
 
-// `count` numbers, a multiple of 16: a copy of known length needs no call.
-void copy_sums(int32_t* to, const int32_t* from, int count) {
-  for (int j = 0; j < count; j += 16) std::memcpy(to + j, from + j, 16 * sizeof(int32_t));
+Activation activation_of(const Layer& layer) {
+  return {layer.multiplier, layer.lowest, layer.highest, layer.shift};
 }
 
-// Calls body(tile) for every tile, each on whichever thread is free; false if a thread ran out of memory.
+// Calls body(tile) for every tile, each on whichever thread is free; kOk or the last error.
 template <class Body>
-bool for_tiles(int64_t tiles, int workers, const Body& body) {
+int64_t for_tiles(int64_t tiles, int workers, const Body& body) {
   std::atomic<int64_t> next{0};
-  std::atomic<bool> enough_memory{true};
+  std::atomic<int64_t> status{kOk};
   parallel_workers(workers, [&](int) {
     try {
-      for (int64_t tile; (tile = next.fetch_add(1, std::memory_order_relaxed)) < tiles;) body(tile);
+      for (int64_t tile; (tile = next.fetch_add(1, std::memory_order_relaxed)) < tiles;) {
+        const int64_t one = body(tile);
+        if (one != kOk) status = one;
+      }
     } catch (const std::bad_alloc&) {
-      enough_memory = false;
+      status = kOutOfMemory;
     }
   });
-  return enough_memory;
+  return status;
 }
 
-int64_t conv(const Plan& plan, const Layer& layer, const uint8_t* x, const uint8_t* residual, uint8_t* y,
-             int threads) {
-  const Isa& isa = active_isa();
+// The sums of a tile of a plan, which has identity taps or none, into `sums`.
+void tile_sums(const Isa& isa, const Plan& plan, int64_t tile, const Layer& layer, const uint8_t* x,
+               int32_t* sums) {
   const int cin = layer.inputs, cout = layer.outputs;
-  const int workers = threads_for(plan.n_pairs * cin * cout, kGrain, resolve_threads(threads));
-  const bool done = for_tiles(plan.n_tiles, workers, [&](int64_t tile) {
+  const int64_t first = plan.tile_begin(tile), rows = plan.tile_end(tile) - first, size = int64_t{cin} * cout;
+  if (plan.identity_tap >= 0) {
+    isa.rows_int8({first, nullptr, nullptr, layer.bias}, rows, x, layer.weight + plan.identity_tap * size,
+                  sums, cin, cout);
+  } else {
+    for (int64_t i = 0; i < rows; ++i) std::memcpy(sums + i * cout, layer.bias, sizeof(int32_t) * cout);
+  }
+  const int32_t* start = plan.start.data() + tile * plan.taps;
+  for (int k = 0; k < plan.taps; ++k) {
+    if (start[k] == start[k + 1]) continue;
+    isa.product_int8(plan.pairs.data() + start[k], start[k + 1] - start[k], x, layer.weight + k * size, sums,
+                     cin, cout);
+  }
+}
+
+int64_t conv(const Plan& plan, const Layer& layer, const uint8_t* x, const uint8_t* residual,
+             const int32_t* residual_rows, uint8_t* y, int threads) {
+  const Isa& isa = active_isa();
+  const int cout = layer.outputs;
+  const Activation activation = activation_of(layer);
+  const int workers = threads_for(plan.all_pairs() * layer.inputs * cout, kGrain, resolve_threads(threads));
+  return for_tiles(plan.n_tiles, workers, [&](int64_t tile) {
     const int64_t first = plan.tile_begin(tile), rows = plan.tile_end(tile) - first;
     int32_t* const sums = scratch.sums.reserve(kTileRows * int64_t{cout});
-    for (int64_t i = 0; i < rows; ++i) copy_sums(sums + i * cout, layer.bias, cout);
-    const int32_t* start = plan.start.data() + tile * plan.taps;
-    for (int k = 0; k < plan.taps; ++k) {
-      isa.product_int8(plan.pairs.data() + start[k], start[k + 1] - start[k], x,
-                       layer.weight + int64_t{k} * cin * cout, sums, cin, cout);
-    }
-    isa.requantise(sums, layer.multiplier, layer.shift,
-                   residual == nullptr ? nullptr : residual + first * cout, y + first * cout, rows, cout);
+    tile_sums(isa, plan, tile, layer, x, sums);
+    const int32_t* const others = residual_rows == nullptr ? nullptr : residual_rows + first;
+    const uint8_t* const more = residual == nullptr || others != nullptr ? residual : residual + first * cout;
+    isa.activate(sums, activation, more, others, y + first * cout, rows, cout);
+    return kOk;
   });
-  return done ? kOk : kOutOfMemory;
+}
+
+// Every child from its parent, through the tap of its octant.
+int64_t up(const Level& level, const Layer& layer, const uint8_t* x, int64_t parents, uint8_t* y,
+           int threads) {
+  const Isa& isa = active_isa();
+  const int cin = layer.inputs, cout = layer.outputs;
+  const int workers = threads_for(level.nodes * cin * cout, kGrain, resolve_threads(threads));
+  // Parents ascend, so that the last one tells about all.
+  if (level.nodes > 0 && level.parent_row.data()[level.nodes - 1] >= parents) return kBadIndex;
+  return for_tiles((level.nodes + kTileRows - 1) / kTileRows, workers, [&](int64_t tile) {
+    const int64_t first = tile * kTileRows;
+    const int64_t rows = level.nodes - first < kTileRows ? level.nodes - first : kTileRows;
+    const uint8_t* const octant = level.octant.data() + first;
+    const int32_t* const parent = level.parent_row.data() + first;
+    int32_t start[kOctants + 2] = {};  // after the loops below the pairs of octant o end at start[o + 1]
+    for (int64_t i = 0; i < rows; ++i) ++start[octant[i] + 2];
+    for (int o = 2; o < kOctants + 2; ++o) start[o] += start[o - 1];
+    Pair* const pairs = scratch.pairs;
+    for (int64_t i = 0; i < rows; ++i) pairs[start[octant[i] + 1]++] = {parent[i], static_cast<int32_t>(i)};
+    int32_t* const sums = scratch.sums.reserve(kTileRows * int64_t{cout});
+    for (int64_t i = 0; i < rows; ++i) std::memcpy(sums + i * cout, layer.bias, sizeof(int32_t) * cout);
+    for (int o = 0; o < kOctants; ++o) {
+      isa.product_int8(pairs + start[o], start[o + 1] - start[o], x, layer.weight + int64_t{o} * cin * cout,
+                       sums, cin, cout);
+    }
+    isa.activate(sums, activation_of(layer), nullptr, nullptr, y + first * cout, rows, cout);
+    return kOk;
+  });
 }
 
 // The input of a layer without taps: row rows[i] of x and bias row codes[i]; i and 0 where these are null.
@@ -76,46 +126,55 @@ struct Rows {
   int64_t n_in;
   const int32_t* rows;
   const uint8_t* codes;
+
+  bool valid(int64_t first, int64_t count, int bias_rows) const {
+    uint32_t largest = 0;  // a negative row counts as huge
+    if (rows != nullptr) {
+      for (int64_t i = first; i < first + count; ++i) {
+        const uint32_t row = static_cast<uint32_t>(rows[i]);
+        largest = row > largest ? row : largest;
+      }
+    } else if (first + count > n_in) {
+      return false;
+    }
+    uint8_t code = 0;
+    if (codes != nullptr) {
+      for (int64_t i = first; i < first + count; ++i) code = codes[i] > code ? codes[i] : code;
+    }
+    return (count == 0 || rows == nullptr || largest < n_in) && code < bias_rows;
+  }
 };
 
 // sums (count, outputs) = bias[code] + x @ w for the output rows from `first` on; false for a bad index.
 bool linear_sums(const Isa& isa, const Layer& layer, const Rows& in, int64_t first, int64_t count,
                  int32_t* sums) {
-  const int cout = layer.outputs;
-  Pair* const pairs = scratch.pairs;
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t row = in.rows == nullptr ? first + i : in.rows[first + i];
-    const int code = in.codes == nullptr ? 0 : in.codes[first + i];
-    if (row < 0 || row >= in.n_in || code >= layer.rows) return false;
-    pairs[i] = {static_cast<int32_t>(row), static_cast<int32_t>(i)};
-    copy_sums(sums + i * cout, layer.bias + int64_t{code} * cout, cout);
-  }
-  isa.product_int8(pairs, count, in.x, layer.weight, sums, layer.inputs, cout);
+  if (!in.valid(first, count, layer.rows)) return false;
+  const RowSource<int32_t> source{first, in.rows == nullptr ? nullptr : in.rows + first,
+                                  in.codes == nullptr ? nullptr : in.codes + first, layer.bias};
+  isa.rows_int8(source, count, in.x, layer.weight, sums, layer.inputs, layer.outputs);
   return true;
 }
 
 // Calls body(first row, rows), false for a bad index, over [0, count) in tiles; the status of the whole.
 template <class Body>
 int64_t for_rows(int64_t count, int tile_rows, int threads, const Body& body) {
-  std::atomic<bool> valid{true};
   const int workers = threads_for(count, kRowGrain, resolve_threads(threads));
-  const bool done = for_tiles((count + tile_rows - 1) / tile_rows, workers, [&](int64_t tile) {
+  return for_tiles((count + tile_rows - 1) / tile_rows, workers, [&](int64_t tile) {
     const int64_t first = tile * tile_rows;
     const int64_t rows = count - first < tile_rows ? count - first : tile_rows;
-    if (!body(first, rows)) valid = false;
+    return body(first, rows) ? kOk : kBadIndex;
   });
-  return !done ? kOutOfMemory : !valid ? kBadIndex : kOk;
 }
 
 int64_t linear(const Layer& layer, const Rows& in, int64_t count, const uint8_t* residual, uint8_t* y,
                int threads) {
   const Isa& isa = active_isa();
-  return for_rows(count, kTileRows, threads, [&](int64_t first, int64_t rows) {
+  return for_rows(count, kBlockRows, threads, [&](int64_t first, int64_t rows) {
     int32_t* const sums = scratch.sums.reserve(kTileRows * int64_t{layer.outputs});
     if (!linear_sums(isa, layer, in, first, rows, sums)) return false;
     const int64_t offset = first * layer.outputs;
-    isa.requantise(sums, layer.multiplier, layer.shift, residual == nullptr ? nullptr : residual + offset,
-                   y + offset, rows, layer.outputs);
+    isa.activate(sums, activation_of(layer), residual == nullptr ? nullptr : residual + offset, nullptr,
+                 y + offset, rows, layer.outputs);
     return true;
   });
 }
@@ -125,12 +184,12 @@ int64_t head(const Layer& hidden, const Layer& out, const Rows& in, int64_t coun
   const Isa& isa = active_isa();
   const int64_t width = hidden.outputs > out.outputs ? hidden.outputs : out.outputs;
   // 256 logits a row: fewer rows, so that they stay in the first-level cache.
-  const int tile_rows = out.outputs > 64 ? kTileRows / 8 : kTileRows / 2;
-  return for_rows(count, tile_rows, threads, [&](int64_t first, int64_t rows) {
-    int32_t* const sums = scratch.sums.reserve(kTileRows * width);
-    uint8_t* const activations = scratch.hidden.reserve(kTileRows * int64_t{hidden.outputs});
+  const int block_rows = out.outputs > 64 ? kBlockRows / 4 : kBlockRows;
+  return for_rows(count, block_rows, threads, [&](int64_t first, int64_t rows) {
+    int32_t* const sums = scratch.sums.reserve(kBlockRows * width);
+    uint8_t* const activations = scratch.hidden.reserve(kBlockRows * int64_t{hidden.outputs});
     if (!linear_sums(isa, hidden, in, first, rows, sums)) return false;
-    isa.requantise(sums, hidden.multiplier, hidden.shift, nullptr, activations, rows, hidden.outputs);
+    isa.activate(sums, activation_of(hidden), nullptr, nullptr, activations, rows, hidden.outputs);
     linear_sums(isa, out, {activations, rows, nullptr, nullptr}, 0, rows, sums);
     isa.rescale(sums, out.multiplier, out.shift, logits + first * out.outputs, rows, out.outputs);
     return true;
@@ -141,14 +200,26 @@ int64_t head(const Layer& hidden, const Layer& out, const Rows& in, int64_t coun
 }  // namespace anypcc
 
 using anypcc::Layer;
+using anypcc::Level;
 using anypcc::Plan;
 
 int64_t anypcc_conv_int8(const Plan* plan, const Layer* layer, const uint8_t* x, const uint8_t* residual,
-                         uint8_t* y, int threads) {
+                         const int32_t* residual_rows, int64_t n_residual, uint8_t* y, int threads) {
   if (plan == nullptr || !anypcc::valid(layer) || layer->taps != plan->taps || layer->rows != 1) {
     return anypcc::kBadArgument;
   }
-  return anypcc::conv(*plan, *layer, x, residual, y, threads);
+  for (int64_t i = 0; residual_rows != nullptr && i < plan->n_out; ++i) {
+    if (residual_rows[i] < 0 || residual_rows[i] >= n_residual) return anypcc::kBadIndex;
+  }
+  return anypcc::conv(*plan, *layer, x, residual, residual_rows, y, threads);
+}
+
+int64_t anypcc_up_int8(const Level* level, const Layer* layer, const uint8_t* x, int64_t parents, uint8_t* y,
+                       int threads) {
+  if (level == nullptr || !anypcc::valid(layer) || layer->taps != anypcc::kOctants || layer->rows != 1) {
+    return anypcc::kBadArgument;
+  }
+  return anypcc::up(*level, *layer, x, parents, y, threads);
 }
 
 int64_t anypcc_linear_int8(const Layer* layer, const uint8_t* x, int64_t n_in, const int32_t* rows,

@@ -10,7 +10,27 @@
 
 namespace anypcc {
 
-constexpr int kCalibrated = 16;  // symbols of a code part that is calibrated
+// Where the output rows of a product get their input row and their first sum.
+//   output row i reads input row rows[i], or first + i where `rows` is null;
+//   its sums begin at row codes[i] of `bias` (., cout), or at row 0 where `codes` is null.
+template <class Sum>
+struct RowSource {
+  int64_t first;
+  const int32_t* rows;
+  const uint8_t* codes;
+  const Sum* bias;
+};
+
+// How sums become activations: clamp(round(sum * multiplier / 2^shift) + residual, 0, 127).
+struct Activation {
+  const int32_t* multiplier;
+  // Sums clamped to these bounds give the same activations and need no more than 32 bits on the way; null
+  // if there are no such bounds.
+  const int32_t *lowest, *highest;
+  int shift;
+};
+
+constexpr int kCalibrated = 16;  // symbols of a calibrated code part
 
 // A calibration: rows of 16 numbers by context, and room for what one chunk adds, zero between calls.
 struct CalibrationTables {
@@ -26,18 +46,24 @@ struct Isa {
   void (*product_f32)(const Pair* pairs, int64_t count, const float* x, const float* w, float* y, int cin,
                       int cout);
 
+  // y[i] = first sum of row i + its input row of x @ w, for i in [0, count).
+  void (*rows_f32)(const RowSource<float>& source, int64_t count, const float* x, const float* w, float* y,
+                   int cin, int cout);
+
   // The same on integers; w is packed as (cin / 4, cout, 4). Activations are at most 127.
   void (*product_int8)(const Pair* pairs, int64_t count, const uint8_t* x, const int8_t* w, int32_t* y,
                        int cin, int cout);
+  void (*rows_int8)(const RowSource<int32_t>& source, int64_t count, const uint8_t* x, const int8_t* w,
+                    int32_t* y, int cin, int cout);
 
   // dw += x[in]^T dy[out] over `count` pairs; dw (cin, cout).
   void (*outer_f32)(const Pair* pairs, int64_t count, const float* x, const float* dy, float* dw, int cin,
                     int cout);
 
-  // y = clamp(round(sum * multiplier / 2^shift) + residual, 0, 127) over `rows` rows of `cout`; residual may
-  // be null.
-  void (*requantise)(const int32_t* sum, const int32_t* multiplier, int shift, const uint8_t* residual,
-                     uint8_t* y, int64_t rows, int cout);
+  // y (rows, cout) from sums. `residual` may be null; its row for output row i is residual_rows[i], or i
+  // where that is null.
+  void (*activate)(const int32_t* sum, const Activation& activation, const uint8_t* residual,
+                   const int32_t* residual_rows, uint8_t* y, int64_t rows, int cout);
 
   // result = round(sum * multiplier / 2^shift) over `rows` rows of `cout`.
   void (*rescale)(const int32_t* sum, const int32_t* multiplier, int shift, int32_t* result, int64_t rows,

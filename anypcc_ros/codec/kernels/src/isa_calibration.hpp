@@ -1,51 +1,110 @@
 // The integer softmax, with and without the biases of a calibration, and how these are learned; included by
 // isa_kernels.hpp. Plain loops, which the compiler turns into the instruction set's vectors.
 
-// exp2[d] stands for 2^(-d / 32), d = 0 .. 511, as an integer below 2^23, exp2[0] > 0. Each step is done for
-// several rows before the next: their long chains of dependent instructions then overlap.
+// Many rows at a time, and each with a place of its own in the vectors, so that nothing is ever summed across
+// one. The steps are functions of their own, not inlined, because the compiler then makes vectors of their
+// loops over the rows, and not of the loops around these.
+
+constexpr int kSoftmaxRows = 64;
+#define ANYPCC_STEP __attribute__((noinline))
+
+ANYPCC_STEP void largest_step(const int32_t* __restrict logit, int32_t* __restrict largest) {
+  for (int r = 0; r < kSoftmaxRows; ++r) largest[r] = logit[r] > largest[r] ? logit[r] : largest[r];
+}
+
+// exp2[d] stands for 2^(-d / 32), d = 0 .. 511, as an integer below 2^23, exp2[0] > 0.
+ANYPCC_STEP void weight_step(const int32_t* __restrict logit, const int32_t* __restrict largest,
+                             const uint32_t* __restrict exp2, int32_t* __restrict weight,
+                             int32_t* __restrict all) {
+  for (int r = 0; r < kSoftmaxRows; ++r) {
+    // Unsigned, because two logits may be further apart than an int32 can say.
+    const uint32_t below = static_cast<uint32_t>(largest[r]) - static_cast<uint32_t>(logit[r]);
+    weight[r] = static_cast<int32_t>(exp2[below < 511 ? below : 511]);
+    all[r] += weight[r];
+  }
+}
+
+// weight becomes 1 + floor(weight * spread / all), exactly: the half keeps the quotient 0.5 / all > 2^-33
+// away from every integer, and rounding the reciprocal and the product moves it by less than 2^-35.
+ANYPCC_STEP void share_step(int32_t* __restrict weight, const double* __restrict reciprocal, int32_t spread,
+                            int32_t* __restrict rest) {
+  for (int r = 0; r < kSoftmaxRows; ++r) {
+    const double share = (static_cast<double>(weight[r]) * spread + 0.5) * reciprocal[r];
+    weight[r] = 1 + static_cast<int32_t>(share);
+    rest[r] -= weight[r];
+  }
+}
+
+// What is left over goes to the first of the largest logits.
+ANYPCC_STEP void rest_step(const int32_t* __restrict logit, const int32_t* __restrict largest,
+                           int32_t* __restrict weight, int32_t* __restrict rest) {
+  for (int r = 0; r < kSoftmaxRows; ++r) {
+    const int32_t given = logit[r] == largest[r] ? rest[r] : 0;
+    rest[r] -= given;
+    weight[r] += given;
+  }
+}
+
+typedef int32_t Four __attribute__((vector_size(16)));
+
+#if defined(__clang__)
+#define ANYPCC_MIX(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define ANYPCC_MIX(a, b, i, j, k, l) __builtin_shuffle(a, b, Four{i, j, k, l})
+#endif
+
+// to[c][r] = from[r][c] for rows and columns that are multiples of 4, with the given distances between rows.
+template <class To, class From>
+inline void transpose(const From* from, int64_t from_row, To* to, int64_t to_row, int rows, int columns) {
+  typedef To Result __attribute__((vector_size(16)));
+  for (int r = 0; r < rows; r += 4) {
+    for (int c = 0; c < columns; c += 4) {
+      Four in[4];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) __builtin_memcpy(&in[i], from + (r + i) * from_row + c, sizeof(Four));
+      const Four low01 = ANYPCC_MIX(in[0], in[1], 0, 4, 1, 5), high01 = ANYPCC_MIX(in[0], in[1], 2, 6, 3, 7);
+      const Four low23 = ANYPCC_MIX(in[2], in[3], 0, 4, 1, 5), high23 = ANYPCC_MIX(in[2], in[3], 2, 6, 3, 7);
+      const Four out[4] = {ANYPCC_MIX(low01, low23, 0, 1, 4, 5), ANYPCC_MIX(low01, low23, 2, 3, 6, 7),
+                           ANYPCC_MIX(high01, high23, 0, 1, 4, 5), ANYPCC_MIX(high01, high23, 2, 3, 6, 7)};
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        const Result converted = __builtin_convertvector(out[i], Result);
+        __builtin_memcpy(to + (c + i) * to_row + r, &converted, sizeof(Result));
+      }
+    }
+  }
+}
+
 template <int Symbols>
 struct Softmax {
-  static constexpr int kRows = 256 / Symbols;
-  static constexpr int32_t kLast = 511, kTotal = 1 << 16, kSpread = kTotal - Symbols;
+  static constexpr int kRows = kSoftmaxRows;
 
-  int32_t logit[kRows][Symbols], weight[kRows][Symbols], largest[kRows], all[kRows];
-  double reciprocal[kRows];
+  alignas(64) int32_t rows[kRows][Symbols];  // logits, of which the caller sets as many rows as there are
+  alignas(64) int32_t logit[Symbols][kRows];
+  alignas(64) int32_t weight[Symbols][kRows];  // then frequencies
+  alignas(64) float frequencies[kRows][Symbols];
+  alignas(64) int32_t largest[kRows], all[kRows], rest[kRows];
+  alignas(64) double reciprocal[kRows];
 
-  // Frequencies of the first `rows` rows of `logit`.
-  void run(const uint32_t* exp2, float* frequency, int rows) {
-    for (int r = 0; r < rows; ++r) {
-      int32_t most = logit[r][0];
-      for (int j = 1; j < Symbols; ++j) most = logit[r][j] > most ? logit[r][j] : most;
-      largest[r] = most;
+  // Frequencies of the first `count` rows.
+  void run(const uint32_t* exp2, float* frequency, int64_t count) {
+    for (int64_t r = count; r < kRows; ++r) __builtin_memset(rows[r], 0, sizeof(rows[r]));
+    transpose(&rows[0][0], Symbols, &logit[0][0], kRows, kRows, Symbols);
+    for (int r = 0; r < kRows; ++r) {
+      largest[r] = INT32_MIN;
+      all[r] = 0;
+      rest[r] = 1 << 16;
     }
-    for (int r = 0; r < rows; ++r) {
-      for (int j = 0; j < Symbols; ++j) {
-        // Unsigned, because two logits may be further apart than an int32 can say.
-        const uint32_t below = static_cast<uint32_t>(largest[r]) - static_cast<uint32_t>(logit[r][j]);
-        weight[r][j] = static_cast<int32_t>(exp2[below < kLast ? below : kLast]);
-      }
-    }
-    for (int r = 0; r < rows; ++r) {
-      int32_t total = 0;
-      for (int j = 0; j < Symbols; ++j) total += weight[r][j];
-      all[r] = total;
-    }
-    for (int r = 0; r < rows; ++r) reciprocal[r] = 1.0 / all[r];
-    for (int r = 0; r < rows; ++r) {
-      // floor(weight * kSpread / all), exactly: the half keeps the quotient 0.5 / all > 2^-33 away from every
-      // integer, and rounding the reciprocal and the product moves it by less than 2^-35.
-      int32_t rest = kTotal;
-      for (int j = 0; j < Symbols; ++j) {
-        weight[r][j] =
-            1 + static_cast<int32_t>((static_cast<double>(weight[r][j]) * kSpread + 0.5) * reciprocal[r]);
-        rest -= weight[r][j];
-      }
-      int first = Symbols;
-      for (int j = Symbols - 1; j >= 0; --j) first = logit[r][j] == largest[r] ? j : first;
-      weight[r][first] += rest;
-    }
-    for (int r = 0; r < rows; ++r) {
-      for (int j = 0; j < Symbols; ++j) frequency[r * Symbols + j] = static_cast<float>(weight[r][j]);
+    for (int j = 0; j < Symbols; ++j) largest_step(logit[j], largest);
+    for (int j = 0; j < Symbols; ++j) weight_step(logit[j], largest, exp2, weight[j], all);
+    for (int r = 0; r < kRows; ++r) reciprocal[r] = 1.0 / all[r];
+    for (int j = 0; j < Symbols; ++j) share_step(weight[j], reciprocal, (1 << 16) - Symbols, rest);
+    for (int j = 0; j < Symbols; ++j) rest_step(logit[j], largest, weight[j], rest);
+    if (count == kRows) {
+      transpose(&weight[0][0], kRows, frequency, Symbols, Symbols, kRows);
+    } else {
+      transpose(&weight[0][0], kRows, &frequencies[0][0], Symbols, Symbols, kRows);
+      __builtin_memcpy(frequency, frequencies, count * sizeof(frequencies[0]));
     }
   }
 };
@@ -54,8 +113,8 @@ template <int Symbols>
 inline void softmax_rows(const int32_t* logits, const uint32_t* exp2, float* frequency, int64_t rows) {
   Softmax<Symbols> block;
   for (int64_t i = 0; i < rows; i += block.kRows) {
-    const int count = rows - i < block.kRows ? static_cast<int>(rows - i) : block.kRows;
-    __builtin_memcpy(block.logit, logits + i * Symbols, count * sizeof(block.logit[0]));
+    const int64_t count = rows - i < block.kRows ? rows - i : block.kRows;
+    __builtin_memcpy(block.rows, logits + i * Symbols, count * sizeof(block.rows[0]));
     block.run(exp2, frequency + i * Symbols, count);
   }
 }
@@ -75,8 +134,8 @@ void calibrate(const int32_t* logits, const int32_t* contexts, int tables, const
   constexpr int32_t kShift = 8, kHalf = 1 << (kShift - 1), kLogitLimit = 1 << 20;
   Softmax<kCalibrated> block;
   for (int64_t i = 0; i < rows; i += block.kRows) {
-    const int count = rows - i < block.kRows ? static_cast<int>(rows - i) : block.kRows;
-    for (int r = 0; r < count; ++r) {
+    const int64_t count = rows - i < block.kRows ? rows - i : block.kRows;
+    for (int64_t r = 0; r < count; ++r) {
       const int32_t* context = contexts + (i + r) * tables;
       const int32_t* logit = logits + (i + r) * kCalibrated;
       int32_t sum[kCalibrated] = {};
@@ -87,7 +146,7 @@ void calibrate(const int32_t* logits, const int32_t* contexts, int tables, const
       for (int j = 0; j < kCalibrated; ++j) {
         const int32_t high = logit[j] < kLogitLimit ? logit[j] : kLogitLimit;
         const int32_t limited = high > -kLogitLimit ? high : -kLogitLimit;
-        block.logit[r][j] = limited + ((sum[j] + kHalf) >> kShift);
+        block.rows[r][j] = limited + ((sum[j] + kHalf) >> kShift);
       }
     }
     block.run(exp2, frequency + i * kCalibrated, count);

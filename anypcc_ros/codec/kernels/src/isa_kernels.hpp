@@ -19,53 +19,78 @@ inline void for_column_blocks(int columns, const Body& body, int column = 0) {
   if constexpr (Vectors > 1) for_column_blocks<Math, Vectors / 2>(columns, body, column);
 }
 
-// y[out] += x[in] @ w in `Vectors` vectors of columns for `Rows` pairs, all of whose sums stay in registers.
-template <class Math, int Rows, int Vectors>
-inline void product_block(const Pair* pairs, const typename Math::Input* x, const typename Math::Weight* w,
-                          typename Math::Sum* y, int cin, int cout) {
-  const typename Math::Input* in[Rows];
-  typename Math::Vector sum[Rows][Vectors];
-#pragma GCC unroll 16
-  for (int r = 0; r < Rows; ++r) {
-    in[r] = x + static_cast<int64_t>(pairs[r].in) * cin;
-#pragma GCC unroll 8
-    for (int v = 0; v < Vectors; ++v) {
-      sum[r][v] = Math::load(y + static_cast<int64_t>(pairs[r].out) * cout + v * Math::kLanes);
-    }
-  }
-#pragma GCC unroll 1
-  for (int64_t c = 0; c < cin; c += Math::kDepth, w += cout * Math::kDepth) {
-    decltype(Math::load_weights(w)) weights[Vectors];
-#pragma GCC unroll 8
-    for (int v = 0; v < Vectors; ++v) weights[v] = Math::load_weights(w + v * Math::kLanes * Math::kDepth);
-#pragma GCC unroll 16
-    for (int r = 0; r < Rows; ++r) {
-      const auto value = Math::splat(in[r] + c);
-#pragma GCC unroll 8
-      for (int v = 0; v < Vectors; ++v) sum[r][v] = Math::multiply_add(sum[r][v], value, weights[v]);
-    }
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < Rows; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < Vectors; ++v) {
-      Math::store(y + static_cast<int64_t>(pairs[r].out) * cout + v * Math::kLanes, sum[r][v]);
-    }
-  }
-}
+// What a product works on, row by row: PairRows adds to what y holds, SourceRows begins anew.
 
 template <class Math>
+struct PairRows {
+  using Sum = typename Math::Sum;
+  const Pair* pairs;
+  Sum* y;
+  int cout;
+
+  int64_t in(int64_t i) const { return pairs[i].in; }
+  Sum* out(int64_t i) const { return y + static_cast<int64_t>(pairs[i].out) * cout; }
+  const Sum* begin(int64_t i) const { return out(i); }
+};
+
+template <class Math>
+struct SourceRows {
+  using Sum = typename Math::Sum;
+  RowSource<Sum> source;
+  Sum* y;
+  int cout;
+
+  int64_t in(int64_t i) const { return source.rows == nullptr ? source.first + i : source.rows[i]; }
+  Sum* out(int64_t i) const { return y + i * cout; }
+  const Sum* begin(int64_t i) const {
+    return source.bias + (source.codes == nullptr ? 0 : static_cast<int64_t>(source.codes[i]) * cout);
+  }
+};
+
+template <class Math, class Source>
 struct Product {
   using Input = typename Math::Input;
   using Weight = typename Math::Weight;
   using Sum = typename Math::Sum;
 
-  const Pair* pairs;
+  Source source;
   int64_t count;
   const Input* x;
   const Weight* w;
-  Sum* y;
   int cin, cout;
+
+  // `Rows` rows from i on in `Vectors` vectors of columns; all their sums stay in registers.
+  template <int Rows, int Vectors>
+  void block(int64_t i, int column) const {
+    const Input* in[Rows];
+    typename Math::Vector sum[Rows][Vectors];
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) {
+      in[r] = x + source.in(i + r) * cin;
+      const Sum* const begin = source.begin(i + r) + column;
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; ++v) sum[r][v] = Math::load(begin + v * Math::kLanes);
+    }
+    const Weight* at = w + column * Math::kDepth;
+#pragma GCC unroll 1
+    for (int64_t c = 0; c < cin; c += Math::kDepth, at += cout * Math::kDepth) {
+      decltype(Math::load_weights(at)) weights[Vectors];
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; ++v) weights[v] = Math::load_weights(at + v * Math::kLanes * Math::kDepth);
+#pragma GCC unroll 16
+      for (int r = 0; r < Rows; ++r) {
+        const auto value = Math::splat(in[r] + c);
+#pragma GCC unroll 8
+        for (int v = 0; v < Vectors; ++v) sum[r][v] = Math::multiply_add(sum[r][v], value, weights[v]);
+      }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) {
+      Sum* const out = source.out(i + r) + column;
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; ++v) Math::store(out + v * Math::kLanes, sum[r][v]);
+    }
+  }
 
   template <int Vectors>
   void run(int column) const {
@@ -76,12 +101,7 @@ struct Product {
     rest<kRows - 1, Vectors>(i, column);
   }
 
-  template <int Rows, int Vectors>
-  void block(int64_t i, int column) const {
-    product_block<Math, Rows, Vectors>(pairs + i, x, w + column * Math::kDepth, y + column, cin, cout);
-  }
-
-  // The last pairs, fewer than a block.
+  // The last rows, fewer than a block.
   template <int Rows, int Vectors>
   void rest(int64_t i, int column) const {
     if constexpr (Rows > 0) {
@@ -92,12 +112,23 @@ struct Product {
       }
     }
   }
-
-  static void all(const Pair* pairs, int64_t count, const Input* x, const Weight* w, Sum* y, int cin,
-                  int cout) {
-    for_column_blocks<Math, Math::kVectors>(cout, Product{pairs, count, x, w, y, cin, cout});
-  }
 };
+
+template <class Math>
+void product(const Pair* pairs, int64_t count, const typename Math::Input* x, const typename Math::Weight* w,
+             typename Math::Sum* y, int cin, int cout) {
+  using Rows = PairRows<Math>;
+  for_column_blocks<Math, Math::kVectors>(cout,
+                                          Product<Math, Rows>{Rows{pairs, y, cout}, count, x, w, cin, cout});
+}
+
+template <class Math>
+void rows(const RowSource<typename Math::Sum>& source, int64_t count, const typename Math::Input* x,
+          const typename Math::Weight* w, typename Math::Sum* y, int cin, int cout) {
+  using Rows = SourceRows<Math>;
+  for_column_blocks<Math, Math::kVectors>(cout,
+                                          Product<Math, Rows>{Rows{source, y, cout}, count, x, w, cin, cout});
+}
 
 // ---- weight gradient ----
 
@@ -174,29 +205,51 @@ struct Rescale {
   }
 };
 
-void requantise(const int32_t* sum, const int32_t* multiplier, int shift, const uint8_t* residual, uint8_t* y,
-                int64_t rows, int cout) {
+// One row's activations from its results before the clamp, of which none is above 127 + 127.
+inline void clamp_row(const int32_t* value, uint8_t* y) {
+  for (int j = 0; j < 16; ++j) {
+    const int32_t low = value[j] > 0 ? value[j] : 0;
+    y[j] = static_cast<uint8_t>(low < 127 ? low : 127);
+  }
+}
+
+void activate(const int32_t* sum, const Activation& activation, const uint8_t* residual,
+              const int32_t* residual_rows, uint8_t* y, int64_t rows, int cout) {
+  const int shift = activation.shift;
   const Rescale rescale(shift);
+  const int32_t half = static_cast<int32_t>(uint32_t{1} << ((shift - 1) & 31));
   for (int64_t i = 0; i < rows; ++i, sum += cout, y += cout) {
+    const uint8_t* const more =
+        residual == nullptr
+            ? nullptr
+            : residual + static_cast<int64_t>(residual_rows == nullptr ? i : residual_rows[i]) * cout;
     for (int block = 0; block < cout; block += 16) {
+      const int32_t* const multiplier = activation.multiplier + block;
       int32_t value[16];
-      for (int j = 0; j < 16; ++j) {
-        const int32_t scaled = rescale(sum[block + j], multiplier[block + j]);
-        value[j] = scaled < 127 ? scaled : 127;
+      if (activation.lowest != nullptr) {
+        const int32_t *lowest = activation.lowest + block, *highest = activation.highest + block;
+        for (int j = 0; j < 16; ++j) {
+          const int32_t above = sum[block + j] > lowest[j] ? sum[block + j] : lowest[j];
+          const int32_t within = above < highest[j] ? above : highest[j];
+          value[j] = (within * multiplier[j] + half) >> shift;
+        }
+      } else {
+        for (int j = 0; j < 16; ++j) {
+          const int32_t scaled = rescale(sum[block + j], multiplier[j]);
+          value[j] = scaled < 127 ? scaled : 127;
+        }
       }
-      if (residual != nullptr) {
-        for (int j = 0; j < 16; ++j) value[j] += residual[i * cout + block + j];
+      if (more != nullptr) {
+        for (int j = 0; j < 16; ++j) value[j] += more[block + j];
       }
-      for (int j = 0; j < 16; ++j) {
-        const int32_t low = value[j] > 0 ? value[j] : 0;
-        y[block + j] = static_cast<uint8_t>(low < 127 ? low : 127);
-      }
+      clamp_row(value, y + block);
     }
   }
 }
 
 // result = round(sum * multiplier / 2^shift), one multiplier per column.
-void rescale(const int32_t* sum, const int32_t* multiplier, int shift, int32_t* result, int64_t rows, int cout) {
+void rescale(const int32_t* sum, const int32_t* multiplier, int shift, int32_t* result, int64_t rows,
+             int cout) {
   const Rescale rescale(shift);
   for (int64_t i = 0; i < rows; ++i, sum += cout, result += cout) {
     for (int j = 0; j < cout; ++j) result[j] = rescale(sum[j], multiplier[j]);
@@ -206,8 +259,15 @@ void rescale(const int32_t* sum, const int32_t* multiplier, int shift, int32_t* 
 #include "isa_calibration.hpp"
 
 constexpr Isa isa_table(const char* name) {
-  return {
-      name,       Product<FloatMath>::all, Product<Int8Math>::all, OuterProduct<FloatMath>::all,
-      requantise, rescale,                 softmax,                calibrate,
-      learn};
+  return {name,
+          product<FloatMath>,
+          rows<FloatMath>,
+          product<Int8Math>,
+          rows<Int8Math>,
+          OuterProduct<FloatMath>::all,
+          activate,
+          rescale,
+          softmax,
+          calibrate,
+          learn};
 }

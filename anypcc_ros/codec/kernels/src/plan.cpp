@@ -6,15 +6,21 @@
 #include <new>
 
 #include "api.hpp"
+#include "level.hpp"
+#include "recycled.hpp"
 #include "thread_pool.hpp"
 
 namespace anypcc {
 namespace {
 
-// Rules: which input rows feed an output row. visit(row, hit) calls hit(tap, input row) for each.
+constexpr int64_t kLargePlan = 1 << 24;  // pairs
+
+// Rules: which input rows feed an output row. visit(row, hit) calls hit(tap, input row) for each. Rules whose
+// rows and taps need no check have visit_taps(row, hit), which calls hit(tap) only.
 
 // All columns of a table (n_out, taps), with a bit per entry that is not -1.
 struct WholeTable {
+  static constexpr bool kTrusted = false;
   const int32_t* table;
   const uint32_t* masks;
   int taps;
@@ -29,30 +35,61 @@ struct WholeTable {
   }
 };
 
-// Some rows and columns of a table (n_rows, width), whose entries are then renamed by `position`.
-struct PartOfTable {
-  const int32_t* table;
-  const uint32_t* masks;
-  int64_t n_rows;
-  int width;
-  const int32_t *rows, *position;
-  uint32_t columns = 0;  // a bit per column taken
-  uint8_t tap[32] = {};  // by column
+// The neighbours of a level's nodes, without the nodes themselves.
+struct Neighbors {
+  static constexpr bool kTrusted = true;
+  const Level& level;
+
+  template <class Hit>
+  void visit_taps(int64_t row, const Hit& hit) const {
+    for (uint32_t left = level.masks.data()[row]; left != 0; left &= left - 1) hit(__builtin_ctz(left));
+  }
 
   template <class Hit>
   void visit(int64_t row, const Hit& hit) const {
-    const int32_t* entry = table + int64_t{rows[row]} * width;
-    for (uint32_t left = masks[rows[row]] & columns; left != 0; left &= left - 1) {
-      const int column = __builtin_ctz(left);
-      const int32_t named = entry[column];
-      const int32_t in = static_cast<uint32_t>(named) < n_rows ? position[named] : INT32_MIN;
-      if (in != -1) hit(tap[column], in);
+    const int32_t* entry = level.row(row);
+    for (uint32_t left = level.masks.data()[row]; left != 0; left &= left - 1) {
+      hit(__builtin_ctz(left), *entry++);
     }
   }
 };
 
+// Those neighbours of the nodes of one checkerboard group that are in the other; rows count within the
+// groups.
+struct Across {
+  static constexpr bool kTrusted = true;
+  const Level& level;
+  const int32_t* readers;
+  const uint8_t* tap;  // by offset
+
+  template <class Hit>
+  void visit_taps(int64_t row, const Hit& hit) const {
+    const uint32_t mask = level.masks.data()[readers[row]];
+    for (uint32_t left = mask & kOddOffsets; left != 0; left &= left - 1) hit(tap[__builtin_ctz(left)]);
+  }
+
+  template <class Hit>
+  void visit(int64_t row, const Hit& hit) const {
+    const int64_t node = readers[row];
+    const int32_t* const entry = level.row(node);
+    const uint32_t mask = level.masks.data()[node];
+    for (uint32_t left = mask & kOddOffsets; left != 0; left &= left - 1) {
+      const int k = __builtin_ctz(left);
+      hit(tap[k], level.place.data()[entry[__builtin_popcount(mask & ((1u << k) - 1))]]);
+    }
+  }
+
+  static constexpr uint32_t kOddOffsets = [] {
+    uint32_t odd = 0;
+    for (int k = 0; k < kOffsets; ++k)
+      odd |= static_cast<uint32_t>((k / 9 + k / 3 % 3 + k % 3) % 2 == 0) << k;
+    return odd;
+  }();
+};
+
 // Exactly one input row and tap per output row.
 struct OneTap {
+  static constexpr bool kTrusted = false;
   const int32_t* in;
   const uint8_t* tap;
 
@@ -81,6 +118,7 @@ int64_t build(Plan& plan, const Rule& rule, int64_t n_in, int64_t n_out, int tap
   plan.n_out = n_out;
   plan.taps = taps;
   plan.n_pairs = 0;
+  plan.identity_tap = -1;
   plan.n_tiles = (n_out + kTileRows - 1) / kTileRows;
   const int workers = threads_for(n_out, 2048, threads);
   int32_t* const start = plan.start.reserve(plan.n_tiles * taps + 1);
@@ -89,16 +127,20 @@ int64_t build(Plan& plan, const Rule& rule, int64_t n_in, int64_t n_out, int tap
   start[0] = 0;
   std::atomic<bool> valid{true};
   parallel_ranges(plan.n_tiles, workers, [&](int64_t begin, int64_t end, int) {
-    int64_t end_in = 0;  // one past the largest input row; a negative one counts as huge
-    int end_tap = 0;
+    [[maybe_unused]] int64_t end_in = 0;  // one past the largest input row; a negative one counts as huge
+    [[maybe_unused]] int end_tap = 0;
     for (int64_t tile = begin; tile < end; ++tile) {
       int32_t count[256] = {};  // OneTap may name any tap
       for (int64_t i = plan.tile_begin(tile); i < plan.tile_end(tile); ++i) {
-        rule.visit(i, [&](int tap, int32_t in) {
-          end_in = std::max(end_in, int64_t{static_cast<uint32_t>(in)} + 1);
-          end_tap = std::max(end_tap, tap + 1);
-          ++count[tap];
-        });
+        if constexpr (Rule::kTrusted) {
+          rule.visit_taps(i, [&](int tap) { ++count[tap]; });
+        } else {
+          rule.visit(i, [&](int tap, int32_t in) {
+            end_in = std::max(end_in, int64_t{static_cast<uint32_t>(in)} + 1);
+            end_tap = std::max(end_tap, tap + 1);
+            ++count[tap];
+          });
+        }
       }
       std::memcpy(start + tile * taps + 1, count, sizeof(int32_t) * taps);
     }
@@ -150,9 +192,11 @@ int64_t built_or_empty(Plan& plan, const Build& build) {
 
 using namespace anypcc;
 
-Plan* anypcc_plan_new() { return new (std::nothrow) Plan; }
+Plan* anypcc_plan_new() { return Recycled<Plan>::take(); }
 
-void anypcc_plan_free(Plan* plan) { delete plan; }
+void anypcc_plan_free(Plan* plan) {
+  if (plan != nullptr) Recycled<Plan>::give(plan, plan->n_pairs > kLargePlan);
+}
 
 int64_t anypcc_plan_build(Plan* plan, const int32_t* table, const uint32_t* masks, int64_t n_in,
                           int64_t n_out, int taps, int threads) {
@@ -164,23 +208,26 @@ int64_t anypcc_plan_build(Plan* plan, const int32_t* table, const uint32_t* mask
   });
 }
 
-int64_t anypcc_plan_build_part(Plan* plan, const int32_t* table, const uint32_t* masks, int64_t n_rows,
-                               int width, const int32_t* rows, const int32_t* columns,
-                               const int32_t* position, int64_t n_in, int64_t n_out, int taps, int threads) {
-  if (!valid(plan, n_in, n_out, taps) || n_rows < 0 || width < 1 || width > kMaxTaps) return kBadArgument;
-  const int workers = resolve_threads(threads);
-  return built_or_empty(*plan, [&]() -> int64_t {
-    if (masks == nullptr) masks = row_masks(*plan, table, n_rows, width, workers);
-    PartOfTable part{table, masks, n_rows, width, rows, position};
-    for (int k = 0; k < taps; ++k) {
-      if (columns[k] < 0 || columns[k] >= width || (k > 0 && columns[k] <= columns[k - 1])) return kBadIndex;
-      part.columns |= 1u << columns[k];
-      part.tap[columns[k]] = static_cast<uint8_t>(k);
-    }
-    for (int64_t i = 0; i < n_out; ++i) {
-      if (rows[i] < 0 || rows[i] >= n_rows) return kBadIndex;
-    }
-    return build(*plan, part, n_in, n_out, taps, workers);
+int64_t anypcc_plan_build_neighbors(Plan* plan, const Level* level, int threads) {
+  if (plan == nullptr || level == nullptr) return kBadArgument;
+  return built_or_empty(*plan, [&] {
+    const int64_t nodes = level->nodes;
+    const int64_t pairs = build(*plan, Neighbors{*level}, nodes, nodes, kOffsets, resolve_threads(threads));
+    plan->identity_tap = kCentre;
+    return pairs < 0 ? pairs : plan->all_pairs();
+  });
+}
+
+int64_t anypcc_plan_build_across(Plan* plan, const Level* level, int reader, int threads) {
+  if (plan == nullptr || level == nullptr || reader < 0 || reader > 1) return kBadArgument;
+  uint8_t tap[kOffsets] = {};
+  int taps = 0;
+  for (int k = 0; k < kOffsets; ++k) {
+    if (Across::kOddOffsets >> k & 1) tap[k] = static_cast<uint8_t>(taps++);
+  }
+  return built_or_empty(*plan, [&] {
+    return build(*plan, Across{*level, level->group(reader), tap}, level->group_size(1 - reader),
+                 level->group_size(reader), taps, resolve_threads(threads));
   });
 }
 
