@@ -338,3 +338,19 @@ def test_find_bags(tmp_path):
     assert find_bags(tmp_path / "day" / "one") == [tmp_path / "day" / "one"]
     with pytest.raises(BagUsageError):
         find_bags(tmp_path / "day" / "notes")
+
+
+def test_a_bag_of_which_another_reader_returns_nothing(tmp_path):
+    """metadata.yaml and the file describe a publisher's QoS differently, as after a tool has edited one of them.
+
+    The reader of rosbags looks for topics that agree in it, finds none, and returns 0 of 10 messages without a word.
+    """
+    source = recordings.write_rosbag2(tmp_path / "in", "mcap")
+    (source / "in.mcap").unlink()
+    recordings.write_mcap(source / "in.mcap")
+    with Reader(source) as reader:
+        assert (reader.message_count, list(reader.messages())) == (10, [])
+    compress(source, tmp_path / "small")
+    assert len(messages(tmp_path / "small")) == 10
+    with Reader(tmp_path / "small") as reader:
+        assert sum(1 for _ in reader.messages()) == 10
