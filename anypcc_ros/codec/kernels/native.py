@@ -23,7 +23,7 @@ Array: TypeAlias = Any
 """A NumPy array or a CPU torch tensor."""
 
 LIBRARY = Path(__file__).with_name("libanypcc_kernels.so")
-INTERFACE = 4
+INTERFACE = 5
 """What anypcc_interface() in src/dispatch.cpp must return: a library of another age is not called."""
 
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
@@ -33,7 +33,7 @@ _ERRORS: dict[int, tuple[type[Exception], str]] = {
     -4: (RuntimeError, "this processor lacks the requested instruction set"),
 }
 
-_pointer, _int, _long = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+_pointer, _int, _long, _double = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
 
 # C function: its result and arguments, as declared in src/api.hpp.
 _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -64,6 +64,14 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "calibration_frequencies": (_long, (*[_pointer] * 3, _int, _pointer, _long, _pointer)),
     "calibration_learn": (_long, (*[_pointer] * 3, _int, _pointer, _long)),
     "calibration_replay": (_long, (*[_pointer] * 3, _int, _pointer, _pointer, _long, _long, _pointer)),
+    "calibration_advance": (_long, (*[_pointer] * 3, _int, _pointer, _pointer, *[_long] * 3, _pointer)),
+    "face_cells": (_long, (_pointer, _pointer, _long, _pointer, _pointer, _long, _pointer, _int)),
+    "beam_bins": (_long, (*[_pointer] * 2, _long, _pointer, _long, _pointer, _int, _double, _pointer, _int)),
+    "context_rows": (
+        _long,
+        (*[_pointer] * 2, _long, _pointer, _long, _int, *[_pointer] * 2, _int, *[_pointer] * 2, _int, _pointer, _int),
+    ),
+    "child_coords": (_long, (_pointer, _pointer, _long, _pointer, _long)),
     "morton_encode": (_long, (_pointer, _long, _pointer, _int)),
     "morton_decode": (_long, (_pointer, _long, _pointer, _int)),
     "sort_keys": (_long, (_pointer, _pointer, _long)),
@@ -519,6 +527,23 @@ class Calibration:
         frequency = _address(frequencies, "frequencies", "float32", (count, 16))
         _call("calibration_replay", *arguments, self._exp2.address, symbol, count, chunk, frequency)
 
+    def part(self, logits: Array, contexts: Array, symbols: Array, frequencies: Array) -> Callable[[int, int, int], None]:
+        """For a code part that is decoded chunk by chunk: a function of ``begin``, ``middle`` and ``end`` that learns from the
+        symbols [begin, middle) and writes the frequencies of [middle, end).
+
+        The arrays are as above, of the whole part; they must stay where they are as long as the function is used.
+        """
+        arguments, count = self._arguments(contexts, ("logits", logits, "int32"))
+        symbol = _address(symbols, "symbols", "uint8", (count,))
+        frequency = _address(frequencies, "frequencies", "float32", (count, 16))
+
+        def advance(begin: int, middle: int, end: int) -> None:
+            if end > count:
+                raise ValueError(f"symbol {end} of {count}")
+            _call("calibration_advance", *arguments, self._exp2.address, symbol, begin, middle, end, frequency)
+
+        return advance
+
     def _arguments(self, contexts: Array, values: tuple[str, Array, str]) -> tuple[tuple[int | None, ...], int]:
         count, tables = (int(size) for size in contexts.shape)
         name, array, dtype = values
@@ -531,7 +556,143 @@ class Calibration:
             _functions["calibration_free"](handle)
 
 
+# ---- contexts ------------------------------------------------------------------------------------
+
+
+class _BeamsStruct(ctypes.Structure):
+    """``Beams`` of src/api.hpp."""
+
+    _fields_ = (
+        ("slopes", _pointer),
+        ("heights", _pointer),
+        ("phases", _pointer),
+        ("laterals", _pointer),
+        ("axis", ctypes.c_int64 * 2),
+        ("count", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+    )
+
+
+class Beams:
+    """Laser beams for ``beam_bins``, in the units of ``codec.beams``, whose limits are not checked here.
+
+    ``axis`` (2,); ``slopes``, ``heights``, ``phases`` and ``laterals`` (B,), B >= 1, all int64; ``columns``: 0 for none.
+    """
+
+    def __init__(
+        self, axis: np.ndarray, slopes: Array, heights: Array, columns: int, phases: Array, laterals: Array
+    ) -> None:
+        self._arrays = {"slopes": slopes, "heights": heights, "phases": phases, "laterals": laterals}
+        addresses = [_address(array, name, "int64", (len(slopes),)) for name, array in self._arrays.items()]
+        self.kinds = 2 if columns else 1
+        self._struct = _BeamsStruct(*addresses, (ctypes.c_int64 * 2)(*axis.tolist()), len(slopes), columns)
+        self.address = ctypes.addressof(self._struct)
+
+
+def face_cells(
+    level: LevelData, rows: Array, cells: Array, codes: Array | None = None, above: Array | None = None, threads: int = 0
+) -> None:
+    """What touches the nodes ``rows`` int32 (count,) of a level, as ``codec.contexts.face_cells`` has it.
+
+    ``cells`` uint32 (count,) is written. Either ``codes`` uint8 (nodes,), 0 where they are not known, or ``above``, those of the
+    level above.
+    """
+    count = int(rows.shape[0])
+    _call(
+        "face_cells",
+        level.handle,
+        _address(rows, "rows", "int32", (count,)),
+        count,
+        _optional(codes, "codes", "uint8", (level.nodes,)),
+        _optional(above, "above", "uint8", (None,)),
+        0 if above is None else int(above.shape[0]),
+        _address(cells, "cells", "uint32", (count,)),
+        threads,
+    )
+
+
+def beam_bins(
+    beams: Beams,
+    coords: Array,
+    rows: Array,
+    shift: Array,
+    levels_below: int,
+    turn: float,
+    bins: Array,
+    threads: int = 0,
+) -> None:
+    """Where beams cross nodes, as ``codec.beams.Beams.bins`` has it.
+
+    ``coords`` uint32 (nodes, 3) in units of the nodes' edge, 2**levels_below cells, from the cell ``shift`` int64 (3,). ``rows``
+    int32 (count,): the nodes meant. ``turn``: what an eighth of a child's edge is. ``bins`` uint8 (count, 2, beams.kinds) is
+    written.
+    """
+    count = int(rows.shape[0])
+    _call(
+        "beam_bins",
+        beams.address,
+        _address(coords, "coords", "uint32", (None, 3)),
+        int(coords.shape[0]),
+        _address(rows, "rows", "int32", (count,)),
+        count,
+        _address(shift, "shift", "int64", (3,)),
+        levels_below,
+        turn,
+        _address(bins, "bins", "uint8", (count, 2, beams.kinds)),
+        threads,
+    )
+
+
+def context_rows(
+    cells: Array,
+    codes: Array,
+    rows: Array,
+    high: bool,
+    logits: Array,
+    bins: Array | None,
+    columns: Array,
+    first: Array,
+    contexts: Array,
+    threads: int = 0,
+) -> None:
+    """Rows of the calibration's tables for half a code of every node, as ``codec.contexts`` has them.
+
+    ``cells`` uint32 (count,), of ``face_cells``; ``codes`` uint8 (nodes,), of which the low half is known if ``high``; ``rows`` int32
+    (count,); ``logits`` int32 (count, 16); ``bins`` uint8 (count, any), of ``beam_bins``, or None; ``columns`` int32 (T - 4,), the
+    bins of the tables after the fourth; ``first`` int32 (T,), their first rows. ``contexts`` int32 (count, T) is written.
+    """
+    count, tables = (int(size) for size in contexts.shape)
+    _call(
+        "context_rows",
+        _address(cells, "cells", "uint32", (count,)),
+        _address(codes, "codes", "uint8", (None,)),
+        int(codes.shape[0]),
+        _address(rows, "rows", "int32", (count,)),
+        count,
+        high,
+        _address(logits, "logits", "int32", (count, 16)),
+        _optional(bins, "bins", "uint8", (count, None)),
+        0 if bins is None else int(bins.shape[1]),
+        _address(columns, "columns", "int32", (tables - 4,)),
+        _address(first, "first", "int32", (tables,)),
+        tables,
+        _address(contexts, "contexts", "int32", (None, None)),
+        threads,
+    )
+
+
 # ---- octree --------------------------------------------------------------------------------------
+
+
+def child_coords(coords: Array, codes: Array, children: Array) -> int:
+    """The level below nodes at ``coords`` uint32 (N, 3) with occupancy ``codes`` uint8 (N,); returns its number of nodes.
+
+    Written: the front of ``children`` uint32 (any, 3): twice the coordinates plus the bits of the octant ``4 x + 2 y + z``.
+    Raises ValueError if there is no room for all of them.
+    """
+    count, capacity = int(codes.shape[0]), int(children.shape[0])
+    addresses = _address(coords, "coords", "uint32", (count, 3)), _address(codes, "codes", "uint8", (None,))
+    return int(_call("child_coords", *addresses, count, _address(children, "children", "uint32", (None, 3)), capacity))
 
 
 def morton_encode(coords: Array, keys: Array, threads: int = 0) -> None:

@@ -43,6 +43,14 @@ struct Layer {
   int32_t taps, inputs, outputs, rows, shift;
 };
 
+// The laser beams of codec/beams.py, which has their units; phases and laterals only count if there are
+// columns.
+struct Beams {
+  const int64_t *slopes, *heights, *phases, *laterals;  // (count,)
+  int64_t axis[2];
+  int64_t count, columns;
+};
+
 }  // namespace anypcc
 
 #pragma GCC visibility push(default)
@@ -161,7 +169,46 @@ int64_t anypcc_calibration_replay(anypcc::Calibration* calibration, const int32_
                                   const int32_t* contexts, int tables, const uint32_t* exp2,
                                   const uint8_t* symbols, int64_t count, int64_t chunk, float* frequencies);
 
+// Learns from the chunk [begin, middle) of a code part, whose symbols have been decoded, and writes the
+// frequencies of the next one, [middle, end).
+int64_t anypcc_calibration_advance(anypcc::Calibration* calibration, const int32_t* logits,
+                                   const int32_t* contexts, int tables, const uint32_t* exp2,
+                                   const uint8_t* symbols, int64_t begin, int64_t middle, int64_t end,
+                                   float* frequencies);
+
+// ---- contexts of the calibration (codec/contexts.py, codec/beams.py) ----
+
+// What touches the nodes rows (count,) of a level. cells (count,): bits 0 to 5, the existing face neighbours;
+// from bit 6 the 4 cells across the face in x of the low half of the code, from bit 10 of the high half; from
+// bit 14 the 8 cells across the faces in y and z of the low half, from bit 22 of the high half. Cells come
+// from codes (nodes,), 0 where they are not known; where these are null, both times 8 bits are the code of
+// the parent, of above (n_above,).
+int64_t anypcc_face_cells(const anypcc::Level* level, const int32_t* rows, int64_t count,
+                          const uint8_t* codes, const uint8_t* above, int64_t n_above, uint32_t* cells,
+                          int threads);
+
+// Where beams cross the nodes rows (count,) of a level with coords (n_coords, 3), in units of 2^levels_below
+// cells from the cell shift (3,). `turn`: an eighth of a child's edge in units of 2^-24 turn times `columns`
+// at a distance of 8 quarter cells. bins (count, 2, kinds): of the half at low x and of that at high x; kinds
+// is 1, the cones, or 2 with columns, whose planes come second.
+int64_t anypcc_beam_bins(const anypcc::Beams* beams, const uint32_t* coords, int64_t n_coords,
+                         const int32_t* rows, int64_t count, const int64_t* shift, int levels_below,
+                         double turn, uint8_t* bins, int threads);
+
+// contexts (count, tables) of the low half of the codes of nodes rows (count,), or of the high half: from
+// their cells, what is known of codes (n_codes,), logits (count, 16) and bins (count, n_bins), of which table
+// 4 + t takes columns[t]. Tables begin at row first (tables,).
+int64_t anypcc_context_rows(const uint32_t* cells, const uint8_t* codes, int64_t n_codes, const int32_t* rows,
+                            int64_t count, int high, const int32_t* logits, const uint8_t* bins, int n_bins,
+                            const int32_t* columns, const int32_t* first, int tables, int32_t* contexts,
+                            int threads);
+
 // ---- octree ----
+
+// children (capacity, 3) of nodes at coords (count, 3) with these occupancy codes: twice the coordinates plus
+// the octant's bits. Returns the number of children, kBadArgument if there are more than `capacity`.
+int64_t anypcc_child_coords(const uint32_t* coords, const uint8_t* codes, int64_t count, uint32_t* children,
+                            int64_t capacity);
 
 // keys (count,) from coords (count, 3) of 21 bits each, else kBadIndex: bit 3 b + 2 is bit b of x, then y,
 // then z.
@@ -193,15 +240,17 @@ anypcc::Mixer* anypcc_mixer_new(int bits, const int64_t* sizes, int kinds, int s
                                 int steepest);
 void anypcc_mixer_free(anypcc::Mixer* mixer);
 
-// Starts a block of tokens in contexts (count, kinds) with weight sets (count,); kBadIndex for one out of range.
-// Then for every bit `predict`, which writes frequencies (count, 2) of 0 and 1, and `learn` with the bits (count,).
-int64_t anypcc_mixer_begin(anypcc::Mixer* mixer, const int64_t* contexts, const int64_t* selector, int64_t count);
+// Starts a block of tokens in contexts (count, kinds) with weight sets (count,); kBadIndex for one out of
+// range. Then for every bit `predict`, which writes frequencies (count, 2) of 0 and 1, and `learn` with the
+// bits (count,).
+int64_t anypcc_mixer_begin(anypcc::Mixer* mixer, const int64_t* contexts, const int64_t* selector,
+                           int64_t count);
 int64_t anypcc_mixer_predict(anypcc::Mixer* mixer, float* frequencies);
 int64_t anypcc_mixer_learn(anypcc::Mixer* mixer, const int32_t* bits);
 
-// The neighbour search of codec/surroundings.py. grid (points, 3); curve (points,): a permutation of the points;
-// rows: those of pass after pass, ascending within each; passes (n_passes,): how many rows each has. Written for
-// every row but those of the first pass: nearest (points, 5), squares (points, 5).
+// The neighbour search of codec/surroundings.py. grid (points, 3); curve (points,): a permutation of the
+// points; rows: those of pass after pass, ascending within each; passes (n_passes,): how many rows each has.
+// Written for every row but those of the first pass: nearest (points, 5), squares (points, 5).
 int64_t anypcc_nearest_known(const int64_t* grid, const int64_t* curve, int64_t points, const int64_t* rows,
                              const int64_t* passes, int64_t n_passes, int64_t* nearest, int64_t* squares);
 

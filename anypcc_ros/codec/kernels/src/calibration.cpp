@@ -14,14 +14,14 @@ constexpr int kMaxTables = 16;
 struct Calibration {
   explicit Calibration(int64_t rows)
       : rows(rows),
-        numbers(4 * rows * kCalibrated),
+        numbers(3 * rows * kCalibrated),
         seen(rows),
         touched(rows + 1) {}  // one more: a row is written before it is known whether it is a new one
 
   CalibrationTables tables() {
     const int64_t size = rows * kCalibrated;
     int32_t* const first = numbers.data();
-    return {first, first + size, first + 2 * size, first + 3 * size, seen.data(), touched.data()};
+    return {first, first + size, first + 2 * size, seen.data(), touched.data()};
   }
 
   int64_t rows;
@@ -106,4 +106,17 @@ int64_t anypcc_calibration_replay(Calibration* calibration, const int32_t* logit
     isa.learn(t, frequency, context, tables, symbols + first, rows);
   }
   return status;
+}
+
+int64_t anypcc_calibration_advance(Calibration* calibration, const int32_t* logits, const int32_t* contexts,
+                                   int tables, const uint32_t* exp2, const uint8_t* symbols, int64_t begin,
+                                   int64_t middle, int64_t end, float* frequencies) {
+  if (begin < 0 || middle < begin || end < middle) return anypcc::kBadArgument;
+  const int64_t learned =
+      anypcc_calibration_learn(calibration, frequencies + begin * kCalibrated, contexts + begin * tables,
+                               tables, symbols + begin, middle - begin);
+  if (learned != anypcc::kOk) return learned;
+  return anypcc_calibration_frequencies(calibration, logits + middle * kCalibrated,
+                                        contexts + middle * tables, tables, exp2, end - middle,
+                                        frequencies + middle * kCalibrated);
 }

@@ -32,9 +32,9 @@ struct Activation {
 
 constexpr int kCalibrated = 16;  // symbols of a calibrated code part
 
-// A calibration: rows of 16 numbers by context, and room for what one chunk adds, zero between calls.
+// A calibration: rows of 16 numbers by context. What a chunk adds to the gradient is zero between calls.
 struct CalibrationTables {
-  int32_t *bias, *curvature, *gradient, *new_curvature;
+  int32_t *bias, *curvature, *gradient;
   uint8_t* seen;     // one per row
   int32_t* touched;  // the rows of one chunk
 };
@@ -79,6 +79,10 @@ struct Isa {
   // Adapts the biases to symbols coded with these frequencies, at most 2^14 rows.
   void (*learn)(const CalibrationTables& t, const float* frequency, const int32_t* contexts, int tables,
                 const uint8_t* symbols, int64_t rows);
+
+  // The symbol with the largest of 16 logits, the first of equals, times 8, plus its lead over the next in
+  // whole bits, at most 7; to every stride-th place of `favourite`.
+  void (*favourites)(const int32_t* logits, int32_t* favourite, int stride, int64_t rows);
 };
 
 extern const Isa kIsaGeneric, kIsaAvx2, kIsaAvxVnni, kIsaAvx512, kIsaNeon, kIsaNeonDot;

@@ -155,26 +155,26 @@ void calibrate(const int32_t* logits, const int32_t* contexts, int tables, const
 
 void learn(const CalibrationTables& t, const float* frequency, const int32_t* contexts, int tables,
            const uint8_t* symbols, int64_t rows) {
-  constexpr int32_t kTotal = 1 << 16, kCurvatureShift = 20, kCurvatureLimit = 1 << 30, kPrior = 32 << 12;
+  constexpr int32_t kTotal = 1 << 16, kCurvatureShift = 20, kCurvatureLimit = 1 << 30, kPrior = 8 << 12;
   constexpr int32_t kBiasLimit = 1 << 18;
-  constexpr double kRate = 739, kToInteger = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds half to even
+  constexpr double kRate = 369, kToInteger = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds half to even
   int64_t touched = 0;
   for (int64_t i = 0; i < rows; ++i) {
     int32_t gradient[kCalibrated], curvature[kCalibrated];
+    const int32_t symbol = symbols[i] & (kCalibrated - 1);
     for (int j = 0; j < kCalibrated; ++j) {
       const uint32_t expected = static_cast<uint32_t>(static_cast<int32_t>(frequency[i * kCalibrated + j]));
-      gradient[j] = -static_cast<int32_t>(expected);
+      gradient[j] = (j == symbol ? kTotal : 0) - static_cast<int32_t>(expected);
       // Both factors are below 2^16, as every symbol has a frequency: the product fits 32 bits unsigned.
       curvature[j] = static_cast<int32_t>(expected * (kTotal - expected) >> kCurvatureShift);
     }
-    gradient[symbols[i] & (kCalibrated - 1)] += kTotal;
     for (int k = 0; k < tables; ++k) {
       const int32_t row = contexts[i * tables + k];
       t.touched[touched] = row;
       touched += t.seen[row] == 0;
       t.seen[row] = 1;
       int32_t* const g = t.gradient + static_cast<int64_t>(row) * kCalibrated;
-      int32_t* const c = t.new_curvature + static_cast<int64_t>(row) * kCalibrated;
+      int32_t* const c = t.curvature + static_cast<int64_t>(row) * kCalibrated;
       for (int j = 0; j < kCalibrated; ++j) g[j] += gradient[j];
       for (int j = 0; j < kCalibrated; ++j) c[j] += curvature[j];
     }
@@ -183,7 +183,7 @@ void learn(const CalibrationTables& t, const float* frequency, const int32_t* co
     const int64_t first = static_cast<int64_t>(t.touched[i]) * kCalibrated;
     t.seen[t.touched[i]] = 0;
     for (int j = 0; j < kCalibrated; ++j) {
-      const int32_t sum = t.curvature[first + j] + t.new_curvature[first + j];
+      const int32_t sum = t.curvature[first + j];  // a chunk adds 2^14 * 2^10 at most
       const int32_t known = sum < kCurvatureLimit ? sum : kCurvatureLimit;
       const double step = t.gradient[first + j] * kRate / (known + static_cast<double>(kPrior));
       const int32_t whole = static_cast<int32_t>((step + kToInteger) - kToInteger);
@@ -191,7 +191,26 @@ void learn(const CalibrationTables& t, const float* frequency, const int32_t* co
       const int32_t high = moved < kBiasLimit ? moved : kBiasLimit;
       t.bias[first + j] = high > -kBiasLimit ? high : -kBiasLimit;
       t.curvature[first + j] = known;
-      t.gradient[first + j] = t.new_curvature[first + j] = 0;
+      t.gradient[first + j] = 0;
     }
+  }
+}
+
+void favourites(const int32_t* logits, int32_t* favourite, int stride, int64_t rows) {
+  for (int64_t i = 0; i < rows; ++i) {
+    const int32_t* const logit = logits + i * kCalibrated;
+    int32_t largest = INT32_MIN, first = kCalibrated, next = INT32_MIN;
+    for (int j = 0; j < kCalibrated; ++j) largest = logit[j] > largest ? logit[j] : largest;
+    for (int j = 0; j < kCalibrated; ++j) {
+      const int32_t candidate = logit[j] == largest ? j : kCalibrated;
+      first = candidate < first ? candidate : first;
+    }
+    for (int j = 0; j < kCalibrated; ++j) {
+      const int32_t other = j == first ? INT32_MIN : logit[j];
+      next = other > next ? other : next;
+    }
+    // Unsigned, because two logits may be further apart than an int32 can say.
+    const uint32_t lead = (static_cast<uint32_t>(largest) - static_cast<uint32_t>(next)) >> 5;
+    favourite[i * stride] = first * 8 + static_cast<int32_t>(lead < 7 ? lead : 7);
   }
 }

@@ -269,5 +269,6 @@ constexpr Isa isa_table(const char* name) {
           rescale,
           softmax,
           calibrate,
-          learn};
+          learn,
+          favourites};
 }

@@ -143,6 +143,23 @@ int64_t anypcc_parent_keys(const uint64_t* keys, int64_t count, uint64_t* parent
   return unique;
 }
 
+int64_t anypcc_child_coords(const uint32_t* coords, const uint8_t* codes, int64_t count, uint32_t* children,
+                            int64_t capacity) {
+  if (count < 0) return kBadArgument;
+  int64_t child = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    if (child + __builtin_popcount(codes[i]) > capacity) return kBadArgument;
+    const uint32_t x = coords[3 * i] << 1, y = coords[3 * i + 1] << 1, z = coords[3 * i + 2] << 1;
+    for (unsigned left = codes[i]; left != 0; left &= left - 1, ++child) {
+      const unsigned o = static_cast<unsigned>(__builtin_ctz(left));
+      children[3 * child] = x | o >> 2;
+      children[3 * child + 1] = y | (o >> 1 & 1);
+      children[3 * child + 2] = z | (o & 1);
+    }
+  }
+  return child;
+}
+
 int64_t anypcc_child_keys(const uint64_t* keys, const uint8_t* codes, int64_t count, uint64_t* children,
                           int64_t capacity) {
   if (count < 0) return kBadArgument;
