@@ -18,12 +18,14 @@ import numpy as np
 from anypcc_ros.codec.entropy import decode_signed, decode_varint, encode_signed, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError
 
-BEAM_LEVELS = 10
-"""Octree levels, finest first, at which beams tell something; all coarser ones count as the last."""
+_LEVEL_CLASS = (0, 1, 2, 2, 2, 2, 3, 3, 4)
+"""Octree levels, finest first, that learn together what a crossing means; all coarser ones belong to the last class. The
+places are in units of the node, so that levels differ only by the noise of the sensor and by how many points a node has."""
 
-_BINS = 12
-BEAM_CONTEXTS = BEAM_LEVELS * 2 * _BINS * _BINS
-"""By level, half of the code, and a bin for each of the half's two columns of children."""
+_LOW, _BESIDE_LOW, _HIGH = range(3)  # kinds of context: the low half, what is beside it, the high half
+_CLASSES, _KINDS, _BINS = 5, 3, 8
+BEAM_CONTEXTS = 2 * _CLASSES * _KINDS * _BINS * _BINS
+"""By cone or plane, class of level, kind, and a bin for each of a half's two columns of children."""
 
 MAX_BEAMS = 512
 MAX_COLUMNS = 1 << 13
@@ -57,31 +59,41 @@ class Beams:
     laterals: np.ndarray
 
     def contexts(self, corner: np.ndarray, finer: int, high: bool) -> list[np.ndarray]:
-        """Where the nearest cone crosses each node, and if there are columns where the nearest plane does: one or two
-        arrays (N,) int64 below ``BEAM_CONTEXTS``.
+        """Where the nearest cones cross each node, and if there are columns where the nearest planes do: arrays (N,) int64
+        below ``BEAM_CONTEXTS``, no two of them with a value in common.
 
         ``corner``: (N, 3) int64 grid coordinates of each node's lowest cell. ``finer``: levels below its children.
-        ``high``: the half of the code that is coded, which is the half of the node in x. It has two columns of children, at
-        low and at high y; all places are those of their vertical middle lines.
+        ``high``: which half of the code is coded, which is the half of the node in x. With the low half goes what the beams
+        do in the high one: a point that is not in this half must be there.
         """
+        columns = []
+        for kind in (_HIGH,) if high else (_LOW, _BESIDE_LOW):
+            cone, plane = self._half_bins(corner, finer, kind != _LOW)
+            place = (_LEVEL_CLASS[min(finer, len(_LEVEL_CLASS) - 1)] * _KINDS + kind) * _BINS * _BINS
+            columns.append(place + cone)
+            if self.columns:
+                columns.append(BEAM_CONTEXTS // 2 + place + plane)
+        return columns
+
+    def _half_bins(self, corner: np.ndarray, finer: int, high: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Bins (N,) of the cones and of the planes in one half of each node in x. It has two columns of children, at low
+        and at high y, of 8 bins each; all places are those of their vertical middle lines."""
         child = 4 << finer  # edge of a child in quarter cells
         low = 4 * corner - 2  # cell q reaches from q - 1/2 to q + 1/2
-        x = low[:, 0] + (child * 3 // 2 if high else child // 2) - self.axis[0]
+        x = np.clip(low[:, 0] + (child * 3 // 2 if high else child // 2) - self.axis[0], -_DISTANCE_LIMIT, _DISTANCE_LIMIT)
         middle = low[:, 2] + child
-        cone: list[np.ndarray] = []
-        plane: list[np.ndarray] = []
+        cones = planes = np.zeros(len(corner), np.int64)
         for offset in (child // 2, child * 3 // 2):
-            x_, y = (np.clip(v, -_DISTANCE_LIMIT, _DISTANCE_LIMIT) for v in (x, low[:, 1] + offset - self.axis[1]))
+            y = np.clip(low[:, 1] + offset - self.axis[1], -_DISTANCE_LIMIT, _DISTANCE_LIMIT)
             # Exact: of integers below 2**50, and IEEE 754 rounds the root correctly.
-            rho = np.sqrt((x_ * x_ + y * y).astype(np.float64)).astype(np.int64)
+            rho = np.sqrt((x * x + y * y).astype(np.float64)).astype(np.int64)
             beam, above = self._nearest(rho, middle)
             near = 2 * np.abs(above) <= 3 * child
             place = np.clip((2 * above + 3 * child) * (_BINS - 1) // (6 * child), 0, _BINS - 2)
-            cone.append(np.where(near, 1 + place, 0))
+            cones = cones * _BINS + np.where(near, 1 + place, 0)
             if self.columns:
-                plane.append(np.where(near, self._column_bin(angle(x_, y), rho, beam, child), _BINS - 1))
-        level = (min(finer, BEAM_LEVELS - 1) * 2 + high) * _BINS * _BINS
-        return [level + bins[0] * _BINS + bins[1] for bins in (cone, plane) if bins]
+                planes = planes * _BINS + np.where(near, self._column_bin(angle(x, y), rho, beam, child), _BINS - 1)
+        return cones, planes
 
     def _nearest(self, rho: np.ndarray, middle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The beam that passes nearest to the heights ``middle`` at the distances ``rho``, and how far above it does; of
@@ -103,7 +115,7 @@ class Beams:
         return (self.slopes[beam] * rho >> SLOPE_BITS) + self.heights[beam]
 
     def _column_bin(self, angle: np.ndarray, rho: np.ndarray, beam: np.ndarray, child: int) -> np.ndarray:
-        """Distance (N,) from the nearest plane of ``beam`` in eighths of a child, at most 11.
+        """Distance (N,) from the nearest plane of ``beam`` in eighths of a child, at most 7.
 
         The quotients are of integers below 2**53, which IEEE 754 rounds alike everywhere.
         """

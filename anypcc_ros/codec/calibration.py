@@ -6,7 +6,7 @@ noise, the cones on which its lasers lie. Every code part is therefore predicted
     logit[s] = network's logit[s] + sum over contexts c of bias[c][s]
 
 where a context is a row of a table chosen by what is already decoded (``contexts.py``). After every chunk the rows that
-were used take one diagonal Newton step on the cost of its symbols, with a Gaussian prior around zero: logistic regression
+were used take half a diagonal Newton step on the cost of its symbols, with a Gaussian prior around zero: logistic regression
 on indicator features, as in the maximum entropy models of text compression. All of it is integers, but for one division of
 exactly representable doubles, which IEEE 754 rounds alike everywhere.
 
@@ -33,11 +33,12 @@ BIAS_SHIFT = 8  # biases are kept 256 times finer than logits
 BIAS_LIMIT = 1 << 18  # 32 bits
 CURVATURE_SHIFT = 20  # frequency * (2**16 - frequency), 2**32 at most, in units of 2**-12
 CURVATURE_LIMIT = 1 << 30
-PRIOR = 32 << 12
-"""Precision of the prior, in the unit of the curvature: a row counts fully once it has seen some 32 uncertain symbols."""
+PRIOR = 8 << 12
+"""Precision of the prior, in the unit of the curvature: a row counts fully once it has seen some 8 uncertain symbols."""
 
-RATE = 739
-"""round(2**13 steps per bit / (16 * ln 2)): a Newton step in nats to one in the unit of the biases."""
+RATE = 369
+"""round(2**13 steps per bit / (16 ln 2) / 2): half a Newton step in nats, in the unit of the biases. A whole one would go too far,
+as several contexts learn from the same error."""
 
 
 _NATIVE_EXP2 = native.Exp2(EXP2)

@@ -1,12 +1,12 @@
 """What is already decoded around a node, as the rows of the calibration's tables.
 
-Up to six contexts, each exact about a few cells where the network is approximate about many:
+The contexts of a code part, each exact about a few cells where the network is approximate about many:
 
 0. which of the six face neighbours exist;
 1. the four finest cells beyond the face in x, and the low half of the code when the high half is coded;
 2. the cells beyond the faces in y and z; for the first checkerboard group, which knows none of these, the parent's code;
 3. the network's own favourite and its lead over the next, so that over- and underconfidence are corrected;
-4. and 5. where the laser beams of the sensor cross the node (``beams.py``), if the stream describes them: the cones that
+4. and on: where the laser beams of the sensor cross the node (``beams.py``), if the stream describes them: the cones that
    they sweep, and the planes of equal azimuth in which they fire.
 """
 
@@ -24,7 +24,7 @@ FACE_TAPS = np.array([4, 10, 12, 14, 16, 22])
 
 _LEVELS = 4  # finest levels that have statistics of their own; all coarser ones share the last
 _CLASSES = _LEVELS * 2 * 2  # by level, part and group
-_SIZES = (_CLASSES * 64, _CLASSES * 256, _CLASSES * 256, _CLASSES * 128, BEAM_CONTEXTS, BEAM_CONTEXTS)
+_SIZES = (_CLASSES * 64, _CLASSES * 256, _CLASSES * 256, _CLASSES * 128, BEAM_CONTEXTS)
 _FIRST = np.concatenate([[0], np.cumsum(_SIZES)])
 CONTEXT_ROWS = int(_FIRST[-1])
 
@@ -43,7 +43,7 @@ class Ancestry:
 
 
 def context_rows(part: CodePart, around: Ancestry, logits: np.ndarray, beams: Beams | None) -> np.ndarray:
-    """Rows (n, T) int32 of the tables for every node of ``part``; T is 4, 5 with beams, 6 if these have columns.
+    """Rows (n, T) int32 of the tables for every node of ``part``; T is 4 to 8.
 
     ``logits``: (n, 16) int32, the network's.
     """
@@ -61,7 +61,8 @@ def context_rows(part: CodePart, around: Ancestry, logits: np.ndarray, beams: Be
     ]
     if beams is not None and around.corner is not None:
         columns += beams.contexts(around.corner[rows], around.finer, high)
-    return (np.stack(columns, axis=1) + _FIRST[: len(columns)]).astype(np.int32)
+    first = _FIRST[np.minimum(np.arange(len(columns)), len(_SIZES) - 1)]
+    return (np.stack(columns, axis=1) + first).astype(np.int32)
 
 
 def _across_x(codes: np.ndarray, high: bool) -> np.ndarray:
