@@ -17,9 +17,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from anypcc_ros.codec import bitstream
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.config import option, validate
 from anypcc_ros.codec.errors import CorruptStreamError, InputError
+
+FORMAT = f"apcc/{bitstream.MAJOR}"
+"""CompressedCloud.format of the streams that this version writes."""
 
 AXES = ("x", "y", "z")
 DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
@@ -263,6 +267,14 @@ def special_layout(message: PointCloud2, keep_padding: bool = False) -> MessageL
     adjacent = tuple(names[_position(layout) :][:3]) == AXES
     told_by_cloud = adjacent and forms == {coordinate_dtype(layout).newbyteorder("<")}
     return None if told_by_cloud and layout == MessageLayout.packed(layout.fields) else layout
+
+
+def layout_in(message: Any) -> MessageLayout | None:
+    """What ``special_layout`` has found, out of an anypcc_ros/CompressedCloud; None if it is not there."""
+    if not message.fields:
+        return None
+    fields = tuple(Field(field.name, field.offset, field.datatype, field.count) for field in message.fields)
+    return MessageLayout(fields, message.point_step, message.row_padding)
 
 
 def packed_layout(cloud: PointCloud) -> MessageLayout:

@@ -18,8 +18,8 @@ from rclpy.serialization import deserialize_message, serialize_message
 import anypcc_ros
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig
-from anypcc_ros.nodes.codec_node import FORMAT
 from anypcc_ros.nodes.conversion import as_uint8_sequence
+from anypcc_ros.pointcloud2 import FORMAT
 
 DEFINITION = Path(__file__).resolve().parents[1] / "msg" / "CompressedCloud.msg"
 

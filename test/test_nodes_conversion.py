@@ -14,8 +14,8 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
 from anypcc_ros.codec.cloud import PointCloud
-from anypcc_ros.nodes.conversion import layout_in, message_from_cloud, put_layout
-from anypcc_ros.pointcloud2 import cloud_from_message, special_layout
+from anypcc_ros.nodes.conversion import message_from_cloud, put_layout
+from anypcc_ros.pointcloud2 import cloud_from_message, layout_in, special_layout
 
 XYZ = np.array([[1.5, -2.25, 3.0], [1e-3, 200.125, -7.0], [0.0, -0.0, 8.5]], np.float32)
 

@@ -14,16 +14,21 @@ from rosbags.serde import SerdeError
 
 from anypcc_ros.bags.peers import PeerSizes, peer_sizes
 from anypcc_ros.bags.types import COMPRESSED_CLOUD, POINT_CLOUD, typestore
-from anypcc_ros.codec import bitstream
 from anypcc_ros.codec.bitstream import FieldInfo, StreamInfo, inspect
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.errors import InputError, StreamError, UnsupportedVersionError
-from anypcc_ros.pointcloud2 import Body, Field, MessageLayout, body_from_cloud, cloud_from_message, special_layout
-
-FORMAT = f"apcc/{bitstream.MAJOR}"
-"""CompressedCloud.format of the streams that this version reads and writes."""
+from anypcc_ros.pointcloud2 import (
+    FORMAT,
+    Body,
+    Field,
+    MessageLayout,
+    body_from_cloud,
+    cloud_from_message,
+    layout_in,
+    special_layout,
+)
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ def _restore(task: RestoreTask, data: bytes) -> Result:
     start = time.perf_counter()
     try:
         message, cloud, info = decode_message(data, task.limits)
-        body = body_from_cloud(cloud, _layout_in(message))
+        body = body_from_cloud(cloud, layout_in(message))
     except SerdeError as error:
         return Failed(f"not a CompressedCloud: {error}", damaged=True)
     except (StreamError, InputError) as error:
@@ -186,13 +191,6 @@ def _compressed_message(original: Any, stream: bytes, info: StreamInfo, layout: 
         data=np.frombuffer(stream, np.uint8),
     )
     return bytes(typestore().serialize_cdr(message, COMPRESSED_CLOUD))
-
-
-def _layout_in(message: Any) -> MessageLayout | None:
-    if not message.fields:
-        return None
-    fields = tuple(Field(field.name, field.offset, field.datatype, field.count) for field in message.fields)
-    return MessageLayout(fields, message.point_step, message.row_padding)
 
 
 def _point_cloud_message(header: Any, body: Body) -> bytes:

@@ -25,16 +25,12 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 
-from anypcc_ros.codec import bitstream
 from anypcc_ros.codec.bitstream import StreamInfo
 from anypcc_ros.codec.config import option, validate
 from anypcc_ros.codec.errors import AnypccError
 from anypcc_ros.nodes.diagnostics import Frame, Statistics
 from anypcc_ros.nodes.parameters import ConfigParameters
 from anypcc_ros.nodes.start import StopSignal
-
-FORMAT = f"apcc/{bitstream.MAJOR}"
-"""CompressedCloud.format of the streams this version writes."""
 
 # Reliable, because best effort loses most clouds of megabytes between processes (a lost datagram is a lost cloud).
 # The subscription is emptied at once into a queue of our own that holds one message and counts what it drops; its own

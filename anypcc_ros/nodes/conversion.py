@@ -28,18 +28,10 @@ def message_from_cloud(cloud: PointCloud, header: Header, layout: MessageLayout 
 
 
 def put_layout(message: CompressedCloud, layout: MessageLayout | None) -> None:
-    """Say in a compressed cloud how the original was laid out."""
+    """Say in a compressed cloud how the original was laid out; ``pointcloud2.layout_in`` reads it."""
     if layout is not None:
         message.fields = _to_ros(layout.fields)
         message.point_step, message.row_padding = layout.point_step, layout.row_padding
-
-
-def layout_in(message: CompressedCloud) -> MessageLayout | None:
-    """What ``put_layout`` has put there; None if nothing."""
-    if not message.fields:
-        return None
-    fields = tuple(Field(field.name, field.offset, field.datatype, field.count) for field in message.fields)
-    return MessageLayout(fields, message.point_step, message.row_padding)
 
 
 def as_uint8_sequence(data: bytes | np.ndarray) -> array.array[int]:

@@ -11,7 +11,8 @@ from anypcc_ros.codec.codec import Decoder
 from anypcc_ros.codec.config import DecoderConfig
 from anypcc_ros.msg import CompressedCloud
 from anypcc_ros.nodes.codec_node import CodecNode, Result
-from anypcc_ros.nodes.conversion import layout_in, message_from_cloud
+from anypcc_ros.nodes.conversion import message_from_cloud
+from anypcc_ros.pointcloud2 import layout_in
 
 
 class DecoderNode(CodecNode):

@@ -10,10 +10,10 @@ from anypcc_ros.codec.bitstream import inspect
 from anypcc_ros.codec.codec import Encoder
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.msg import CompressedCloud
-from anypcc_ros.nodes.codec_node import FORMAT, CodecNode, Result
+from anypcc_ros.nodes.codec_node import CodecNode, Result
 from anypcc_ros.nodes.conversion import as_uint8_sequence, put_layout
 from anypcc_ros.nodes.parameters import ConfigParameters
-from anypcc_ros.pointcloud2 import MessageConfig, cloud_from_message, special_layout
+from anypcc_ros.pointcloud2 import FORMAT, MessageConfig, cloud_from_message, special_layout
 
 
 class EncoderNode(CodecNode):
