@@ -26,6 +26,7 @@ import psutil
 from make_sample import POINT_CLOUD, TYPES
 from mcap.writer import CompressionType, Writer
 
+from anypcc_ros.bags.cli import EXACT_GRID
 from anypcc_ros.bags.compare import CompareTask
 from anypcc_ros.bags.contents import Message
 from anypcc_ros.bags.convert import Plan, convert
@@ -156,7 +157,7 @@ def zstd(path: Path) -> tuple[int, int, int]:
 
 def measured(path: Path, step: float, raw: int, folder: Path, workers) -> str:  # type: ignore[no-untyped-def]
     """How many times smaller the whole new bag is than the messages of the old one; "!" where verify disagrees."""
-    config = CodecConfig(step=step or CodecConfig.step, exact=not step, order="original", threads=1)
+    config = CodecConfig(step=step or EXACT_GRID, exact=not step, order="original", threads=1)
     small, back = folder / "small.mcap", folder / "back.mcap"
     result = convert(path, small, Plan(CompressTask(config)), workers, STRICT)
     convert(small, back, Plan(RestoreTask(DecoderConfig(threads=1))), workers, STRICT)

@@ -25,6 +25,9 @@ EXTRA = "bags"
 LIBRARIES = ("rosbags", "mcap", "ruamel.yaml", "zstandard", "lz4")
 FORMATS = "rosbag2 in MCAP or sqlite3 (a file, or a folder with metadata.yaml; zstd-compressed, too) or a ROS 1 .bag"
 
+EXACT_GRID = 0.001
+"""Step, in metres, of the grid below bit-identical positions."""
+
 
 def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the commands of ``anypcc bag`` and their flags."""
@@ -55,15 +58,20 @@ def _add_compress(commands: Any) -> None:
         "compress",
         help=summary,
         description=f"{summary}, NAME/anypcc. IN is {FORMATS}, or a folder of such bags. Nothing is lost unless asked for: "
-        "positions are bit-identical without --step, fields exact without --fields, points in their order.",
+        "positions are bit-identical without --step, fields without --fields, points stay in their order.",
     )
     _add_in_and_out(parser)
-    step = {item.name: item for item in dataclasses.fields(CodecConfig)}["step"]
     parser.add_argument(
         "--step",
         type=float,
         metavar="METRES",
         help="positions within half of this, per axis, which makes the bag several times smaller (default: bit-identical)",
+    )
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="with --step: bit-identical all the same; the step is only the grid below, and a finer one is slower and smaller "
+        f"(default: {EXACT_GRID:g})",
     )
     add_option_flags(parser, CodecConfig, only={"fields", "model", "backend"})
     parser.add_argument(
@@ -74,7 +82,7 @@ def _add_compress(commands: Any) -> None:
         "smaller (default: %(default)s)",
     )
     parser.add_argument("--report", type=Path, metavar="OUT.html", help="write a report with figures and pictures")
-    parser.set_defaults(run_bag=_compress, grid=step.default)
+    parser.set_defaults(run_bag=_compress)
 
 
 def _add_restore(commands: Any) -> None:
@@ -149,11 +157,9 @@ def _compress(options: argparse.Namespace) -> int:
     from anypcc_ros.bags.engines import threads_for
     from anypcc_ros.bags.transform import CompressTask
 
-    chosen = config_from(options, CodecConfig, without={"step"})
-    exact = options.step is None
-    config = dataclasses.replace(
-        chosen, step=options.grid if exact else options.step, exact=exact, threads=threads_for(_jobs(options))
-    )
+    chosen = config_from(options, CodecConfig, without={"step", "exact"})
+    step, exact = (EXACT_GRID, True) if options.step is None else (options.step, options.exact)
+    config = dataclasses.replace(chosen, step=step, exact=exact, threads=threads_for(_jobs(options)))
     if options.report:
         optional("matplotlib", "eval")  # known before the work rather than after it
     task = CompressTask(config, compare=options.report is not None)

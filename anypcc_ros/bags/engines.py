@@ -24,6 +24,9 @@ SLICE_BYTES = 1 << 20
 WAITING_BYTES = 64 << 20
 """Messages that may wait for those before them, besides the slices at work."""
 
+OVERHEAD = 1 << 10
+"""Bytes that a message takes here besides its own; there may be very many very small ones."""
+
 CONNECTING = 10.0
 """Seconds to wait for the scheduler of a cluster."""
 
@@ -148,15 +151,16 @@ class InOrder(Generic[Key, Argument, Result]):
         self._slice: list[Argument] = []
         self._places: list[_Place[Key, Result]] = []
         self._slice_size = 0
-        self._waiting = 0
+        self._waiting = self._largest = 0
         self._running: deque[Future[Any]] = deque()
 
     def run(self, items: Iterable[tuple[Key, Argument | None, int]]) -> Iterator[tuple[Key, Result | None]]:
         """``items``: a key, the argument or None where there is nothing to do, and the bytes that both take."""
         for key, argument, size in items:
-            place: _Place[Key, Result] = _Place(key, size)
+            place: _Place[Key, Result] = _Place(key, size + OVERHEAD)
             self._queue.append(place)
-            self._waiting += size
+            self._waiting += place.size
+            self._largest = max(self._largest, size)
             if argument is not None:
                 place.pending = True
                 self._slice.append(argument)
@@ -165,15 +169,12 @@ class InOrder(Generic[Key, Argument, Result]):
                 if self._slice_size >= SLICE_BYTES:
                     self._submit()
             yield from self._ready(wait=False)
-            while self._waiting > WAITING_BYTES + 2 * self._engine.workers * self._largest():
+            while self._waiting > WAITING_BYTES + 2 * self._engine.workers * self._largest:
                 self._submit()
                 yield from self._ready(wait=True)
         self._submit()
         while self._queue:
             yield from self._ready(wait=True)
-
-    def _largest(self) -> int:
-        return max((place.size for place in self._queue), default=0)
 
     def _submit(self) -> None:
         if not self._slice:
