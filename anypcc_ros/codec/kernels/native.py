@@ -23,7 +23,7 @@ Array: TypeAlias = Any
 """A NumPy array or a CPU torch tensor."""
 
 LIBRARY = Path(__file__).with_name("libanypcc_kernels.so")
-INTERFACE = 5
+INTERFACE = 6
 """What anypcc_interface() in src/dispatch.cpp must return: a library of another age is not called."""
 
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
@@ -570,22 +570,24 @@ class _BeamsStruct(ctypes.Structure):
         ("axis", ctypes.c_int64 * 2),
         ("count", ctypes.c_int64),
         ("columns", ctypes.c_int64),
+        ("bins", ctypes.c_int32),
     )
 
 
 class Beams:
     """Laser beams for ``beam_bins``, in the units of ``codec.beams``, whose limits are not checked here.
 
-    ``axis`` (2,); ``slopes``, ``heights``, ``phases`` and ``laterals`` (B,), B >= 1, all int64; ``columns``: 0 for none.
+    ``axis`` (2,); ``slopes``, ``heights``, ``phases`` and ``laterals`` (B,), B >= 1, all int64; ``columns``: 0 for none;
+    ``bins``: 2 to 16 of a column of children.
     """
 
     def __init__(
-        self, axis: np.ndarray, slopes: Array, heights: Array, columns: int, phases: Array, laterals: Array
+        self, axis: np.ndarray, slopes: Array, heights: Array, columns: int, phases: Array, laterals: Array, bins: int
     ) -> None:
         self._arrays = {"slopes": slopes, "heights": heights, "phases": phases, "laterals": laterals}
         addresses = [_address(array, name, "int64", (len(slopes),)) for name, array in self._arrays.items()]
         self.kinds = 2 if columns else 1
-        self._struct = _BeamsStruct(*addresses, (ctypes.c_int64 * 2)(*axis.tolist()), len(slopes), columns)
+        self._struct = _BeamsStruct(*addresses, (ctypes.c_int64 * 2)(*axis.tolist()), len(slopes), columns, bins)
         self.address = ctypes.addressof(self._struct)
 
 
@@ -594,8 +596,8 @@ def face_cells(
 ) -> None:
     """What touches the nodes ``rows`` int32 (count,) of a level, as ``codec.contexts.face_cells`` has it.
 
-    ``cells`` uint32 (count,) is written. Either ``codes`` uint8 (nodes,), 0 where they are not known, or ``above``, those of the
-    level above.
+    ``cells`` uint32 (count,) is written. Either ``codes`` uint8 (nodes,), 0 where they are not known, or ``above``, those of
+    the level above.
     """
     count = int(rows.shape[0])
     _call(
@@ -623,9 +625,9 @@ def beam_bins(
 ) -> None:
     """Where beams cross nodes, as ``codec.beams.Beams.bins`` has it.
 
-    ``coords`` uint32 (nodes, 3) in units of the nodes' edge, 2**levels_below cells, from the cell ``shift`` int64 (3,). ``rows``
-    int32 (count,): the nodes meant. ``turn``: what an eighth of a child's edge is. ``bins`` uint8 (count, 2, beams.kinds) is
-    written.
+    ``coords`` uint32 (nodes, 3) in units of the nodes' edge, 2**levels_below cells, from the cell ``shift`` int64 (3,).
+    ``rows`` int32 (count,): the nodes meant. ``turn``: an eighth of a child's edge in units of 2^-24 turn times the columns at
+    a distance of eight quarter cells. ``bins`` uint8 (count, 2, beams.kinds) is written.
     """
     count = int(rows.shape[0])
     _call(
@@ -657,9 +659,10 @@ def context_rows(
 ) -> None:
     """Rows of the calibration's tables for half a code of every node, as ``codec.contexts`` has them.
 
-    ``cells`` uint32 (count,), of ``face_cells``; ``codes`` uint8 (nodes,), of which the low half is known if ``high``; ``rows`` int32
-    (count,); ``logits`` int32 (count, 16); ``bins`` uint8 (count, any), of ``beam_bins``, or None; ``columns`` int32 (T - 4,), the
-    bins of the tables after the fourth; ``first`` int32 (T,), their first rows. ``contexts`` int32 (count, T) is written.
+    ``cells`` uint32 (count,), of ``face_cells``; ``codes`` uint8 (nodes,), of which the low half is known if ``high``;
+    ``rows`` int32 (count,); ``logits`` int32 (count, 16); ``bins`` uint8 (count, any), of ``beam_bins``, or None;
+    ``columns`` int32 (T - 4,), the bins of the tables after the fourth; ``first`` int32 (T,), the tables' first rows.
+    ``contexts`` int32 (count, T) is written.
     """
     count, tables = (int(size) for size in contexts.shape)
     _call(

@@ -49,6 +49,7 @@ struct Beams {
   const int64_t *slopes, *heights, *phases, *laterals;  // (count,)
   int64_t axis[2];
   int64_t count, columns;
+  int32_t bins;  // 2 to 16 of a column of children
 };
 
 }  // namespace anypcc

@@ -58,7 +58,7 @@ uint32_t cells_of(const Level& level, int64_t node, const uint8_t* codes) {
 
 // ---- beams ----
 
-constexpr int kBins = 12, kSlopeBits = 24, kColumns = 4;
+constexpr int kSlopeBits = 24, kColumns = 4, kMostBins = 16;
 constexpr int64_t kDistanceLimit = 1 << 24, kRadian = 683565276, kTurn = int64_t{1} << 32;
 constexpr int64_t kArcTangent[8] = {683564820, -227831322, 136347594, -95073905,
                                     65909394,  -38218057,  14943577,  -2771213};
@@ -93,8 +93,8 @@ struct Crossing {
     return (beams.slopes[beam] * rho >> kSlopeBits) + beams.heights[beam];
   }
 
-  void bins(int64_t low_x, int64_t low_y, int64_t low_z, uint8_t* cone, uint8_t* plane) const {
-    const int64_t count = beams.count, middle = low_z + child;
+  void bins(int64_t low_x, int64_t low_y, int64_t low_z, int* cone, int* plane) const {
+    const int64_t count = beams.count, last = beams.bins - 1, middle = low_z + child;
     int64_t x[kColumns], y[kColumns], rho[kColumns], first[kColumns] = {}, length[kColumns];
     for (int c = 0; c < kColumns; ++c) {
       x[c] = limited(low_x + child / 2 + (c >> 1) * child - beams.axis[0]);
@@ -118,20 +118,20 @@ struct Crossing {
       const bool lower = magnitude(above_under) < magnitude(above_over);
       const int64_t beam = lower ? under : over, above = lower ? above_under : above_over;
       const bool near = 2 * magnitude(above) <= 3 * child;
-      // The limit is one of the division alone: what is not near gets another bin.
-      const int64_t place = near ? (2 * above + 3 * child) * (kBins - 1) / (6 * child) : 0;
-      cone[c] = static_cast<uint8_t>(near ? 1 + (place < kBins - 2 ? place : kBins - 2) : 0);
-      if (plane != nullptr) plane[c] = near ? plane_bin(angle(x[c], y[c]), rho[c], beam) : kBins - 1;
+      // Only what is near is divided: the quotient of the others could be anything.
+      const int64_t place = near ? (2 * above + 3 * child) * last / (6 * child) : 0;
+      cone[c] = near ? 1 + static_cast<int>(place < last - 1 ? place : last - 1) : 0;
+      if (plane != nullptr) plane[c] = near ? plane_bin(angle(x[c], y[c]), rho[c], beam) : beams.bins - 1;
     }
   }
 
-  uint8_t plane_bin(int64_t direction, int64_t rho, int64_t beam) const {
+  int plane_bin(int64_t direction, int64_t rho, int64_t beam) const {
     const auto lateral = static_cast<int64_t>(std::floor(static_cast<double>(beams.laterals[beam] * kRadian) /
                                                          static_cast<double>(rho > 0 ? rho : 1)));
     const int64_t turned = (direction - lateral - beams.phases[beam]) * beams.columns & (kTurn - 1);
     const int64_t apart = (turned < kTurn - turned ? turned : kTurn - turned) >> 8;
     const double eighths = static_cast<double>(apart * rho * 8) / turn;
-    return static_cast<uint8_t>(eighths < kBins - 1 ? eighths : kBins - 1);
+    return eighths < beams.bins - 1 ? static_cast<int>(eighths) : beams.bins - 1;
   }
 };
 
@@ -159,7 +159,8 @@ int64_t anypcc_face_cells(const Level* level, const int32_t* rows, int64_t count
 int64_t anypcc_beam_bins(const Beams* beams, const uint32_t* coords, int64_t n_coords, const int32_t* rows,
                          int64_t count, const int64_t* shift, int levels_below, double turn, uint8_t* bins,
                          int threads) {
-  if (beams == nullptr || beams->count < 1 || count < 0 || levels_below < 1 || levels_below > 32) {
+  if (beams == nullptr || beams->count < 1 || beams->bins < 2 || beams->bins > kMostBins || count < 0 ||
+      levels_below < 1 || levels_below > 32) {
     return kBadArgument;
   }
   const Crossing crossing{*beams, int64_t{2} << levels_below, turn};
@@ -173,12 +174,12 @@ int64_t anypcc_beam_bins(const Beams* beams, const uint32_t* coords, int64_t n_c
             (static_cast<int64_t>(coords[int64_t{rows[i]} * 3 + axis]) << levels_below) + shift[axis];
         low[axis] = 4 * corner - 2;
       }
-      uint8_t cone[kColumns], plane[kColumns];
+      int cone[kColumns], plane[kColumns];
       crossing.bins(low[0], low[1], low[2], cone, kinds == 2 ? plane : nullptr);
       for (int half = 0; half < 2; ++half) {
         uint8_t* const row = bins + (2 * i + half) * kinds;
-        row[0] = static_cast<uint8_t>(cone[2 * half] * kBins + cone[2 * half + 1]);
-        if (kinds == 2) row[1] = static_cast<uint8_t>(plane[2 * half] * kBins + plane[2 * half + 1]);
+        row[0] = static_cast<uint8_t>(cone[2 * half] * beams->bins + cone[2 * half + 1]);
+        if (kinds == 2) row[1] = static_cast<uint8_t>(plane[2 * half] * beams->bins + plane[2 * half + 1]);
       }
     }
     return true;
