@@ -5,11 +5,14 @@
 #   bash scripts/setup.sh
 #
 # Variables: PYTHON, an interpreter of version 3.11 or 3.12 (default: the first found); VENV, the environment
-# (default .venv in the checkout); ROS_WHEELS, jazzy (default) or kilted (needs Python 3.12).
+# (default .venv in the checkout); ROS_WHEELS, jazzy (default) or kilted (needs Python 3.12); LIGHT=1 leaves out torch and
+# what only tests, training and evaluation need: enough for the nodes, the command line and the demo.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 ROS_WHEELS=${ROS_WHEELS:-jazzy}
+EXTRA=${LIGHT:+bags}
+EXTRA=${EXTRA:-test}
 CONSTRAINTS=requirements/constraints.txt
 STAMPS=$VENV/anypcc_setup
 
@@ -69,15 +72,18 @@ fi
   || fail "the Python headers are needed (Debian, Ubuntu: apt install python3-dev)"
 mkdir -p "$STAMPS"
 
-wanted=$(digest "requirements/ros-$ROS_WHEELS.txt" "$CONSTRAINTS" pyproject.toml)
+wanted="$EXTRA $(digest "requirements/ros-$ROS_WHEELS.txt" "$CONSTRAINTS" pyproject.toml)"
 if changed dependencies "$wanted"; then
-  say "installing the build tools, ROS 2 ${ROS_WHEELS^} and torch"
+  say "installing the build tools and ROS 2 ${ROS_WHEELS^}"
   rm -f "$STAMPS"/*  # from here on an interrupted run starts over
   install setuptools cmake ninja
   install -r "requirements/ros-$ROS_WHEELS.txt"
-  install_torch
-  say "building anypcc_ros and installing it with what its tests and its demo need"
-  install --no-build-isolation '.[test]'
+  if [[ $EXTRA == test ]]; then
+    say "installing torch"
+    install_torch
+  fi
+  say "building anypcc_ros and installing it with its extra [$EXTRA]"
+  install --no-build-isolation ".[$EXTRA]"
   done_with package "$(digest CMakeLists.txt package.xml setup.py cmake msg launch config resource anypcc_ros)"
   done_with dependencies "$wanted"
 fi

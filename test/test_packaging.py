@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from anypcc_ros.codec.kernels import native
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE_XML = xml.etree.ElementTree.parse(ROOT / "package.xml")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -173,6 +175,59 @@ def test_without_ros_there_is_the_library_with_its_kernels(without_ros):
     assert "anypcc_ros/cli.py" in names
     assert not [name for name in names if "/msg/" in name or "rosidl" in name]
     assert not [name for name in names if name.endswith((".cpp", ".hpp", ".c", "CMakeLists.txt"))]
+
+
+ROUND_TRIP = """
+import sys
+import numpy as np
+import anypcc_ros
+from anypcc_ros import CodecConfig, Decoder, Encoder, PointCloud
+from anypcc_ros.codec.errors import BackendError
+
+xyz = np.random.default_rng(0).normal(0, 5, (5000, 3)).astype(np.float32)
+cloud = PointCloud(xyz, {"ring": np.arange(5000, dtype=np.uint16)})
+data = Encoder(CodecConfig(step=0.01, backend="native")).encode(cloud)
+decoded = Decoder().decode(data)
+assert len(decoded) == 5000 and sorted(decoded.fields["ring"]) == list(range(5000))
+try:
+    Encoder(CodecConfig(backend="torch"))
+except BackendError as error:
+    print(error)
+assert "torch" not in sys.modules or sys.modules["torch"] is None
+"""
+
+
+@pytest.fixture(scope="module")
+def without_torch(tmp_path_factory):
+    """An environment with what pyproject.toml calls for without extras, and nothing else."""
+    folder = tmp_path_factory.mktemp("without_torch")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    for name in requirement_names(PROJECT["dependencies"]):
+        for file in {Path(file.parts[0]) for file in importlib.metadata.files(name) or [] if ".." not in file.parts}:
+            (site / file).symlink_to(Path(importlib.metadata.distribution(name).locate_file(file)))
+    return folder / "bin" / "python"
+
+
+@pytest.mark.skipif(not native.available(), reason=str(native.unavailable_reason()))
+def test_without_torch_the_codec_codes(without_torch):
+    """Also where the library stands beside another directory of the package than the imported one."""
+    place = native.library_path()
+    environment = {name: value for name, value in os.environ.items() if name not in ("LD_LIBRARY_PATH", "PYTHONPATH")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(place.parents[3])])
+    done = subprocess.run([without_torch, "-c", ROUND_TRIP], env=environment, capture_output=True, text=True, cwd=place.anchor)
+    assert done.returncode == 0, done.stderr
+    assert "pip install 'anypcc_ros[torch]'" in done.stdout
+
+
+def test_the_nodes_run_without_torch():
+    pytest.importorskip("anypcc_ros.msg", reason="needs ROS 2")
+    code = "import sys; sys.modules['torch'] = None; "  # as if it were not installed
+    code += "import rclpy; from anypcc_ros.nodes import decoder_node, encoder_node; rclpy.init(); "
+    code += "nodes = encoder_node.EncoderNode(), decoder_node.DecoderNode(); [node.destroy_node() for node in nodes]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "torch" not in done.stderr
 
 
 def test_a_node_without_ros_says_what_it_needs(without_ros):

@@ -19,6 +19,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+import anypcc_ros
+
 Array: TypeAlias = Any
 """A NumPy array or a CPU torch tensor."""
 
@@ -89,6 +91,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 _DTYPES = {name: np.dtype(name) for name in ("float32", "int8", "int32", "int64", "uint8", "uint32", "uint64")}
 _functions: dict[str, Callable[..., Any]] = {}
 _reason: str | None = None
+_library: Path | None = None
 
 
 def available() -> bool:
@@ -99,6 +102,11 @@ def available() -> bool:
 def unavailable_reason() -> str | None:
     """Why the native kernels cannot be used, or None if they can."""
     return _reason
+
+
+def library_path() -> Path | None:
+    """Where the library is that was loaded."""
+    return _library
 
 
 def usable_isas() -> list[str]:
@@ -870,20 +878,42 @@ def _optional(array: Array | None, name: str, dtype: str, shape: tuple[int | Non
     return None if array is None else _address(array, name, dtype, shape)
 
 
+def _places() -> list[Path]:
+    """Where the library may be: beside this file, and in other directories of the package, as when a checkout that nothing
+    was built in is imported while the package is installed."""
+    others = (Path(folder, "codec", "kernels", LIBRARY.name) for folder in anypcc_ros.__path__)
+    return [*dict.fromkeys((LIBRARY, *others))]
+
+
 def _load() -> str | None:
-    """Bind every function of the library; the reason if that cannot be done."""
+    """Bind every function of the first library that fits; the reasons if none does."""
+    global _library
+    reasons = []
+    for path in _places():
+        if (reason := _bind(path)) is None:
+            _library = path
+            return None
+        _functions.clear()
+        reasons.append(reason)
+    return "; ".join(reasons)
+
+
+def _bind(path: Path) -> str | None:
+    """Bind every function of a library; the reason if that cannot be done."""
+    if not path.exists():
+        return f"the native kernels are not built: there is no {path}"
     try:
-        library = ctypes.CDLL(str(LIBRARY))
+        library = ctypes.CDLL(str(path))
+        # Before anything else, which a library of another age may not have.
+        interface = library.anypcc_interface()
+        if interface != INTERFACE:
+            return f"{path} has interface {interface}, not {INTERFACE}: build it again"
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(library, f"anypcc_{name}")
             function.restype, function.argtypes = result, arguments
             _functions[name] = function
     except (OSError, AttributeError) as error:
-        _functions.clear()
         return f"the native kernels do not load: {error}"
-    if (interface := _functions["interface"]()) != INTERFACE:
-        _functions.clear()
-        return f"{LIBRARY} has interface {interface}, not {INTERFACE}: build it again"
     return None
 
 

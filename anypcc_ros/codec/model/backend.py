@@ -35,7 +35,8 @@ def _arithmetic(model: IntegerModel, backend: str, threads: int) -> Arithmetic:
 
         from anypcc_ros.codec.model.reference import TorchArithmetic
     except ImportError as error:
-        raise BackendError(f"the {backend} backend needs torch, which is not installed") from error
+        instead = "" if native.available() else f", and there is nothing to replace it: {native.unavailable_reason()}"
+        raise BackendError(f"the {backend} backend needs torch (pip install 'anypcc_ros[torch]'){instead}") from error
     if backend == "cuda" and not torch.cuda.is_available():
         raise BackendError("the cuda backend needs a CUDA device that torch can use; there is none")
     return TorchArithmetic(model, "cuda" if backend == "cuda" else "cpu", threads)
