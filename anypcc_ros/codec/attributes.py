@@ -10,72 +10,85 @@ import numpy as np
 
 from anypcc_ros.codec import colours
 from anypcc_ros.codec.bitstream import FieldInfo
-from anypcc_ros.codec.channels import decode_channel, encode_channel, sized, take_sized
-from anypcc_ros.codec.config import CodecConfig, FieldPolicy
+from anypcc_ros.codec.channels import DIRECT_BITS, best_predictor, decode_channel, encode_channel, sized, take_sized
+from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.entropy import decode_varint, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
-from anypcc_ros.codec.representation import LISTED, NOTHING, Kind, Represented, represent, restore
-from anypcc_ros.codec.surroundings import Context, Surroundings, in_a_row
+from anypcc_ros.codec.representation import NOTHING, Kind, Represented, as_integers, represent, restore
+from anypcc_ros.codec.surroundings import Context, in_a_row
+from anypcc_ros.codec.tracks import AROUND, Curve, Sources, curve_along, track_of
 
 _KIND = struct.Struct("<Bd")  # kind, factor
 _MARKER = struct.Struct("<q")
+_UNFORETOLD = 3.0  # bits of a value from which on tracks are tried
 
 
 def encode_fields(
     fields: Mapping[str, np.ndarray], config: CodecConfig, context: Context
-) -> tuple[tuple[FieldInfo, ...], bytes]:
-    """What the stream says of the fields, (N,) or (N, count) in the codec's order of points, and their coded values."""
+) -> tuple[tuple[FieldInfo, ...], bytes, dict[str, np.ndarray]]:
+    """What the stream says of the fields, (N,) or (N, count) in the codec's order of points; their coded values; and, but for
+    dropped ones, the values that the decoder will have."""
     infos, payloads = [], []
+    decoded: dict[str, np.ndarray] = {}
     for name, values in fields.items():
+        policy = config.policy(name)
         native = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
-        info, payload = _encode_field(name, native, config.policy(name), context)
-        infos.append(info)
+        count = 1 if native.ndim == 1 else native.shape[1]
+        payload, error = b"", 0.0
+        if policy.kind != "drop":
+            payload, decoded[name] = _encode_field(name, native, policy.step, context, sources_of(decoded))
+        if policy.kind == "step":
+            error = _largest_error(native, decoded[name], colours.is_colour(name, native))
+        infos.append(FieldInfo(name, native.dtype.name, count, policy.kind, policy.step, error, len(payload)))
         payloads.append(payload)
-    return tuple(infos), b"".join(payloads)
+    return tuple(infos), b"".join(payloads), decoded
 
 
 def decode_fields(infos: tuple[FieldInfo, ...], data: memoryview, context: Context) -> dict[str, np.ndarray]:
     """Inverse of ``encode_fields`` for the fields that were not dropped. Raises StreamError subclasses."""
-    fields, at = {}, 0
+    fields: dict[str, np.ndarray] = {}
+    at = 0
     for info in infos:
         if info.policy == "drop":
             continue
         if info.size > len(data) - at:
             raise TruncatedError(f"field {info.name!r} of {info.size} bytes in {len(data) - at}")
-        fields[info.name] = _decode_field(info, data[at : at + info.size], context.everywhere)
+        fields[info.name] = _decode_field(info, data[at : at + info.size], context, sources_of(fields))
         at += info.size
     if at != len(data):
         raise CorruptStreamError(f"{len(data)} bytes of fields, {at} are declared")
     return fields
 
 
-def _encode_field(name: str, values: np.ndarray, policy: FieldPolicy, context: Context) -> tuple[FieldInfo, bytes]:
+def sources_of(fields: Mapping[str, np.ndarray]) -> Sources:
+    """The fields as tracks may use them."""
+    return [as_integers(values) if values.ndim == 1 else None for values in fields.values()]
+
+
+def _encode_field(
+    name: str, values: np.ndarray, step: float, context: Context, sources: Sources
+) -> tuple[bytes, np.ndarray]:
+    """The coded values and those that will be decoded."""
     count = 1 if values.ndim == 1 else values.shape[1]
-    parts: list[Represented] = []
-    if policy.kind != "drop" and len(values):
-        if colours.is_colour(name, values):
-            parts = [colours.represent_colours(values, policy.step)]
-        else:
-            parts = [represent(np.ascontiguousarray(column), policy.step) for column in values.reshape(len(values), count).T]
-    payload = b"".join(_encode_part(part, context.everywhere) for part in parts)
-    error = 0.0
-    if policy.kind == "step":
-        restored = _values_of(parts, values.dtype, count, len(values))
-        error = _largest_error(values, restored, colours.is_colour(name, values))
-    return FieldInfo(name, values.dtype.name, count, policy.kind, policy.step, error, len(payload)), payload
+    if colours.is_colour(name, values):
+        parts = [colours.represent_colours(values, step)]
+    else:
+        parts = [represent(np.ascontiguousarray(column), step) for column in values.reshape(len(values), count).T]
+    payload = b"".join(_encode_part(part, context, sources) for part in parts) if len(values) else b""
+    return payload, _values_of(parts, values.dtype, count, len(values)) if step else values
 
 
-def _decode_field(info: FieldInfo, data: memoryview, around: Surroundings) -> np.ndarray:
+def _decode_field(info: FieldInfo, data: memoryview, context: Context, sources: Sources) -> np.ndarray:
     parts: list[Represented] = []
     at = 0
-    while len(around) and len(parts) < info.count and at < len(data):
-        part, at = _decode_part(data, at, info.count, around)
+    while len(context) and len(parts) < info.count and at < len(data):
+        part, at = _decode_part(data, at, info.count, context, sources)
         parts.append(part)
         if part.kind == Kind.COLOURS:
             break
     if at != len(data):
         raise CorruptStreamError(f"{len(data) - at} bytes after field {info.name!r}")
-    return _values_of(parts, np.dtype(info.dtype), info.count, len(around))
+    return _values_of(parts, np.dtype(info.dtype), info.count, len(context))
 
 
 def _values_of(parts: list[Represented], dtype: np.dtype, count: int, points: int) -> np.ndarray:
@@ -102,27 +115,42 @@ def _largest_error(values: np.ndarray, restored: np.ndarray, colour: bool) -> fl
 # -- Parts: one column of a field, or all channels of a colour ---------------------------------------------------------
 
 
-def _encode_part(part: Represented, around: Surroundings) -> bytes:
+def _encode_part(part: Represented, context: Context, sources: Sources) -> bytes:
     pieces = [_KIND.pack(part.kind, part.factor), encode_varint(len(part.listed))]
     if len(part.listed):
         pieces += [_MARKER.pack(part.marker), *sized(encode_channel(part.listed, in_a_row(len(part.listed)))[0])]
+    curve = _curve(part, context, sources)
+    pieces.append(curve.pack())
+    if curve.rows != AROUND:
+        track = track_of(curve, context.grid_everywhere, sources)
+        return b"".join([*pieces, *sized(encode_channel(part.channels[0][track], in_a_row(len(track)))[0])])
     reference = None
     for values in part.channels:
-        payload, tokens = encode_channel(values, around, reference)
+        payload, reference = encode_channel(values, context.everywhere, reference)
         pieces += sized(payload)
-        reference = tokens
     return b"".join(pieces)
 
 
-def _decode_part(data: memoryview, at: int, count: int, around: Surroundings) -> tuple[Represented, int]:
+def _curve(part: Represented, context: Context, sources: Sources) -> Curve:
+    """A track for values that the surroundings do not foretell, or none."""
+    values = part.channels[0]
+    if part.kind == Kind.COLOURS or int(values.max()) - int(values.min()) < 1 << DIRECT_BITS:
+        return Curve()
+    _, bits = best_predictor(values, context.everywhere)
+    return curve_along(values, context.grid_everywhere, sources, bits) if bits > _UNFORETOLD else Curve()
+
+
+def _decode_part(
+    data: memoryview, at: int, count: int, context: Context, sources: Sources
+) -> tuple[Represented, int]:
     if len(data) - at < _KIND.size:
         raise TruncatedError(f"{len(data) - at} bytes of a field's values")
     kind, factor = _KIND.unpack_from(data, at)
     if kind not in Kind.__members__.values() or not (0.0 < factor < math.inf):
         raise CorruptStreamError(f"values of kind {kind} and factor {factor}")
     size, at = decode_varint(data, at + _KIND.size)
-    if size > max(len(around), LISTED):
-        raise CorruptStreamError(f"a list of {size} values for {len(around)} points")
+    if size > len(context):
+        raise CorruptStreamError(f"a list of {size} values for {len(context)} points")
     listed, marker = NOTHING, 0
     if size:
         if len(data) - at < _MARKER.size:
@@ -130,9 +158,16 @@ def _decode_part(data: memoryview, at: int, count: int, around: Surroundings) ->
         (marker,) = _MARKER.unpack_from(data, at)
         payload, at = take_sized(data, at + _MARKER.size)
         listed, _ = decode_channel(payload, in_a_row(size))
+    curve, at = Curve.unpack(data, at)
     channels, reference = [], None
+    if curve.rows != AROUND:
+        track = track_of(curve, context.grid_everywhere, sources)
+        payload, at = take_sized(data, at)
+        values = np.empty(len(track), np.int64)
+        values[track], _ = decode_channel(payload, in_a_row(len(track)))
+        return Represented(Kind(kind), (values,), listed, factor, marker), at
     for _ in range(colours.channels(count) if kind == Kind.COLOURS else 1):
         payload, at = take_sized(data, at)
-        values, reference = decode_channel(payload, around, reference)
+        values, reference = decode_channel(payload, context.everywhere, reference)
         channels.append(values)
     return Represented(Kind(kind), tuple(channels), listed, factor, marker), at

@@ -15,15 +15,16 @@ from anypcc_ros.codec.bits import BitReader, BitWriter
 from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder, decode_varint, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
 from anypcc_ros.codec.mixing import decode_block, encode_block, mixer
-from anypcc_ros.codec.surroundings import Surroundings
+from anypcc_ros.codec.surroundings import NEIGHBORS, Surroundings
 
 DIRECT_BITS = 8
 """Values that span no more bits may be tokens themselves."""
 
-_HEADER = struct.Struct("<Bq")  # bits of a direct token, or one of those below; the smallest value
-_RESIDUAL, _PLAIN = 255, 254
+_HEADER = struct.Struct("<Bq")  # bits of a direct token, or a predictor; the smallest value
+_MEAN, _MEDIAN, _PLAIN = 255, 254, 253  # predictors of residuals
 _TOKEN_BITS = 8  # of residuals: 16 small ones, and four classes for each of 60 octaves
 _CLIPPED = 1 << 40  # differences to the nearest value, for sums with weights within int64
+_SAMPLE = 1 << 14  # values that a predictor is chosen by
 _HIGHEST = np.iinfo(np.int64).max
 _ROOTS = np.array([min(int(spread**0.5), 7) for spread in range(1 << DIRECT_BITS)])
 
@@ -59,26 +60,29 @@ class Channel(ABC):
 
 
 class Direct(Channel):
-    """Values from ``low`` on, of ``bits`` bits, under contexts of the values around."""
+    """Values from ``low`` on, of ``bits`` bits, under contexts of the values around, of the place and of the elevation."""
 
     def __init__(self, surroundings: Surroundings, low: int, bits: int) -> None:
         values = 1 << bits
-        super().__init__(surroundings, bits, (8 * values, values, 4096, 16 * values, 1, 16 * values), 8)
+        super().__init__(surroundings, bits, (8 * values, 16 * values, 4096, 16 * values, 16 * values, 2048, 4096), 8)
         self._low, self._coarse = low, max(bits - 6, 0)
 
     def contexts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         around = self.surroundings
         near, weights = self.tokens[around.nearest[rows]], around.weights[rows]
+        distance, reach = around.distance[rows], around.reach[rows]
         three = near[:, :3]
         spread = _ROOTS[three.max(axis=1) - three.min(axis=1)]
         coarse = near[:, :2] >> self._coarse
+        mean = _mean(near, weights)
         contexts = (
             _mean(three, weights[:, :3]) * 8 + spread,
-            near[:, 0],
+            near[:, 0] * 16 + reach,
             coarse[:, 0] * 64 + coarse[:, 1],
-            _mean(near, weights) * 16 + around.distance[rows],
-            np.zeros(len(rows), np.int64),
-            np.sort(near, axis=1)[:, 2] * 16 + around.reach[rows],
+            mean * 16 + distance,
+            np.sort(near, axis=1)[:, 2] * 16 + reach,
+            rows * 64 // len(around) * 32 + (mean >> max(self.bits - 5, 0)),
+            around.elevation[rows] * 16 + reach,
         )
         return np.stack(contexts, axis=1), spread
 
@@ -90,24 +94,18 @@ class Direct(Channel):
 
 
 class Residual(Channel):
-    """Any values, as what the mean of those around leaves (not ``predicted``: as they are), under contexts of what it left
-    around."""
+    """Any values, as what a prediction from those around leaves, under contexts of how much it left around."""
 
-    def __init__(self, surroundings: Surroundings, predicted: bool, reference: np.ndarray | None = None) -> None:
+    def __init__(self, surroundings: Surroundings, predictor: int, reference: np.ndarray | None = None) -> None:
         super().__init__(surroundings, _TOKEN_BITS, (4096, 4096, 2048, 4096, 1, 4096), 16)
-        self._predict = predicted
+        self._predictor = predictor
         self._reference = np.zeros(len(surroundings), np.int64) if reference is None else reference
 
     def contexts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         around = self.surroundings
-        nearest, weights = around.nearest[rows], around.weights[rows]
-        first = self.known[nearest[:, 0]]
-        apart = np.clip(self.known[nearest[:, :3]] - first[:, None], -_CLIPPED, _CLIPPED)
-        ahead = _mean(apart, weights[:, :3])
-        self._predicted = first + ahead if self._predict else np.zeros_like(first)
-        spread = token_of(apart.max(axis=1) - apart.min(axis=1))
-        errors = self.tokens[nearest]
-        noise = errors[:, :3].sum(axis=1) // 3
+        self._predicted, ahead, spread = _predict(self._predictor, self.known, around, rows)
+        errors = self.tokens[around.nearest[rows]]
+        noise = errors.sum(axis=1) // NEIGHBORS
         contexts = (
             spread * 16 + around.distance[rows],
             errors[:, 0] * 16 + (errors[:, 1] >> 4),
@@ -125,6 +123,30 @@ class Residual(Channel):
 
     def join(self, tokens: np.ndarray, rest: np.ndarray) -> np.ndarray:
         return self._predicted + unzigzag(_least(tokens) + rest)
+
+
+def _predict(
+    predictor: int, known: np.ndarray, around: Surroundings, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(M,) int64 each: predictions from values (N,); by how much they differ from the nearest value; and the class of how far
+    the three nearest values lie apart."""
+    near = known[around.nearest[rows]]
+    apart = np.clip(near - near[:, :1], -_CLIPPED, _CLIPPED)
+    three = apart[:, :3]
+    ahead = np.sort(apart, axis=1)[:, 2] if predictor == _MEDIAN else _mean(three, around.weights[rows, :3])
+    predicted = np.zeros(len(rows), np.int64) if predictor == _PLAIN else near[:, 0] + ahead
+    return predicted, ahead, token_of(three.max(axis=1) - three.min(axis=1))
+
+
+def best_predictor(values: np.ndarray, around: Surroundings) -> tuple[int, float]:
+    """The predictor that leaves the fewest bits of a sample of the values (N,), and about how many of each."""
+    rows = np.arange(0, len(values), len(values) // _SAMPLE + 1)
+
+    def bits(predictor: int) -> float:
+        predicted = _predict(predictor, values, around, rows)[0]
+        return float(np.log2(1.0 + zigzag(values[rows] - predicted)).mean()) if len(rows) else 0.0
+
+    return min(((predictor, bits(predictor)) for predictor in (_MEAN, _MEDIAN, _PLAIN)), key=lambda found: found[1])
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -168,17 +190,17 @@ def _least(tokens: np.ndarray) -> np.ndarray:
 
 
 def encode_channel(
-    values: np.ndarray, surroundings: Surroundings, reference: np.ndarray | None = None, predicted: bool = True
+    values: np.ndarray, surroundings: Surroundings, reference: np.ndarray | None = None
 ) -> tuple[bytes, np.ndarray]:
     """Code (N,) int64, one for each point; their bytes and tokens.
 
     ``reference``: (N,) int64, 0 to 255, what the decoder has before and foretells the size of tokens, such as those of
-    another channel. ``predicted``: whether neighbours have similar values.
+    another channel.
     """
     low = int(values.min(initial=_HIGHEST))
     bits = (int(values.max(initial=-_HIGHEST - 1)) - low).bit_length() if len(values) else 0
     direct = bits <= DIRECT_BITS and (reference is None or not bits)
-    kind = bits if direct else _RESIDUAL if predicted else _PLAIN
+    kind = bits if direct else best_predictor(values, surroundings)[0]
     low = low if direct else 0
     channel = _channel(kind, low, surroundings, reference)
     coder, rests = SymbolEncoder(), BitWriter()
@@ -200,7 +222,7 @@ def decode_channel(
         raise TruncatedError(f"a channel of {len(data)} bytes")
     kind, low = _HEADER.unpack_from(data)
     size, at = decode_varint(data, _HEADER.size)
-    if kind not in (*range(DIRECT_BITS + 1), _RESIDUAL, _PLAIN) or size > len(data) - at:
+    if kind not in (*range(DIRECT_BITS + 1), _MEAN, _MEDIAN, _PLAIN) or size > len(data) - at:
         raise CorruptStreamError(f"a channel of kind {kind} with {size} bytes of low bits in {len(data)}")
     channel = _channel(kind, low, surroundings, reference)
     coder, rests = SymbolDecoder(data[at + size :]), BitReader(data[at : at + size])
@@ -218,7 +240,7 @@ def decode_channel(
 
 
 def _channel(kind: int, low: int, surroundings: Surroundings, reference: np.ndarray | None) -> Channel:
-    return Residual(surroundings, kind == _RESIDUAL, reference) if kind > DIRECT_BITS else Direct(surroundings, low, kind)
+    return Residual(surroundings, kind, reference) if kind > DIRECT_BITS else Direct(surroundings, low, kind)
 
 
 def sized(payload: bytes) -> list[bytes]:

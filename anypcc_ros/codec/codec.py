@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anypcc_ros.codec import bitstream, geometry
-from anypcc_ros.codec.attributes import decode_fields, encode_fields
+from anypcc_ros.codec.attributes import decode_fields, encode_fields, sources_of
 from anypcc_ros.codec.beam_fit import fit_beams
 from anypcc_ros.codec.beams import decode_beams, encode_beams
 from anypcc_ros.codec.bitstream import CloudInfo, Layout
@@ -75,20 +75,19 @@ class Encoder:
 
         points = self._encode_points(PointCloud(kept.xyz[here], {k: v[here] for k, v in kept.fields.items()}), step, origin)
         chunks, rows = points.chunks, np.concatenate([here[points.rows], beside])
-        around = Context(points.grid, len(beside), step, origin)
+        context = Context(points.grid, len(beside), step, origin)
         if config.exact and len(here):
             coordinates = kept.xyz[here[points.rows]]
-            chunks[bitstream.REMAINDERS] = encode_remainders(coordinates, points.grid, step, origin, around.on_grid)
+            chunks[bitstream.REMAINDERS] = encode_remainders(coordinates, points.grid, step, origin, context.on_grid)
         if len(beside):
             chunks[bitstream.OFF_GRID] = encode_off_grid(kept.xyz[beside])
         values = {name: values[rows] for name, values in kept.fields.items()}
-        fields, attributes = encode_fields(values, config, around) if values else ((), b"")
+        fields, attributes, decoded = encode_fields(values, config, context)
         if attributes:
             chunks[bitstream.ATTRIBUTES] = attributes
         if in_place and len(here):
-            known = {info.name: values[info.name][: len(here)] for info in fields if info.policy == "exact"}
-            places = here[points.rows]
-            chunks[bitstream.ORDER] = encode_order(places, len(rows), cloud.height, around.grid, known, around.on_grid)
+            sources = sources_of(decoded)
+            chunks[bitstream.ORDER] = encode_order(here[points.rows], len(rows), cloud.height, context, sources)
         layout = Layout(cloud.height if in_place else 1, cloud.position, len(cloud) - len(kept), len(beside), fields)
         return bitstream.write_stream(self._describe(cloud.xyz.dtype.name, points, step, origin), chunks, layout)
 
@@ -159,18 +158,16 @@ class Decoder:
         xyz, grid = np.zeros((0, 3), info.dtype), np.zeros((0, 3), np.int64)
         if info.voxels:
             xyz, grid = self._decode_points(info, chunks)
-        around = Context(grid, layout.off_grid, info.step, info.origin)
+        context = Context(grid, layout.off_grid, info.step, info.origin)
         if bitstream.REMAINDERS in chunks:
             remainders = chunks[bitstream.REMAINDERS]
-            xyz = decode_remainders(remainders, grid, info.step, info.origin, xyz.dtype, around.on_grid)
+            xyz = decode_remainders(remainders, grid, info.step, info.origin, xyz.dtype, context.on_grid)
         if layout.off_grid:
             coded = _needed(chunks, bitstream.OFF_GRID)
             xyz = np.concatenate([xyz, decode_off_grid(coded, layout.off_grid, xyz.dtype)])
-        fields = decode_fields(layout.fields, chunks.get(bitstream.ATTRIBUTES, memoryview(b"")), around)
+        fields = decode_fields(layout.fields, chunks.get(bitstream.ATTRIBUTES, memoryview(b"")), context)
         if bitstream.ORDER in chunks:
-            exact = [field.name for field in layout.fields if field.policy == "exact"]
-            known = {name: fields[name][: len(grid)] for name in exact}
-            places = decode_order(chunks[bitstream.ORDER], len(xyz), around.grid, known, around.on_grid)
+            places = decode_order(chunks[bitstream.ORDER], len(xyz), context, sources_of(fields))
             rows = _rows_of(places, len(xyz))
             xyz, fields = xyz[rows], {name: values[rows] for name, values in fields.items()}
         if len(xyz) % layout.height:

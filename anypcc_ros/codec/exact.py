@@ -33,14 +33,15 @@ def on_grid(xyz: np.ndarray, step: float, origin: Origin) -> np.ndarray:
         steps = (xyz.astype(np.float64) - origin) / step
         usable = (np.abs(steps) < _FARTHEST).all(axis=1)  # False for NaN
         middle = np.median(steps[usable], axis=0) if usable.any() else 0.0
-        return usable & (np.abs(steps - middle) < (1 << MAX_DEPTH - 1) - 1).all(axis=1)
+        near = np.abs(steps - middle) < (1 << MAX_DEPTH - 1) - 1
+    return np.logical_and(near.all(axis=1), usable)
 
 
 def encode_remainders(xyz: np.ndarray, grid: np.ndarray, step: float, origin: Origin, around: Surroundings) -> bytes:
     """What the grid points (N, 3) int64 leave of the coordinates (N, 3), as differences of their bits."""
     centres = as_integers(dequantise(grid, step, origin, xyz.dtype))
     columns = zip(as_integers(xyz).T, centres.T, _widths(grid, step, origin, xyz.dtype), strict=True)
-    coded = (encode_channel(exact - centre, around, width, predicted=False)[0] for exact, centre, width in columns)
+    coded = (encode_channel(exact - centre, around, width)[0] for exact, centre, width in columns)
     return b"".join(piece for payload in coded for piece in sized(payload))
 
 

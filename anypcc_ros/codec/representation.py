@@ -1,7 +1,7 @@
 """The values of a field as integers that lie where neighbours can predict them, and back, bit for bit.
 
 Integers are themselves. Floats that lie on a lattice (n / 255, hundredths, the ticks of a clock) become its numbers; others
-become their bits, made ascending; of few different values, wherever they lie, the places in an ascending list will do.
+become their bits, made ascending; of fewer values than points, or regular ones, the places in an ascending list will do.
 Colours have a module of their own.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from anypcc_ros.codec.errors import CorruptStreamError
 
 LISTED = 256
-"""So many different values at most are represented by a list."""
+"""Numbers that span less need no list: they are tokens themselves."""
 
 _DIVISORS = (
     *(1, 2, 4, 8, 10, 16, 32, 64, 100, 128, 255, 256, 512, 1000, 1024, 4096, 10_000, 65_535, 65_536),
@@ -26,6 +26,7 @@ _EXACT = 1 << 52  # numbers of a lattice stay below it
 _WORTH = 4  # a lattice has at least so many times fewer places than the floats themselves
 _RARE = 8  # at most one of so many values lies beside a lattice
 _SAMPLE = 64
+_LISTING = 400  # bits that a list costs at least
 _GAPS = 1 << 14  # values among which the smallest gap is looked for
 
 
@@ -144,16 +145,16 @@ def multiples(numbers: np.ndarray, factor: int, dtype: np.dtype) -> np.ndarray:
 
 
 def _listed_if_few(numbers: np.ndarray) -> Represented | None:
-    """A list, where the numbers are few and lie wider apart than a token of one byte reaches."""
-    if not len(numbers) or 0 <= int(numbers.max()) - int(numbers.min()) < LISTED:
+    """A list, where the places in it take so many bits less than the numbers that the list itself is worth it."""
+    if not len(numbers) or 0 <= (extent := int(numbers.max()) - int(numbers.min())) < LISTED:
         return None
-    listed = np.unique(numbers[: 16 * LISTED])
-    if len(listed) > LISTED:
+    listed, places = np.unique(numbers, return_inverse=True)
+    saved = math.log2(abs(extent)) - math.log2(len(listed))
+    irregular = np.abs(np.diff(listed.astype(np.float64), 2))
+    cost = _LISTING + len(listed) + float(np.log2(1 + irregular).sum())
+    if cost >= saved * len(numbers):
         return None
-    listed, entries = np.unique(numbers, return_inverse=True)
-    if len(listed) > LISTED or len(listed) * _WORTH > len(numbers):
-        return None
-    return Represented(Kind.LIST, (entries.reshape(-1).astype(np.int64),), listed)
+    return Represented(Kind.LIST, (places.reshape(-1).astype(np.int64),), listed)
 
 
 # -- Floats ------------------------------------------------------------------------------------------------------------

@@ -31,13 +31,16 @@ class Surroundings:
     """``blocks``: rows of the points that are coded together, in coding order. ``nearest``: (N, 5) int64, rows of the nearest
     points of the passes before, the nearest first; where there are fewer the nearest is repeated, and the first point has
     itself. ``weights``: (N, 5) int64, 1 to 2^20, inversely as the distance. ``distance``: (N,) int64, 0 to 15, octave of the
-    distance to the nearest. ``reach``: (N,) int64, 0 to 15, of the distance from the grid's origin, in half octaves."""
+    distance to the nearest. ``reach``: (N,) int64, 0 to 15, of the distance from position (0, 0, 0), in half octaves.
+    ``elevation``: (N,) int64, 0 to 255: which of 256 equal parts of the points, by elevation from there, a point is in.
+    """
 
     blocks: tuple[np.ndarray, ...]
     nearest: np.ndarray
     weights: np.ndarray
     distance: np.ndarray
     reach: np.ndarray
+    elevation: np.ndarray
 
     def __len__(self) -> int:
         return len(self.reach)
@@ -49,14 +52,24 @@ def surroundings(grid: np.ndarray) -> Surroundings:
     nearest, squares = _nearest(grid, passes)
     distances = np.sqrt(squares.astype(np.float64)).astype(np.int64)  # IEEE 754 rounds roots correctly, everywhere
     near_origin = np.minimum(np.abs(grid), _FARTHEST)
-    reach = _bit_length((near_origin * near_origin).sum(axis=1))
+    squares_to_origin = near_origin * near_origin
+    reach = _bit_length(squares_to_origin.sum(axis=1))
     return Surroundings(
         tuple(rows[start : start + _BLOCK] for rows in passes for start in range(0, len(rows), _BLOCK)),
         nearest,
         np.maximum((1 << 20) // (1 + distances), 1),
         np.minimum(_bit_length(distances[:, 0]), 15),
         np.minimum(reach - reach.min(initial=64), 15),
+        _elevation(grid[:, 2], squares_to_origin[:, :2].sum(axis=1)),
     )
+
+
+def _elevation(height: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    across = np.maximum(np.sqrt(squares.astype(np.float64)).astype(np.int64), 1)
+    slope = (np.clip(height, -_FARTHEST, _FARTHEST) << 24) // across
+    part = np.empty(len(slope), np.int64)
+    part[np.argsort(slope, kind="stable")] = np.arange(len(slope)) * 256 // max(len(slope), 1)
+    return part
 
 
 class Context:
@@ -76,9 +89,14 @@ class Context:
     @cached_property
     def everywhere(self) -> Surroundings:
         """Points off the grid stand in a row from (0, 0, 0) on."""
-        if not self._off_grid:
-            return self.on_grid
-        return surroundings(np.concatenate([self.grid, np.arange(self._off_grid)[:, None] * [1, 0, 0]]))
+        return surroundings(self.grid_everywhere) if self._off_grid else self.on_grid
+
+    @cached_property
+    def grid_everywhere(self) -> np.ndarray:
+        return np.concatenate([self.grid, np.arange(self._off_grid)[:, None] * [1, 0, 0]])
+
+    def __len__(self) -> int:
+        return len(self.grid) + self._off_grid
 
 
 def in_a_row(points: int) -> Surroundings:

@@ -1,0 +1,117 @@
+"""Tracks: all points one after the other as a scanning sensor passes them, in an order that the decoder can make, too.
+
+A scan consists of rows (the rings of a spinning LiDAR, the lines of an image) that pass through their angles one way. Sorted by
+row and angle, points lie on a track along which whatever follows the scan grows evenly, such as time and the points' own
+places. Rows come from a field (ring) or are coded themselves; angles may be a field, too (time).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from anypcc_ros.codec.entropy import decode_varint, encode_varint
+from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
+
+AROUND, CODED, ONE_ROW, FIRST_FIELD = 0, 1, 2, 3
+"""Where rows come from: there is no track; they are coded; all points are one; FIRST_FIELD + i: the values of field i."""
+
+PLANES = ((0, 1), (1, 2), (2, 0))
+"""The axes of the planes in which angles are taken."""
+
+TURN = 1 << 32
+"""A full circle of angles."""
+
+MOST_ROWS = 4096
+"""Fields that span more values are no rows, as far as an encoder is concerned."""
+
+_FARTHEST = 1 << 30
+_CUT = 4  # bytes
+_OVERHEAD = 1.0  # bits of a value's sign and size
+
+Sources = Sequence["np.ndarray | None"]
+"""Fields that a curve may use, (N,) int64 each; None for one without one value for each point."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How to sort the points. ``rows``: see above. ``key``: 0 to 2 for the angle in one of ``PLANES``, 3 + i for the values of
+    field i. ``descending``: angles decrease. ``cut``: the angle at which they begin."""
+
+    rows: int = AROUND
+    key: int = 0
+    descending: bool = False
+    cut: int = 0
+
+    def pack(self) -> bytes:
+        if self.rows == AROUND:
+            return encode_varint(AROUND)
+        numbers = encode_varint(self.rows) + encode_varint(2 * self.key + self.descending)
+        return numbers + self.cut.to_bytes(_CUT, "little")
+
+    @classmethod
+    def unpack(cls, data: memoryview, at: int) -> tuple[Curve, int]:
+        """The curve at a place and the place after it. Raises StreamError subclasses."""
+        rows, at = decode_varint(data, at)
+        if rows == AROUND:
+            return cls(), at
+        key, at = decode_varint(data, at)
+        if len(data) - at < _CUT:
+            raise TruncatedError(f"a curve cut off at byte {at}")
+        return cls(rows, key >> 1, bool(key & 1), int.from_bytes(data[at : at + _CUT], "little")), at + _CUT
+
+
+def track_of(curve: Curve, grid: np.ndarray, sources: Sources, rows: np.ndarray | None = None) -> np.ndarray:
+    """(N,) int64: the points at grid coordinates (N, 3) as a curve sorts them, by row, then key, then in the codec's order.
+
+    ``rows``: (N,) int64 where they are coded. Raises CorruptStreamError.
+    """
+    if curve.rows >= FIRST_FIELD:
+        rows = _source(sources, curve.rows - FIRST_FIELD)
+    key = _source(sources, curve.key - len(PLANES)) if curve.key >= len(PLANES) else angles_of(curve, grid)
+    return np.lexsort((key,) if rows is None else (key, rows))
+
+
+def _source(sources: Sources, index: int) -> np.ndarray:
+    values = sources[index] if index < len(sources) else None
+    if values is None:
+        raise CorruptStreamError(f"a curve by field {index} of {len(sources)}, which does not have one value for each point")
+    return values
+
+
+def angles_of(curve: Curve, grid: np.ndarray) -> np.ndarray:
+    """(N,) int64 from 0 to 2^32: angles that grow as the true ones do, from the cut on, of coordinates in one plane."""
+    u, v = (np.clip(grid[:, axis], -_FARTHEST, _FARTHEST) for axis in PLANES[curve.key])
+    reach = np.maximum(np.abs(u) + np.abs(v), 1)
+    quarter = np.where(v >= 0, np.where(u >= 0, 0, 1), np.where(u < 0, 2, 3))
+    within = np.where(quarter & 1, np.abs(u), np.abs(v))
+    angles = (quarter << 30) + (within << 30) // reach - curve.cut
+    return (-angles if curve.descending else angles) % TURN
+
+
+def within(sources: Sources, points: int) -> Sources:
+    """The sources of the first points alone."""
+    return [None if values is None else values[:points] for values in sources]
+
+
+# -- What an encoder may try -------------------------------------------------------------------------------------------
+
+
+def curve_along(values: np.ndarray, grid: np.ndarray, sources: Sources, below: float) -> Curve:
+    """A curve about the vertical axis along which values (N,) int64 take less than ``below`` bits each, if there is one."""
+    first = grid[np.argmin(values)][None]
+    best, cost = Curve(), below
+    rings = [FIRST_FIELD + i for i, ring in enumerate(sources) if ring is not None and 0 < np.ptp(ring) < MOST_ROWS]
+    for rows in (ONE_ROW, *rings):
+        curve = Curve(rows, 0, False, int(angles_of(Curve(), first)[0]))
+        if (bits := unevenness(values[track_of(curve, grid, sources)])) < cost:
+            best, cost = curve, bits
+    return best
+
+
+def unevenness(values: np.ndarray) -> float:
+    """About how many bits each of (N,) int64 along a track takes."""
+    return float(np.log2(1 + np.abs(np.diff(values, 2).astype(np.float64))).mean()) + _OVERHEAD if len(values) > 2 else math.inf
