@@ -35,7 +35,7 @@ def sample(scan: PointCloud) -> Sample:
         "rgb": rng.integers(0, 256, len(scan)).astype(np.uint32).view(np.float32),
     }
     cloud = PointCloud(scan.xyz, fields)
-    return Sample("scan", body_from_cloud(cloud), cloud)
+    return Sample("here", "scan", body_from_cloud(cloud), cloud)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_every_codec_is_measured_on_the_same_message(rows: list[MessageRow], sam
 def test_draco_merges_points_that_are_equal(sample: Sample) -> None:
     pytest.importorskip("DracoPy", reason="needs the extra [eval]")
     twice = sample.cloud.take(np.arange(len(sample.cloud)).repeat(2))
-    measured = measure(Sample("twice", body_from_cloud(twice), twice), [CodecConfig(step=0.001)], peers=True)
+    measured = measure(Sample("here", "twice", body_from_cloud(twice), twice), [CodecConfig(step=0.001)], peers=True)
     [row] = [row for row in measured if row.codec == "Draco"]
     assert row.lost == "the order of the points, 6000 points like others"
 
@@ -112,6 +112,7 @@ def test_tables(rows: list[MessageRow]) -> None:
     assert f"| scan | 6000 | 0.016 | **{rows[0].ratio:.2f}** |  | {rows[2].ratio:.2f} |" in text
     assert sum(line.startswith("| scan |") for line in lines) == 3
     assert "| scan | 180000 | **1.50** |" in text
+    assert f"| here | 1 | 0.001 | **{rows[1].ratio:.2f}** |  | {rows[3].ratio:.2f} |" in text
 
 
 def test_samples_of_bags_files_and_folders(tmp_path: Path, scan: PointCloud) -> None:
@@ -121,11 +122,11 @@ def test_samples_of_bags_files_and_folders(tmp_path: Path, scan: PointCloud) -> 
     write_cloud(tmp_path / "colours.npz", PointCloud(scan.xyz, {"rgb": colours, "half": scan.xyz[:, 0].astype(np.float16)}))
     write_cloud(tmp_path / "plain.npz", PointCloud(scan.xyz))
     [sample] = samples([tmp_path])
-    assert sample.name == "colours.npz"
+    assert sample.name == "colours"
     packed = sample.cloud.fields["rgb"].view(np.uint32)
     np.testing.assert_array_equal(packed >> 8 & 255, colours[:, 1])
     assert sample.cloud.fields["half"].dtype == np.float32
-    assert [sample.name for sample in samples([tmp_path / "plain.npz"])] == ["plain.npz"]
+    assert [sample.name for sample in samples([tmp_path / "plain.npz"])] == ["plain"]
     for name in ("broken.mcap", "broken.bag", "broken.cdr"):
         (tmp_path / name).write_bytes(b"\x00\x01\x02")
         with pytest.raises(FileError, match=name):
@@ -144,4 +145,4 @@ def test_the_command(tmp_path: Path, scan: PointCloud) -> None:
         table = list(csv.DictReader(lines))
     assert [row["setting"] for row in table] == list(messages.SETTINGS)
     assert {row["kept"] for row in table} == {"True"}
-    assert "| a.npz | 500 | 0.02 |" in (tmp_path / "results.md").read_text()
+    assert "| a | 500 | 0.02 |" in (tmp_path / "results.md").read_text()

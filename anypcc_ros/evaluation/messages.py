@@ -55,8 +55,9 @@ PARTS = {bitstream.REMAINDERS: "rest of the floats", bitstream.OFF_GRID: "invali
 
 @dataclass(frozen=True)
 class Sample:
-    """A message and what it is called."""
+    """A message, the folder it comes from, and what it is called."""
 
+    group: str
     name: str
     message: PointCloud2
     cloud: PointCloud
@@ -72,12 +73,14 @@ class Sample:
 class MessageRow:
     """One message by one codec; the names are the columns of the CSV file.
 
-    ``setting``: of SETTINGS, for other codecs GRID where they are given the same grid and "" where they keep every byte.
-    ``message_bytes``: of the data of the PointCloud2; ``ratio``: that by ``bytes``. ``bpp``: bits per point of the message;
-    ``parts``: the same by part, as "x, y, z 7.1; intensity 3.2; order 0.5". ``errors``: the largest by part, in its own unit.
-    ``lost``: what does not come back besides. ``kept``: everything else came back as promised, which is checked here.
+    ``group``: of messages whose means are told. ``setting``: of SETTINGS, for other codecs GRID where they are given the same
+    grid and "" where they keep every byte. ``message_bytes``: of the data of the PointCloud2; ``ratio``: that by ``bytes``.
+    ``bpp``: bits per point of the message; ``parts``: the same by part, as "x, y, z 7.1; intensity 3.2; order 0.5".
+    ``errors``: the largest by part, in its own unit. ``lost``: what does not come back besides. ``kept``: everything else
+    came back as promised, which is checked here.
     """
 
+    group: str
     message: str
     fields: str
     points: int
@@ -119,7 +122,7 @@ def _samples(path: Path) -> Iterator[Sample]:
         yield _from_wire(path)
     else:
         message = body_from_cloud(as_published(read_cloud(path, metres=True)))
-        yield Sample(path.name, message, cloud_from_message(message))
+        yield Sample(_group(path), path.stem, message, cloud_from_message(message))
 
 
 def _from_bag(path: Path) -> Iterator[Sample]:
@@ -129,7 +132,7 @@ def _from_bag(path: Path) -> Iterator[Sample]:
             for connection in (c for c in reader.connections if c.msgtype == POINT_CLOUD):
                 _, _, data = next(reader.messages([connection]))
                 message: Any = reader.deserialize(data, connection.msgtype)
-                yield Sample(f"{path.name} {connection.topic}", message, cloud_from_message(message))
+                yield Sample(_group(path), f"{path.stem} {connection.topic}", message, cloud_from_message(message))
     except (highlevel.AnyReaderError, StopIteration) as error:
         raise FileError(f"{path}: {error or 'a topic without messages'}") from error
 
@@ -139,7 +142,11 @@ def _from_wire(path: Path) -> Sample:
         message = read_message(path.read_bytes(), POINT_CLOUD)
     except SerdeError as error:
         raise FileError(f"{path}: not a serialised PointCloud2: {error}") from error
-    return Sample(path.name, message, cloud_from_message(message))
+    return Sample(_group(path), path.stem, message, cloud_from_message(message))
+
+
+def _group(path: Path) -> str:
+    return path.resolve().parent.name
 
 
 def as_published(cloud: PointCloud) -> PointCloud:
@@ -190,6 +197,7 @@ def _measure_ours(sample: Sample, config: CodecConfig) -> MessageRow:
     sizes |= {PARTS[chunk.tag]: chunk.size for chunk in info.chunks if chunk.tag in PARTS}
     parts = {POSITION: info.size - sum(sizes.values()), **sizes}
     return MessageRow(
+        group=sample.group,
         message=sample.name,
         fields=sample.fields,
         points=len(sample.cloud),
@@ -235,6 +243,7 @@ def _peer_row(
     sample: Sample, codec: str, setting: str, step: float | None, data: bytes, kept: bool, encode_s: float, decode_s: float
 ) -> MessageRow:
     return MessageRow(
+        group=sample.group,
         message=sample.name,
         fields=sample.fields,
         points=len(sample.cloud),
@@ -337,43 +346,73 @@ def check(rows: Sequence[MessageRow]) -> None:
 
 
 def markdown(rows: Sequence[MessageRow], command: str) -> str:
-    """The tables of docs/results.md: messages on a grid beside other codecs, and kept to the last bit."""
-    return "\n\n".join([f"    {command}", _grid_table(rows), _exact_table(rows)])
+    """The tables of docs/results.md: all messages of a group together, each on a grid, and each kept to the last bit."""
+    return "\n\n".join([f"    {command}", _group_table(rows), _grid_table(rows), _exact_table(rows)])
 
 
-def _grid_table(rows: Sequence[MessageRow]) -> str:
-    packers = [f"zstd -{level}" for level in ZSTD_LEVELS] + ["lz4"]
-    columns = [
-        "message", ">points", ">step", f">**{OURS}**", ">in order", f">{DRACO}", *(f">{name}" for name in packers),
-        ">bits per point", "of which", "largest error",
-    ]  # fmt: skip
+PACKERS = [*(f"zstd -{level}" for level in ZSTD_LEVELS), "lz4"]
+
+
+def _group_table(rows: Sequence[MessageRow]) -> str:
+    """Bytes of all messages of a group before and after."""
+    columns = ["messages", ">", ">step", f">**{OURS}**", ">in order", f">{DRACO}", *(f">{name}" for name in PACKERS)]
     lines = []
-    for row in (row for row in rows if row.codec == OURS and row.setting == GRID):
-        found = _beside(rows, row)
+    steps = dict.fromkeys(row.step for row in rows if row.codec == OURS and row.setting == GRID)
+    for group in dict.fromkeys(row.group for row in rows):
+        members = [row for row in rows if row.group == group]
+        count = str(len({row.message for row in members}))
+        for step in steps:
+            ratio = _ratio_of_all(members)
+            others = [ratio(OURS, ORDERED, step), ratio(DRACO, GRID, step), *(ratio(name, "", None) for name in PACKERS)]
+            lines.append([group, count, f"{step:g}", f"**{ratio(OURS, GRID, step)}**", *others])
+        exact = _ratio_of_all(members)
         lines.append(
             [
-                row.message,
-                f"{row.points}",
-                f"{row.step:g}",
-                f"**{row.ratio:.2f}**",
-                found(OURS, ORDERED, row.step),
-                found(DRACO, GRID, row.step),
-                *(found(name, "", None) for name in packers),
-                f"{row.bpp:.2f}",
-                row.parts,
-                _errors(row),
+                group,
+                count,
+                "exact",
+                f"**{exact(OURS, EXACT, None)}**",
+                exact(OURS, EXACT_ORDERED, None),
+                "",
+                *(exact(name, "", None) for name in PACKERS),
             ]
         )
     return document.table(columns, lines)
 
 
+def _ratio_of_all(rows: Sequence[MessageRow]) -> Callable[[str, str, float | None], str]:
+    """What a codec makes of all these messages together, or nothing where it did not run on each of them."""
+    messages = {row.message for row in rows}
+
+    def ratio(codec: str, setting: str, step: float | None) -> str:
+        found = [r for r in rows if (r.codec, r.setting) == (codec, setting) and step in (r.step, None)]
+        if {row.message for row in found} != messages:
+            return ""
+        return f"{sum(row.message_bytes for row in found) / sum(row.bytes for row in found):.2f}"
+
+    return ratio
+
+
+def _grid_table(rows: Sequence[MessageRow]) -> str:
+    columns = [
+        "message", ">points", ">step", f">**{OURS}**", ">in order", f">{DRACO}", *(f">{name}" for name in PACKERS),
+        ">bits per point", "of which", "largest error",
+    ]  # fmt: skip
+    lines = []
+    for row in (row for row in rows if row.codec == OURS and row.setting == GRID):
+        found = _beside(rows, row)
+        others = [found(OURS, ORDERED, row.step), found(DRACO, GRID, row.step), *(found(name, "", None) for name in PACKERS)]
+        mine = [row.message, f"{row.points}", f"{row.step:g}", f"**{row.ratio:.2f}**"]
+        lines.append([*mine, *others, f"{row.bpp:.2f}", row.parts, _errors(row)])
+    return document.table(columns, lines)
+
+
 def _exact_table(rows: Sequence[MessageRow]) -> str:
-    packers = [f"zstd -{level}" for level in ZSTD_LEVELS] + ["lz4"]
-    columns = ["message", ">bytes", f">**{OURS} exact**", ">in order", *(f">{name}" for name in packers), "of which"]
+    columns = ["message", ">bytes", f">**{OURS} exact**", ">in order", *(f">{name}" for name in PACKERS), "bits per point"]
     lines = []
     for row in (row for row in rows if row.codec == OURS and row.setting == EXACT):
         found = _beside(rows, row)
-        others = [found(OURS, EXACT_ORDERED, row.step), *(found(name, "", None) for name in packers)]
+        others = [found(OURS, EXACT_ORDERED, row.step), *(found(name, "", None) for name in PACKERS)]
         lines.append([row.message, f"{row.message_bytes}", f"**{row.ratio:.2f}**", *others, row.parts])
     return document.table(columns, lines)
 
