@@ -8,6 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from anypcc_ros.codec.cloud import PointCloud
+from anypcc_ros.codec.codec import Decoder, Encoder
+from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.kernels import native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=str(native.unavailable_reason()))
@@ -35,3 +38,14 @@ def test_a_forked_process_gets_threads_of_its_own() -> None:
     expected = convolve(5, 2)  # the parent's pool is running now
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply_async(convolve, (5, 2)).get(timeout=60) == expected
+
+
+def test_one_encoder_and_one_decoder_serve_several_threads(scan: PointCloud) -> None:
+    clouds = [PointCloud(scan.xyz[part::4]) for part in range(4)]
+    encoder, decoder = Encoder(CodecConfig(step=0.02)), Decoder()
+    streams = [encoder.encode(cloud) for cloud in clouds]
+    with ThreadPoolExecutor(4) as callers:
+        assert list(callers.map(encoder.encode, clouds)) == streams
+        together = list(callers.map(decoder.decode, streams))
+    for stream, cloud in zip(streams, together, strict=True):
+        assert np.array_equal(cloud.xyz, decoder.decode(stream).xyz)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from typing import NamedTuple
 
@@ -49,12 +50,17 @@ class _OnGrid(NamedTuple):
 
 
 class Encoder:
-    """Compresses clouds with one configuration. Raises ModelNotFoundError, ModelFileError, BackendError."""
+    """Compresses clouds with one configuration. Raises ModelNotFoundError, ModelFileError, BackendError.
+
+    Several threads may encode at a time: one cloud passes through the network, which keeps every core busy, while others
+    are prepared and their fields coded.
+    """
 
     def __init__(self, config: CodecConfig | None = None) -> None:
         self.config = config or CodecConfig()
         self._model = store.by_name(self.config.model)
         self._network = context_model(self._model, self.config.backend, self.config.threads)
+        self._turn = threading.Lock()
 
     @property
     def model_hash(self) -> str:
@@ -101,7 +107,8 @@ class Encoder:
         voxels, rows = voxelise(lattice.compact(grid), drop_scales)
         # A lattice bends the space in which beams are straight.
         beams = None if lattice else fit_beams(grid, -4 * np.asarray(origin) / step, cloud.fields)
-        occupancy = geometry.encode_occupancy(self._network, voxels, drop_scales, beams)
+        with self._turn:
+            occupancy = geometry.encode_occupancy(self._network, voxels, drop_scales, beams)
         tag, payload = bitstream.OCCUPANCY, occupancy
         if len(voxels.coords) <= geometry.RAW_VOXELS and len(raw := geometry.encode_raw(voxels)) <= len(occupancy):
             tag, payload = bitstream.RAW, raw
@@ -142,11 +149,12 @@ class Encoder:
 
 
 class Decoder:
-    """Reconstructs clouds from streams, with whichever installed model each stream names."""
+    """Reconstructs clouds from streams, with whichever installed model each stream names. For several threads as Encoder."""
 
     def __init__(self, config: DecoderConfig | None = None) -> None:
         self.config = config or DecoderConfig()
         self._networks: dict[str, ContextModel] = {}
+        self._turn = threading.Lock()
 
     def decode(self, data: bitstream.Buffer) -> PointCloud:
         """The cloud in the order that the stream has, in the dtypes it had, with all fields that were not dropped.
@@ -200,10 +208,11 @@ class Decoder:
             return geometry.decode_raw(payloads[bitstream.RAW], depth, info.voxels)
         if not info.model_hash:
             raise CorruptStreamError(f"chunk {bitstream.OCCUPANCY} without the hash of a model")
-        network = self._network(info.model_hash)
         beams = decode_beams(payloads[bitstream.BEAMS]) if bitstream.BEAMS in payloads else None
-        shift, dropped = np.array(info.shift), info.drop_scales
-        return geometry.decode_occupancy(network, payloads[bitstream.OCCUPANCY], depth, info.voxels, shift, dropped, beams)
+        shift, dropped, codes = np.array(info.shift), info.drop_scales, payloads[bitstream.OCCUPANCY]
+        with self._turn:
+            network = self._network(info.model_hash)
+            return geometry.decode_occupancy(network, codes, depth, info.voxels, shift, dropped, beams)
 
     def _decode_counts(self, info: CloudInfo, payload: memoryview, coords: np.ndarray) -> np.ndarray:
         counts = decode_counts(payload, density_contexts(coords)) + 1

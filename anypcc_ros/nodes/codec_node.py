@@ -1,4 +1,4 @@
-"""What the encoder and the decoder node share: newest frame in, one worker, one message out, everything counted."""
+"""What the encoder and the decoder node share: newest frame in, two workers, one message out, everything counted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import threading
 import time
 import traceback
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -38,6 +39,9 @@ from anypcc_ros.nodes.start import StopSignal
 # that is too slow.
 INPUT_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 OUTPUT_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+
+WORKERS = 2
+"""Frames at work at a time. With more of them the newest frame would come to wait behind older ones."""
 
 WARNING_PERIOD = 5.0
 """Seconds between two warnings about the same kind of error."""
@@ -78,12 +82,20 @@ class Result(NamedTuple):
     codec_seconds: float
 
 
+class Made(NamedTuple):
+    """What a worker made of a message, and the message's stamp: seconds and nanoseconds."""
+
+    result: Result
+    stamp: tuple[int, int]
+
+
 class NewestOnly:
-    """A queue of one place: what is put in replaces what is there. For one reader; close() sends it away."""
+    """A queue of one place: what is put in replaces what is there. Readers get numbers; close() sends them away."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._item: Arrival | None = None
+        self._taken = 0
         self._closed = False
 
     def put(self, item: Arrival) -> bool:
@@ -93,25 +105,49 @@ class NewestOnly:
             self._changed.notify()
             return replaced
 
-    def take(self) -> Arrival | None:
-        """Waits for an item; None once the queue is closed."""
+    def take(self) -> tuple[int, Arrival] | None:
+        """Waits for an item: its number among those taken, from 0 on, and itself. None once the queue is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._item is not None or self._closed)
             item, self._item = self._item, None
-            return None if self._closed else item
+            if self._closed or item is None:
+                return None
+            number, self._taken = self._taken, self._taken + 1
+            return number, item
 
     def close(self) -> None:
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
+
+
+class InOrder:
+    """Lets threads finish in the order of their numbers, which are 0, 1, 2, ..."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._next = 0
+
+    @contextmanager
+    def turn(self, number: int) -> Iterator[None]:
+        """Waits until all lower numbers have had their turn."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._next == number)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._next += 1
+                self._changed.notify_all()
 
 
 class CodecNode(Node):
     """A node that turns messages of one topic into messages of another, each on its own.
 
-    The subscription callback only keeps the newest message, serialized as it came. One worker thread deserializes it,
-    converts it (``convert``, of the subclass) and publishes. A message that cannot be converted is counted by the kind of
-    its error and warned about now and then; nothing is published for it and the node goes on.
+    The subscription callback only keeps the newest message, serialized as it came. A worker thread deserializes it,
+    converts it (``convert``, of the subclass) and publishes. There are two of them, so that a frame is prepared while the one
+    before it is in the network; what they publish keeps its order. A message that cannot be converted is counted by the kind
+    of its error and warned about now and then; nothing is published for it and the node goes on.
     """
 
     def __init__(
@@ -144,19 +180,23 @@ class CodecNode(Node):
         self._timer = self.create_timer(1.0, self.report)
         self._set_period(self._options.config)
 
-        self._newest = NewestOnly()
-        self._worker = threading.Thread(target=self._work, name=f"{verb}r", daemon=True)
-        self._worker.start()
+        self._newest, self._order = NewestOnly(), InOrder()
+        names = [f"{verb}r {i}" for i in range(WORKERS)]
+        self._workers = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
+        for worker in self._workers:
+            worker.start()
         self.get_logger().info(f"{self._input.topic_name} -> {self._output.topic_name}: {self.codec.config}")
 
     @abstractmethod
     def convert(self, message: Any) -> Result:
-        """The message to publish for ``message``. Raises AnypccError where there is none. Runs in the worker."""
+        """The message to publish for ``message``. Raises AnypccError where there is none. Runs in the workers, at once."""
 
     def close(self) -> None:
-        """Stop the worker, leaving a frame at work a little time. Nothing is published after this."""
+        """Stop the workers, leaving frames at work a little time. Nothing is published after this."""
         self._newest.close()
-        self._worker.join(SHUTDOWN_PATIENCE)
+        deadline = time.monotonic() + SHUTDOWN_PATIENCE
+        for worker in self._workers:
+            worker.join(max(deadline - time.monotonic(), 0))
 
     # Input
 
@@ -210,26 +250,40 @@ class CodecNode(Node):
     # Work
 
     def _work(self) -> None:
-        while (arrival := self._newest.take()) is not None:
+        while (taken := self._newest.take()) is not None:
+            number, arrival = taken
+            made: Made | Exception
             try:
-                self._convert_and_publish(arrival)
+                made = self._make(arrival)
             except Exception as error:  # whatever one message does to us, the next one gets its chance
-                self._failed(error)
-            if not self._options.config.diagnostics_period:
-                self.report()
+                made = error
+            with self._order.turn(number):
+                self._finish(arrival, made)
 
-    def _convert_and_publish(self, arrival: Arrival) -> None:
+    def _make(self, arrival: Arrival) -> Made:
         try:
             message = deserialize_message(arrival.data, self._input_type)
         except Exception as error:  # rclpy has no common type for what can be wrong with serialized bytes
             kind = self._input_type.__name__
             raise MessageError(f"{len(arrival.data)} bytes that are not a {kind}: {error}") from error
-        result = self.convert(message)
         stamp = message.header.stamp
+        return Made(self.convert(message), (stamp.sec, stamp.nanosec))
+
+    def _finish(self, arrival: Arrival, made: Made | Exception) -> None:
+        try:
+            if isinstance(made, Exception):
+                raise made
+            self._publish(arrival, *made)
+        except Exception as error:  # as above
+            self._failed(error)
+        if not self._options.config.diagnostics_period:
+            self.report()
+
+    def _publish(self, arrival: Arrival, result: Result, stamp: tuple[int, int]) -> None:
         self._output.publish(result.message)
-        age = self.get_clock().now().nanoseconds * 1e-9 - (stamp.sec + stamp.nanosec * 1e-9)
+        age = self.get_clock().now().nanoseconds * 1e-9 - (stamp[0] + stamp[1] * 1e-9)
         frame = Frame(
-            stamp=(stamp.sec, stamp.nanosec),
+            stamp=stamp,
             points=result.stream.points,
             raw_size=result.raw_size,
             compressed_size=result.stream.size,
