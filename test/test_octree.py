@@ -42,10 +42,10 @@ def test_pyramid_expands_back_to_the_voxels(span):
     grid = random_cloud(rng, 500, span)
     voxels, order = octree.voxelise(grid)
     expected, counts = np.unique(grid, axis=0, return_counts=True)
-    level, coords = neighbors.root_level(), np.zeros((1, 3), np.int64)
+    level, coords = neighbors.root_level(), np.zeros((1, 3), np.uint32)
     for codes in octree.occupancy_pyramid(voxels):
         level = neighbors.expand_level(level, codes)
-        coords = octree.child_coords(coords, level.parent_row, level.octant)
+        coords = octree.child_coords(coords, codes)
     assert np.array_equal(coords, voxels.coords)
     decoded = coords + voxels.shift
     sort = np.lexsort(decoded.T[::-1])
@@ -57,10 +57,10 @@ def test_pyramid_expands_back_to_the_voxels(span):
 def test_neighbors_and_groups_agree_with_brute_force():
     rng = np.random.default_rng(3)
     voxels, _ = octree.voxelise(random_cloud(rng, 400, 6))
-    level, coords = neighbors.root_level(), np.zeros((1, 3), np.int64)
+    level, coords = neighbors.root_level(), np.zeros((1, 3), np.uint32)
     for codes in octree.occupancy_pyramid(voxels):
         level = neighbors.expand_level(level, codes)
-        coords = octree.child_coords(coords, level.parent_row, level.octant)
+        coords = octree.child_coords(coords, codes)
         row_of = {tuple(c): i for i, c in enumerate(coords.tolist())}
         expected = [[row_of.get(tuple(c + d), -1) for d in neighbors.OFFSETS] for c in coords]
         assert level.neighbors.tolist() == expected

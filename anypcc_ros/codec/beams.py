@@ -12,11 +12,14 @@ compute from them, in integers, where the nearest ones cross each node, and the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from anypcc_ros.codec.entropy import decode_signed, decode_varint, encode_signed, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError
+from anypcc_ros.codec.kernels import native
+from anypcc_ros.codec.octree import Place
 
 _LEVEL_CLASS = (0, 1, 2, 2, 2, 2, 3, 3, 4)
 """Octree levels, finest first, that learn together what a crossing means; all coarser ones belong to the last class. The
@@ -58,27 +61,45 @@ class Beams:
     phases: np.ndarray
     laterals: np.ndarray
 
-    def contexts(self, corner: np.ndarray, finer: int, high: bool) -> list[np.ndarray]:
-        """Where the nearest cones cross each node, and if there are columns where the nearest planes do: arrays (N,) int64
-        below ``BEAM_CONTEXTS``, no two of them with a value in common.
+    @cached_property
+    def _native(self) -> native.Beams:
+        return native.Beams(self.axis, self.slopes, self.heights, self.columns, self.phases, self.laterals, _BINS)
 
-        ``corner``: (N, 3) int64 grid coordinates of each node's lowest cell. ``finer``: levels below its children.
-        ``high``: which half of the code is coded, which is the half of the node in x. With the low half goes what the beams
-        do in the high one: a point that is not in this half must be there.
+    def bins(self, place: Place, rows: np.ndarray) -> np.ndarray:
+        """Where the nearest cones and, if there are columns, the nearest planes cross some nodes: (n, 2 or 4) uint8.
+
+        ``rows``: (n,) int32 of the nodes at ``place``. The halves of a node are those of its code, at low and at high x; each
+        has a bin for the cones and then one for the planes.
         """
-        columns = []
-        for kind in (_HIGH,) if high else (_LOW, _BESIDE_LOW):
-            cone, plane = self._half_bins(corner, finer, kind != _LOW)
-            place = (_LEVEL_CLASS[min(finer, len(_LEVEL_CLASS) - 1)] * _KINDS + kind) * _BINS * _BINS
-            columns.append(place + cone)
-            if self.columns:
-                columns.append(BEAM_CONTEXTS // 2 + place + plane)
-        return columns
+        if native.available():
+            bins = np.empty((len(rows), 2, 2 if self.columns else 1), np.uint8)
+            turn = self._turn(2 << place.levels_below)
+            native.beam_bins(self._native, place.coords, rows, place.shift, place.levels_below, turn, bins)
+            return bins.reshape(len(rows), -1)
+        corner = (place.coords[rows].astype(np.int64) << place.levels_below) + place.shift
+        halves = [self._half_bins(corner, 2 << place.levels_below, high) for high in (False, True)]
+        return np.stack([bins for half in halves for bins in half[: 2 if self.columns else 1]], axis=1).astype(np.uint8)
 
-    def _half_bins(self, corner: np.ndarray, finer: int, high: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Bins (N,) of the cones and of the planes in one half of each node in x. It has two columns of children, at low
-        and at high y, of 8 bins each; all places are those of their vertical middle lines."""
-        child = 4 << finer  # edge of a child in quarter cells
+    def tables(self, finer: int, high: bool) -> list[tuple[int, int]]:
+        """The tables of contexts for a half of the code: which of a node's bins, and the table's first row.
+
+        ``finer``: levels below the node's children. With the low half goes what the beams do in the high one: a point that is
+        not in this half must be there.
+        """
+        tables, bins = [], 2 if self.columns else 1
+        for kind in (_HIGH,) if high else (_LOW, _BESIDE_LOW):
+            class_ = _LEVEL_CLASS[min(finer, len(_LEVEL_CLASS) - 1)] * _KINDS + kind
+            for which in range(bins):
+                first = which * BEAM_CONTEXTS // 2 + class_ * _BINS * _BINS
+                tables.append(((kind != _LOW) * bins + which, first))
+        return tables
+
+    def _half_bins(self, corner: np.ndarray, child: int, high: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Bins (n,) of the cones and of the planes in one half of each node in x. It has two columns of children, at low
+        and at high y, of 8 bins each; all places are those of their vertical middle lines.
+
+        ``corner``: (n, 3) int64 grid coordinates of each node's lowest cell. ``child``: edge of a child in quarter cells.
+        """
         low = 4 * corner - 2  # cell q reaches from q - 1/2 to q + 1/2
         x = np.clip(low[:, 0] + (child * 3 // 2 if high else child // 2) - self.axis[0], -_DISTANCE_LIMIT, _DISTANCE_LIMIT)
         middle = low[:, 2] + child
@@ -122,8 +143,13 @@ class Beams:
         lateral = np.floor((self.laterals[beam] * RADIAN).astype(np.float64) / np.maximum(rho, 1)).astype(np.int64)
         turned = (angle - lateral - self.phases[beam]) * self.columns & (1 << TURN_BITS) - 1
         apart = np.minimum(turned, (1 << TURN_BITS) - turned) >> 8
-        eighths = (apart * rho * 8).astype(np.float64) / float(RADIAN * self.columns * child >> 8)
+        eighths = (apart * rho * 8).astype(np.float64) / self._turn(child)
         return np.minimum(eighths.astype(np.int64), _BINS - 1)
+
+    def _turn(self, child: int) -> float:
+        """The angle over which an arc is an eighth of a child long, at a distance of eight quarter cells: in 2**-24 turn, times
+        the columns."""
+        return float(RADIAN * self.columns * child >> 8)
 
 
 def angle(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -15,12 +15,13 @@ Nothing of this is sent. ``Calibration`` is the reference implementation; the na
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from anypcc_ros.codec.kernels import native
+from anypcc_ros.codec.kernels.buffers import Buffers
 from anypcc_ros.codec.model.integer import EXP2, FREQUENCY_BITS
 
 SYMBOLS = 16
@@ -37,8 +38,8 @@ PRIOR = 8 << 12
 """Precision of the prior, in the unit of the curvature: a row counts fully once it has seen some 8 uncertain symbols."""
 
 RATE = 369
-"""round(2**13 steps per bit / (16 ln 2) / 2): half a Newton step in nats, in the unit of the biases. A whole one would go too far,
-as several contexts learn from the same error."""
+"""round(2**13 steps per bit / (16 ln 2) / 2): half a Newton step in nats, in the unit of the biases. A whole one would go
+too far, as several contexts learn from the same error."""
 
 
 _NATIVE_EXP2 = native.Exp2(EXP2)
@@ -69,6 +70,9 @@ def chunks(symbols: int) -> Iterator[slice]:
         yield slice(start, min(start + size, symbols))
 
 
+Decode: TypeAlias = Callable[[np.ndarray], np.ndarray]
+
+
 class Corrector(Protocol):
     """What ``Calibration`` and its native equal have in common."""
 
@@ -81,6 +85,9 @@ class Corrector(Protocol):
 
     def replay(self, logits: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> np.ndarray:
         """Frequencies (N, 16) float32 of a whole code part whose symbols are known, learning after every chunk."""
+
+    def decode(self, logits: np.ndarray, contexts: np.ndarray, decode: Decode) -> np.ndarray:
+        """Symbols (N,) uint8 of a whole code part, where ``decode`` gives those of a chunk for their frequencies."""
 
 
 def corrector(rows: int) -> Corrector:
@@ -121,12 +128,21 @@ class Calibration:
             self.learn(frequencies[chunk], contexts[chunk], symbols[chunk])
         return frequencies
 
+    def decode(self, logits: np.ndarray, contexts: np.ndarray, decode: Decode) -> np.ndarray:
+        symbols = np.empty(len(logits), np.uint8)
+        for chunk in chunks(len(symbols)):
+            frequencies = self.frequencies(logits[chunk], contexts[chunk])
+            symbols[chunk] = decode(frequencies)
+            self.learn(frequencies, contexts[chunk], symbols[chunk])
+        return symbols
+
 
 class NativeCalibration:
     """The same ``Corrector`` in native code."""
 
     def __init__(self, rows: int) -> None:
         self._native = native.Calibration(rows, _NATIVE_EXP2)
+        self._buffers = Buffers()
 
     def frequencies(self, logits: np.ndarray, contexts: np.ndarray) -> np.ndarray:
         frequencies = np.empty(logits.shape, np.float32)
@@ -137,6 +153,18 @@ class NativeCalibration:
         self._native.learn(frequencies, contexts, symbols)
 
     def replay(self, logits: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> np.ndarray:
-        frequencies = np.empty(logits.shape, np.float32)
+        frequencies = self._buffers.empty(logits.shape, np.float32)
         self._native.replay(logits, contexts, symbols, chunk_size(len(symbols)), frequencies)
         return frequencies
+
+    def decode(self, logits: np.ndarray, contexts: np.ndarray, decode: Decode) -> np.ndarray:
+        symbols = np.empty(len(logits), np.uint8)
+        frequencies = self._buffers.empty(logits.shape, np.float32)
+        advance = self._native.part(logits, contexts, symbols, frequencies)
+        learned = 0
+        for chunk in chunks(len(symbols)):
+            advance(learned, chunk.start, chunk.stop)
+            symbols[chunk] = decode(frequencies[chunk])
+            learned = chunk.start
+        advance(learned, len(symbols), len(symbols))
+        return symbols

@@ -17,15 +17,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from anypcc_ros.codec.beams import BEAM_CONTEXTS, Beams
+from anypcc_ros.codec.kernels import native
+from anypcc_ros.codec.kernels.levels import NativeLevel
 from anypcc_ros.codec.model.network import CodePart
+from anypcc_ros.codec.neighbors import Level
+from anypcc_ros.codec.octree import Place
 
 FACE_TAPS = np.array([4, 10, 12, 14, 16, 22])
 """Taps of the neighbours at -x, -y, -z, +z, +y, +x."""
 
 _LEVELS = 4  # finest levels that have statistics of their own; all coarser ones share the last
 _CLASSES = _LEVELS * 2 * 2  # by level, part and group
-_SIZES = (_CLASSES * 64, _CLASSES * 256, _CLASSES * 256, _CLASSES * 128, BEAM_CONTEXTS)
-_FIRST = np.concatenate([[0], np.cumsum(_SIZES)])
+_CLASS_SIZES = (64, 256, 256, 128)
+_FIRST = np.cumsum([0, *(_CLASSES * size for size in _CLASS_SIZES), BEAM_CONTEXTS])
 CONTEXT_ROWS = int(_FIRST[-1])
 
 
@@ -34,54 +38,89 @@ class Ancestry:
     """What the contexts of one level are made of, besides the network's level itself.
 
     ``finer``: octree levels below this one's children, 0 for the finest. ``above``: codes (N_parent,) uint8 of the level
-    above. ``corner``: (N, 3) int64 grid coordinates of each node's lowest cell; None where no beams are known.
+    above. ``place``: where the nodes are; None where no beams are known.
     """
 
     finer: int
     above: np.ndarray
-    corner: np.ndarray | None = None
+    place: Place | None = None
 
 
-def context_rows(part: CodePart, around: Ancestry, logits: np.ndarray, beams: Beams | None) -> np.ndarray:
-    """Rows (n, T) int32 of the tables for every node of ``part``; T is 4 to 8.
+class GroupContexts:
+    """The contexts of one checkerboard group's nodes. What is around these is looked up once, for all parts of their codes."""
 
-    ``logits``: (n, 16) int32, the network's.
+    def __init__(self, part: CodePart, ancestry: Ancestry, beams: Beams | None) -> None:
+        """``part``: the first one of the group."""
+        self.nodes, self._group, self._codes = part.rows, part.group, part.codes
+        self._finer, self._beams = ancestry.finer, beams
+        # Face neighbours belong to the other group: all of their code is known to the second group, none of it to the first.
+        codes, above = (part.codes, None) if part.group else (None, ancestry.above)
+        self._cells = face_cells(part.level, part.rows, codes, above)
+        self._bins = beams.bins(ancestry.place, part.rows) if beams and ancestry.place else None
+
+    def rows(self, high: bool, logits: np.ndarray) -> np.ndarray:
+        """Rows (n, T) int32 of the tables for the low or the high half of every node's code; T is 4 to 8.
+
+        ``logits``: (n, 16) int32, the network's.
+        """
+        class_ = (min(self._finer, _LEVELS - 1) * 2 + high) * 2 + self._group
+        beams = self._beams.tables(self._finer, high) if self._beams else []
+        fixed = [int(first) + class_ * size for first, size in zip(_FIRST, _CLASS_SIZES, strict=False)]
+        first = np.array([*fixed, *(int(_FIRST[-2]) + row for _, row in beams)], np.int32)
+        columns = np.array([column for column, _ in beams], np.int32)
+        if native.available():
+            contexts = np.empty((len(self.nodes), len(first)), np.int32)
+            native.context_rows(
+                self._cells, self._codes, self.nodes, high, logits, self._bins, columns, first, contexts
+            )
+            return contexts
+        low_half = self._codes[self.nodes] & 15 if high else 0
+        across_x, across_yz = self._cells >> (10 if high else 6) & 15, self._cells >> (22 if high else 14) & 255
+        contexts = np.stack([self._cells & 63, across_x * 16 + low_half, across_yz, _favourites(logits)], axis=1)
+        if self._bins is not None:
+            contexts = np.concatenate([contexts, self._bins[:, columns]], axis=1)
+        return (contexts + first).astype(np.int32)
+
+
+def face_cells(level: Level, rows: np.ndarray, codes: np.ndarray | None, above: np.ndarray | None) -> np.ndarray:
+    """What touches some nodes: (n,) uint32. ``rows``: (n,) int32, which ones.
+
+    Bits 0 to 5 tell which of the six face neighbours exist, in the order of ``FACE_TAPS``. From bit 6 on follow the 4 cells
+    that touch the low half of the code, which is that at low x, beyond its face in x; from bit 10 on those that touch the
+    high half; from bit 14 on the 8 cells beyond the faces in y and z of the low half, from bit 22 on of the high half. Cells
+    come from ``codes`` (N,) uint8 of the level. Where these are None no cell is known; in the place of both times 8 cells is
+    then the code of the parent, in the codes ``above`` of its level.
     """
-    rows, high = part.rows, part.first_bit > 0
-    faces = part.level.neighbors[rows[:, None], FACE_TAPS]
-    exists = faces >= 0
-    # Face neighbours belong to the other group: all of their code is known to the second group, none of it to the first.
-    codes = np.where(exists, part.codes[faces], 0).astype(np.int32)
-    class_ = (min(around.finer, _LEVELS - 1) * 2 + high) * 2 + part.group
-    columns = [
-        class_ * 64 + (exists << np.arange(6)).sum(axis=1),
-        class_ * 256 + _across_x(codes, high) * 16 + (part.codes[rows] & 15) * high,
-        class_ * 256 + (_across_yz(codes, high) if part.group else around.above[part.level.parent_row[rows]].astype(np.int32)),
-        class_ * 128 + _favourite(logits),
-    ]
-    if beams is not None and around.corner is not None:
-        columns += beams.contexts(around.corner[rows], around.finer, high)
-    first = _FIRST[np.minimum(np.arange(len(columns)), len(_SIZES) - 1)]
-    return (np.stack(columns, axis=1) + first).astype(np.int32)
+    if isinstance(level, NativeLevel):
+        cells = np.empty(len(rows), np.uint32)
+        native.face_cells(level.data, rows, cells, codes, above)
+        return cells
+    neighbors = level.neighbors[rows[:, None], FACE_TAPS]
+    cells = ((neighbors >= 0) << np.arange(len(FACE_TAPS))).sum(axis=1)
+    if above is not None:
+        parent = above[level.parent_row[rows]].astype(np.int64)
+        cells |= parent << 14 | parent << 22
+    if codes is not None:
+        across = np.where(neighbors >= 0, codes[neighbors], 0).astype(np.int64)
+        cells |= across[:, 0] >> 4 << 6 | (across[:, 5] & 15) << 10 | _across_yz(across, 0) << 14 | _across_yz(across, 4) << 22
+    return cells.astype(np.uint32)
 
 
-def _across_x(codes: np.ndarray, high: bool) -> np.ndarray:
-    """The four cells that touch this half of the code beyond its face in x: 0..15."""
-    return codes[:, 5] & 15 if high else codes[:, 0] >> 4
+def _across_yz(codes: np.ndarray, first: int) -> np.ndarray:
+    """The cells (n,) that touch the half of a node from octant ``first`` on beyond its faces in y and z: 0..255.
+
+    ``codes``: (n, 6) of the face neighbours. Octant o = 4x + 2y + z.
+    """
+    y = ((1, 2), (1, 3), (4, 0), (4, 1))  # face and octant, from the lowest bit on
+    z = ((2, 1), (2, 3), (3, 0), (3, 2))
+    cells = np.zeros(len(codes), np.int64)
+    for bit, (face, octant) in enumerate(z + y):
+        cells |= (codes[:, face] >> first + octant & 1) << bit
+    return cells
 
 
-def _across_yz(codes: np.ndarray, high: bool) -> np.ndarray:
-    """The cells that touch this half of the code beyond its faces in y and z: 0..255. Octant o = 4x + 2y + z."""
-    first = 4 * high
-    cells = ((1, 2), (1, 3), (4, 0), (4, 1), (2, 1), (2, 3), (3, 0), (3, 2))
-    bits = [(codes[:, face] >> first + octant & 1) for face, octant in cells]
-    y = bits[0] | bits[1] << 1 | bits[2] << 2 | bits[3] << 3
-    z = bits[4] | bits[5] << 1 | bits[6] << 2 | bits[7] << 3
-    return y * 16 + z
-
-
-def _favourite(logits: np.ndarray) -> np.ndarray:
-    """The symbol with the largest logit, the first of equals, and its lead in whole bits, at most 7: 0..127."""
+def _favourites(logits: np.ndarray) -> np.ndarray:
+    """The symbol with the largest logit, the first of equals, and its lead in whole bits, at most 7: (n,) in 0..127."""
     best = logits.argmax(axis=1)
     ordered = np.partition(logits, -2, axis=1)
     lead = ordered[:, -1].astype(np.int64) - ordered[:, -2]

@@ -12,7 +12,7 @@ from anypcc_ros.codec.errors import CorruptStreamError
 from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.neighbors import root_level
 from anypcc_ros.codec.occupancy import OccupancyDecoder, OccupancyEncoder
-from anypcc_ros.codec.octree import CHILD_COUNT, Voxels, child_coords, children, occupancy_pyramid, sort_cells
+from anypcc_ros.codec.octree import CHILD_COUNT, Place, Voxels, occupancy_pyramid, sort_cells
 
 RAW_VOXELS = 64
 """The raw form is for clouds of at most this many voxels."""
@@ -29,12 +29,12 @@ def encode_occupancy(model: ContextModel, voxels: Voxels, dropped: int = 0, beam
     pyramid = occupancy_pyramid(voxels)
     coder = OccupancyEncoder(beams)
     level, features = root_level(), model.root_features()
-    place = _Place(voxels.shift, voxels.depth + dropped, beams is not None)
-    for above, codes in pairwise(pyramid):
+    place = Place.of_root(voxels.shift, voxels.depth + dropped) if beams else None
+    for finer, (above, codes) in zip(_finer_levels(voxels.depth, dropped), pairwise(pyramid), strict=False):
         below = model.arithmetic.expand(level, above)
-        place.descend(below.parent_row, below.octant)
+        place = place and place.of_children(above)
         features = model.descend(features, above, level, below)
-        coder.enter(Ancestry(place.finer, above, place.corner))
+        coder.enter(Ancestry(finer, above, place))
         coder.know(codes)
         model.code_level(features, below, coder)
         level = below
@@ -64,46 +64,25 @@ def decode_occupancy(
     coder = OccupancyDecoder(data[1:], beams)
     codes = np.frombuffer(data[:1], np.uint8)
     level, features = root_level(), model.root_features()
-    place = _Place(shift, depth + dropped, True)
-    for remaining in range(depth - 1, -1, -1):
+    place = Place.of_root(shift, depth + dropped)
+    for finer in _finer_levels(depth, dropped):
         _check_growth(codes, voxels)
-        if not remaining:
-            place.descend(*children(codes))
-            break
         below = model.arithmetic.expand(level, codes)
-        place.descend(below.parent_row, below.octant)
+        place = place.of_children(codes)
         features = model.descend(features, codes, level, below)
-        coder.enter(Ancestry(place.finer, codes, place.corner))
+        coder.enter(Ancestry(finer, codes, place))
         codes = model.code_level(features, below, coder)
         level = below
-    coords = place.coords
+    _check_growth(codes, voxels)
+    coords = place.of_children(codes).coords.astype(np.int64)
     if len(coords) != voxels or not coder.exhausted():
         raise CorruptStreamError(f"{len(coords)} voxels decoded, {voxels} declared")
     return coords
 
 
-class _Place:
-    """Where the nodes of a level are. ``coords``: (N, 3) int64 in units of the nodes' edge, from the cube's corner."""
-
-    def __init__(self, shift: np.ndarray, depth: int, wanted: bool) -> None:
-        self._shift, self._levels_below, self._wanted = shift, depth, wanted
-        self.coords = np.zeros((1, 3), np.int64)
-
-    def descend(self, parent_row: np.ndarray, octant: np.ndarray) -> None:
-        """On to the children in these octants of these parents."""
-        self._levels_below -= 1
-        if self._wanted:
-            self.coords = child_coords(self.coords, parent_row, octant)
-
-    @property
-    def finer(self) -> int:
-        """Levels of the grid below the children of these nodes."""
-        return self._levels_below - 1
-
-    @property
-    def corner(self) -> np.ndarray | None:
-        """(N, 3) int64 grid coordinates of each node's lowest cell; None if nobody asks for places."""
-        return (self.coords << self._levels_below) + self._shift if self._wanted else None
+def _finer_levels(depth: int, dropped: int) -> range:
+    """For every level whose codes follow the root's: how many levels the grid has below its children."""
+    return range(depth + dropped - 2, dropped - 1, -1)
 
 
 def _check_growth(codes: np.ndarray, voxels: int) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from anypcc_ros.codec.beams import Beams
-from anypcc_ros.codec.calibration import SYMBOLS, chunks, corrector, softmax
-from anypcc_ros.codec.contexts import CONTEXT_ROWS, Ancestry, context_rows
+from anypcc_ros.codec.calibration import SYMBOLS, corrector, softmax
+from anypcc_ros.codec.contexts import CONTEXT_ROWS, Ancestry, GroupContexts
 from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder
 from anypcc_ros.codec.model.network import CodePart
 
@@ -18,6 +18,7 @@ class _OccupancyCoder:
         self._beams = beams
         self._corrector = corrector(CONTEXT_ROWS)
         self._ancestry: Ancestry | None = None
+        self._group: GroupContexts | None = None
 
     def enter(self, ancestry: Ancestry) -> None:
         """Begin a level."""
@@ -25,7 +26,9 @@ class _OccupancyCoder:
 
     def _contexts(self, part: CodePart, logits: np.ndarray) -> np.ndarray:
         assert self._ancestry is not None, "enter() comes first"
-        return context_rows(part, self._ancestry, logits, self._beams)
+        if self._group is None or self._group.nodes is not part.rows:
+            self._group = GroupContexts(part, self._ancestry, self._beams)
+        return self._group.rows(part.first_bit > 0, logits)
 
 
 class OccupancyEncoder(_OccupancyCoder):
@@ -64,12 +67,7 @@ class OccupancyDecoder(_OccupancyCoder):
     def code(self, logits: np.ndarray, part: CodePart) -> np.ndarray:
         if logits.shape[1] != SYMBOLS:
             return self._coder.decode(softmax(logits)).astype(np.uint8)
-        contexts, symbols = self._contexts(part, logits), np.empty(len(logits), np.uint8)
-        for chunk in chunks(len(symbols)):
-            frequencies = self._corrector.frequencies(logits[chunk], contexts[chunk])
-            symbols[chunk] = self._coder.decode(frequencies)
-            self._corrector.learn(frequencies, contexts[chunk], symbols[chunk])
-        return symbols
+        return self._corrector.decode(logits, self._contexts(part, logits), self._coder.decode)
 
     def exhausted(self) -> bool:
         """Whether, as far as one can tell, everything encoded was read."""

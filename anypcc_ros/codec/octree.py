@@ -149,15 +149,35 @@ def occupancy_pyramid(voxels: Voxels) -> list[np.ndarray]:
     return codes[::-1]
 
 
-def children(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Parent row (N_child,) and octant (N_child,), int64, of every child of nodes with these codes (N,) uint8."""
+def child_coords(coords: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Coordinates (N_child, 3) uint32 of the children of nodes at ``coords`` (N, 3) uint32 with ``codes`` (N,) uint8."""
+    if native.available():
+        children = np.empty((int(CHILD_COUNT[codes].sum(dtype=np.int64)), 3), np.uint32)
+        native.child_coords(coords, np.ascontiguousarray(codes), children)
+        return children
     parent_row, octant = np.nonzero(np.unpackbits(codes[:, None], axis=1, bitorder="little"))
-    return parent_row, octant
+    return coords[parent_row] << 1 | OCTANT_BITS[octant]
 
 
-def child_coords(coords: np.ndarray, parent_row: np.ndarray, octant: np.ndarray) -> np.ndarray:
-    """Coordinates (N_child, 3) int64 of children from their parents' (N, 3), their parent rows and octants."""
-    return (coords[parent_row] << 1) | OCTANT_BITS[octant]
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where the nodes of an octree level are.
+
+    ``coords``: (N, 3) uint32 in units of the nodes' edge, 2**``levels_below`` cells of the grid, from the cell ``shift`` (3,)
+    int64.
+    """
+
+    coords: np.ndarray
+    shift: np.ndarray
+    levels_below: int
+
+    @classmethod
+    def of_root(cls, shift: np.ndarray, depth: int) -> Place:
+        return cls(np.zeros((1, 3), np.uint32), shift, depth)
+
+    def of_children(self, codes: np.ndarray) -> Place:
+        """The level below, of nodes with these ``codes`` (N,) uint8."""
+        return Place(child_coords(self.coords, codes), self.shift, self.levels_below - 1)
 
 
 def _fits_native(coords: np.ndarray) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
-from anypcc_ros.codec import bitstream, codec, geometry
+from anypcc_ros.codec import bitstream, codec, geometry, octree
 from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder
 from anypcc_ros.codec.kernels.levels import NativeLevels
 from anypcc_ros.codec.lattice import Lattice
@@ -64,8 +64,7 @@ _HOOKS: tuple[Hook, ...] = (
     (bitstream, "write_stream", "container"),
     (bitstream, "read_stream", "container"),
     (geometry, "occupancy_pyramid", "octree"),
-    (geometry, "children", "octree"),
-    (geometry, "child_coords", "octree"),
+    (octree, "child_coords", "octree"),
     (geometry, "encode_raw", "container"),
     (geometry, "decode_raw", "container"),
     (OccupancyEncoder, "code", "calibration"),

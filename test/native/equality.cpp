@@ -277,7 +277,7 @@ void calibration(const std::string& isa, int count, int rows, int chunk, int spr
     for (size_t k = 0; k < bias.size(); ++k) {  // what was not used has no gradient and stays
       curvature[k] = std::min<int64_t>(curvature[k] + new_curvature[k], 1 << 30);
       const double step =
-          static_cast<double>(gradient[k] * 739) / static_cast<double>(curvature[k] + (32 << 12));
+          static_cast<double>(gradient[k] * 369) / static_cast<double>(curvature[k] + (8 << 12));
       bias[k] =
           std::clamp<int64_t>(bias[k] + static_cast<int64_t>(std::nearbyint(step)), -(1 << 18), 1 << 18);
     }
