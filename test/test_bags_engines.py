@@ -49,6 +49,34 @@ def test_a_killed_process_is_an_error_and_no_hang():
         list(InOrder(workers, kill_yourself).run((number, number, 1) for number in range(10)))
 
 
+def test_workers_do_not_outlive_a_killed_run(tmp_path):
+    """The workers say who they are, the run is killed, and they are gone."""
+    code = """
+import os, sys, time
+from anypcc_ros.bags.engines import InOrder, engine
+
+def work(numbers):
+    print(os.getpid(), flush=True)
+    time.sleep(0.2)
+    return numbers
+
+if __name__ == "__main__":
+    with engine("", 2) as workers:
+        list(InOrder(workers, work).run((number, number, 1 << 20) for number in range(10_000)))
+"""
+    (tmp_path / "run.py").write_text(code)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    with subprocess.Popen([sys.executable, tmp_path / "run.py"], stdout=subprocess.PIPE, text=True, env=environment) as running:
+        assert running.stdout is not None
+        workers = {int(running.stdout.readline()) for _ in range(8)}
+        running.kill()
+    assert len(workers) == 2
+    end = time.monotonic() + 30
+    while any(Path("/proc", str(worker)).exists() for worker in workers):
+        assert time.monotonic() < end, f"{workers} are still there"
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("size", [1 << 10, 1 << 20, 40 << 20])
 def test_order_is_kept_and_memory_is_bounded(size):
     """Later slices finish earlier; no more is read than may wait."""

@@ -22,7 +22,7 @@ from anypcc_ros.bags.writing import BagOutput, check_output
 
 Item: TypeAlias = Topic | Message | Attachment | Record
 Progress: TypeAlias = Callable[[int, int, int], None]
-"""Told how many bytes have been read, how many there are, and how many were written."""
+"""Told how many bytes of the old bag are done, how many there are, and how many were written."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class _Conversion:
         self.new_topics: dict[Topic, Topic] = {}
         self.totals: dict[str, TopicTotals] = {}
         self._file_mode = FileMode() if plan.compare else None
+        self._read = self._done = 0  # bytes of messages
 
     def zstd_file_bytes(self) -> int:
         """Of all messages, once the run is over."""
@@ -108,11 +109,13 @@ class _Conversion:
             else:
                 self._output.add_other(item)
             if progress is not None:
-                progress(self._bag.position(), self._bag.size, self._output.bytes_written())
+                share = self._done / self._read if self._read else 1.0  # what has been read may still wait
+                progress(int(self._bag.position() * share), self._bag.size, self._output.bytes_written())
 
     def _items(self) -> Iterator[tuple[Item, bytes | None, int]]:
         for item in self._bag.contents(self._damage):
             if isinstance(item, Message):
+                self._read += len(item.data)
                 yield item, item.data if self._plan.chooses(item.topic) else None, len(item.data)
             else:
                 yield item, None, len(item.data) if isinstance(item, Attachment) else 0
@@ -134,6 +137,7 @@ class _Conversion:
         return types.restored(topic, self._bag.definition(types.POINT_CLOUD))
 
     def _write(self, message: Message, result: Result | None) -> None:
+        self._done += len(message.data)
         totals = self.totals[message.topic.name]
         if isinstance(result, Done):
             new = replace(message, topic=self.new_topics[message.topic], data=result.data)
