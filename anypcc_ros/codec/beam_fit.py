@@ -19,8 +19,10 @@ RING_FIELDS = ("ring", "channel", "laser", "laser_id", "beam", "line", "row")
 _SAMPLE = 8_192  # points that the fit looks at
 _FEWEST_POINTS = 8  # of one laser in the sample
 _FEWEST_BEAMS, _MOST_BEAMS = 4, 256
-_WORTH = 0.5  # bits per point that knowing the beams must save in the z of single points to be sent
-_WORTH_PLANES = 0.1  # the same for the planes, across
+_WORTH = 0.3  # bits per point that knowing the cones must save to be sent
+_WORTH_GUESSED = 0.8  # the same where nothing but the peaks of the elevations speaks for lasers
+_WORTH_PLANES = 0.2  # the same for the planes
+_AT_RANDOM = (np.arange(16) + 0.5) / 32  # evenly spread distances from the nearest line, in spacings
 _SAME_BEAM = 20.0  # quarter cells within which a point lies on a beam
 _NEAR = 100.0  # quarter cells from the axis, where azimuths are coarse
 _FEWEST_COLUMNS, _CANDIDATES = 300, 8
@@ -46,7 +48,8 @@ def fit_beams(grid: np.ndarray, axis: np.ndarray, fields: Mapping[str, np.ndarra
         for _ in range(4 if label is None else 2):
             if len(lines) >= _FEWEST_BEAMS:
                 lines = _fit(rho[rows], z[rows], _nearest(lines, rho[rows], z[rows])[0])
-        if _FEWEST_BEAMS <= len(lines) <= _MOST_BEAMS and _bits_saved(lines, rho[rows], z[rows]) > _WORTH:
+        least = _WORTH_GUESSED if label is None else _WORTH
+        if _FEWEST_BEAMS <= len(lines) <= _MOST_BEAMS and _cone_bits(lines, rho[rows], z[rows]) > least:
             azimuth = np.arctan2(place[rows, 1], place[rows, 0]) / (2 * np.pi)
             beam, error = _nearest(lines, rho[rows], z[rows])
             right = (error < _SAME_BEAM) & (rho[rows] > _NEAR)
@@ -59,8 +62,13 @@ def _labels(place: np.ndarray, rho: np.ndarray, fields: Mapping[str, np.ndarray]
     """Guesses which laser each point (N,) comes from, -1 for unknown; None for no guess. Best first."""
     for name in RING_FIELDS:
         values = fields.get(name)
-        if values is not None and values.ndim == 1 and values.dtype.kind in "iu":
-            yield np.where((values >= 0) & (values < _MOST_BEAMS), values, -1).astype(np.int64)
+        if values is not None and values.ndim == 1:
+            # Some drivers publish it as a float.
+            known = np.isfinite(values) & (values >= 0) & (values < _MOST_BEAMS)
+            known[known] = values[known] % 1 == 0
+            label = np.full(len(values), -1, np.int64)
+            label[known] = values[known]
+            yield label
     azimuth = np.arctan2(place[:, 1], place[:, 0])
     step = np.diff(azimuth)
     clockwise = np.median(step[np.abs(step) < np.pi]) < 0 if len(step) else False
@@ -118,12 +126,21 @@ def _nearest(lines: np.ndarray, rho: np.ndarray, z: np.ndarray) -> tuple[np.ndar
     return nearest, offset[nearest, np.arange(len(rho))]
 
 
-def _bits_saved(lines: np.ndarray, rho: np.ndarray, z: np.ndarray) -> float:
-    """Mean over the points of log2(distance of neighbouring beams / error), the error not below one cell."""
+def _cone_bits(lines: np.ndarray, rho: np.ndarray, z: np.ndarray) -> float:
+    """Bits per point by which the lines tell more about z than lines at random would."""
     nearest, error = _nearest(lines, rho, z)
     gap = np.diff(lines[:, 0])
-    wide = np.minimum(np.append(gap, gap[-1]), np.insert(gap, 0, gap[0]))[nearest] * rho
-    return float(np.maximum(np.log2(np.maximum(wide, 1) / (4 * error + 4)), 0).mean())
+    return _bits_saved(np.minimum(np.append(gap, gap[-1]), np.insert(gap, 0, gap[0]))[nearest] * rho, error)
+
+
+def _bits_saved(spacing: np.ndarray, error: np.ndarray) -> float:
+    """Mean over the points of log2(spacing / error), both (n,) in quarter cells and the error not below one cell, less what
+    it is for points at random between the lines: those too are near some line now and then."""
+
+    def told(part: np.ndarray | float) -> float:
+        return float(np.maximum(np.log2(np.maximum(spacing, 1) / (4 * part * spacing + 4)), 0).mean())
+
+    return told(error / np.maximum(spacing, 1)) - float(np.mean([told(part) for part in _AT_RANDOM]))
 
 
 class Planes(NamedTuple):
@@ -147,7 +164,7 @@ def fit_planes(azimuth: np.ndarray, rho: np.ndarray, beam: np.ndarray, beams: in
     for columns in _periods(azimuth[far], beam[far], beams):
         planes, error = _fit_planes(columns, azimuth, rho, beam, beams)
         spacing = 2 * np.pi * rho / columns
-        saved = float(np.maximum(np.log2(np.maximum(spacing, 1) / (4 * error * spacing + 4)), 0).mean())
+        saved = _bits_saved(spacing, error * spacing)
         if saved > most:
             best, most = planes, saved
     return best
