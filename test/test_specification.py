@@ -1,7 +1,8 @@
 """docs/bitstream.md is sufficient: a decoder written from that document alone decodes the golden streams.
 
-The decoder below uses nothing of the package; it is slow and plain on purpose. Only the tests of ablated models and of the
-range coder let the package and constriction write what they read.
+The decoder below, with its parts in test/support/specified_*.py, uses nothing of the package; it is slow and plain on
+purpose. Only the tests of ablated models, of many fields and of the range coder let the package and constriction write
+what they read.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import itertools
 import json
 import struct
 import zlib
-from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,9 @@ from pathlib import Path
 import constriction
 import numpy as np
 import pytest
+import specified_fields
 from safetensors import safe_open
+from specified_basics import RangeDecoder, Reader
 
 GOLDEN = Path(__file__).parent / "golden"
 DTYPES = ("<f4", "<f8", "<i4", "<i8")
@@ -44,43 +46,9 @@ def chunks_of(data: bytes) -> dict[str, bytes]:
         chunks[tag.decode()] = payload
         end += length
     assert end == len(data)
-    unknown = set(chunks) - {"CLOU", "OCCU", "RAWC", "DUPL", "LATT"}
+    unknown = set(chunks) - {"CLOU", "OCCU", "RAWC", "DUPL", "LATT", "FLDS", "ATTR", "OFFG", "REST", "ORDR"}
     assert not any(tag[0].isupper() for tag in unknown)
     return chunks
-
-
-class Reader:
-    """Takes fields off the front of a payload."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def take(self, size: int) -> bytes:
-        assert self.at + size <= len(self.data)
-        self.at += size
-        return self.data[self.at - size : self.at]
-
-    def rest(self) -> bytes:
-        return self.take(len(self.data) - self.at)
-
-    def byte(self) -> int:
-        return self.take(1)[0]
-
-    def floats(self, count: int) -> np.ndarray:
-        return np.frombuffer(self.take(8 * count), "<f8")
-
-    def varint(self) -> int:
-        value = 0
-        for shift in range(0, 63, 7):
-            byte = self.byte()
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value
-        raise AssertionError("a varint of more than 9 bytes")
-
-    def signed(self) -> int:
-        value = self.varint()
-        return -(value + 1) // 2 if value & 1 else value // 2
 
 
 # -- CLOU --------------------------------------------------------------------------------------------------------------
@@ -117,57 +85,6 @@ def grid_of(payload: bytes) -> Grid:
     assert hash_size in (0, 8)
     assert not reader.rest()
     return Grid(DTYPES[flags & 15], depth, dropped, step, origin, shift, points, cells, checksum, model, name)
-
-
-# -- Range coder -------------------------------------------------------------------------------------------------------
-
-
-class RangeDecoder:
-    """Symbols from 32-bit words."""
-
-    def __init__(self, words: bytes) -> None:
-        assert len(words) % 4 == 0
-        self.words = [word for (word,) in struct.iter_unpack("<I", words)]
-        self.at = 0
-        self.range = (1 << 64) - 1
-        self.value = self.next_word() << 32
-        self.value |= self.next_word()
-
-    def next_word(self) -> int:
-        self.at += 1
-        return self.words[self.at - 1] if self.at <= len(self.words) else 0
-
-    def decode(self, frequencies: np.ndarray) -> np.ndarray:
-        """The next symbols, each under its row of frequencies (N, S)."""
-        return np.array([self.symbol(bounds) for bounds in bounds_of(frequencies).tolist()], np.int64)
-
-    def symbol(self, bounds: list[int]) -> int:
-        unit = self.range >> 24
-        quantile = self.value // unit
-        assert quantile < 1 << 24
-        symbol = bisect_right(bounds, quantile) - 1
-        self.value -= unit * bounds[symbol]
-        self.range = unit * (bounds[symbol + 1] - bounds[symbol])
-        if self.range < 1 << 32:
-            self.range <<= 32
-            self.value = self.value << 32 | self.next_word()
-        return symbol
-
-    def exhausted(self) -> bool:
-        if self.range == (1 << 64) - 1:  # nothing was decoded
-            return not self.words
-        return self.at >= len(self.words) and self.value < (1 << 33) - 1
-
-
-def bounds_of(frequencies: np.ndarray) -> np.ndarray:
-    """(N, S + 1) bounds of the symbols in 0..2^24, from frequencies (N, S)."""
-    symbols = frequencies.shape[1]
-    sums = np.cumsum(frequencies, 1)
-    scale = np.float32((1 << 24) - symbols) / sums[:, -1:].astype(np.float32)
-    bounds = np.zeros((len(frequencies), symbols + 1), np.int64)
-    bounds[:, 1:] = np.floor(sums.astype(np.float32) * scale) + np.arange(1, symbols + 1)
-    bounds[:, -1] = 1 << 24
-    return bounds
 
 
 # -- RAWC, DUPL, LATT --------------------------------------------------------------------------------------------------
@@ -355,8 +272,17 @@ def octree_cells(payload: bytes, depth: int, model: Model) -> np.ndarray:
 # -- Grid and octree ---------------------------------------------------------------------------------------------------
 
 
-def decode(data: bytes, models: dict[bytes, Model]) -> np.ndarray:
-    """The coordinates (N, 3) of a stream."""
+@dataclass
+class Cloud:
+    """What a stream decodes to."""
+
+    xyz: np.ndarray
+    fields: dict[str, np.ndarray]
+    height: int
+
+
+def decode(data: bytes, models: dict[bytes, Model]) -> Cloud:
+    """The cloud of a stream."""
     chunks = chunks_of(data)
     grid = grid_of(chunks["CLOU"])
     if "OCCU" in chunks:
@@ -374,7 +300,26 @@ def decode(data: bytes, models: dict[bytes, Model]) -> np.ndarray:
         repeats = 1 + counts(chunks["DUPL"], density_contexts(cells))
         assert repeats.sum() == grid.points
         numbers = np.repeat(numbers, repeats, axis=0)
-    coordinates = grid.origin + (numbers + (2**grid.dropped - 1) / 2) * grid.step
+    xyz = positions(grid, numbers + (2**grid.dropped - 1) / 2)
+    layout = specified_fields.layout_of(chunks["FLDS"]) if "FLDS" in chunks else specified_fields.Layout()
+    here = numbers + np.rint(grid.origin / grid.step).astype(np.int64)
+    beside = np.arange(layout.off_grid)[:, None] * [1, 0, 0]
+    if "REST" in chunks:
+        ends = positions(grid, numbers + 0.5), positions(grid, numbers - 0.5)
+        xyz = specified_fields.remainders(chunks["REST"], here, xyz, *ends)
+    if layout.off_grid:
+        xyz = np.concatenate([xyz, specified_fields.off_grid(chunks["OFFG"], layout.off_grid, grid.dtype)])
+    fields = specified_fields.attributes(chunks.get("ATTR", b""), layout, np.concatenate([here, beside]))
+    if "ORDR" in chunks:
+        rows = specified_fields.order(chunks["ORDR"], len(xyz), here, {n: v[: len(here)] for n, v in fields.items()})
+        xyz, fields = xyz[rows], {name: values[rows] for name, values in fields.items()}
+    assert len(xyz) % layout.height == 0
+    return Cloud(xyz, fields, layout.height)
+
+
+def positions(grid: Grid, numbers: np.ndarray) -> np.ndarray:
+    """Positions (N, 3) of grid coordinates (N, 3)."""
+    coordinates = grid.origin + numbers * grid.step
     if grid.dtype[1] == "i":
         limit = min(np.iinfo(grid.dtype).max, 2**53 - 1)
         coordinates = np.clip(np.rint(coordinates), -limit - (grid.dtype == "<i4"), limit)
@@ -393,7 +338,7 @@ def assert_same(decoded: np.ndarray, expected: np.ndarray) -> None:
 def test_golden_stream_decodes_by_the_document(case: str) -> None:
     tiny = Model(GOLDEN / "tiny.safetensors")
     decoded = decode((GOLDEN / f"{case}.tiny.apcc").read_bytes(), {tiny.hash(): tiny})
-    assert_same(decoded, np.load(GOLDEN / f"{case}.decoded.npy"))
+    assert_same(decoded.xyz, np.load(GOLDEN / f"{case}.decoded.npy"))
 
 
 @pytest.mark.parametrize("switched_off", ["carry", "spatial_grouping", "aggregation", "channel_grouping"])
@@ -409,7 +354,67 @@ def test_ablated_model_decodes_by_the_document(switched_off, make_model, tmp_pat
     data = Encoder(CodecConfig(model=str(path), step=0.1)).encode(PointCloud(np.load(GOLDEN / "scan.npy")))
     expected = Decoder(DecoderConfig(model_dir=str(tmp_path))).decode(data).xyz
     ablated = Model(path)
-    assert_same(decode(data, {ablated.hash(): ablated}), expected)
+    assert_same(decode(data, {ablated.hash(): ablated}).xyz, expected)
+
+
+def many_fields(points: int) -> dict[str, np.ndarray]:
+    """Fields that take every path of the format."""
+    rng = np.random.default_rng(points)
+    ring = np.sort(rng.integers(0, 5, points)).astype(np.uint16)
+    hundredths = (rng.integers(0, 90, points) / 100).astype(np.float32)
+    hundredths[::9] = np.nan
+    return {
+        "intensity": np.minimum(rng.geometric(0.1, points), 255).astype(np.uint8),
+        "ring": ring,
+        "time": 1.6e9 + np.arange(points) * 1e-6,
+        "hundredths": hundredths,
+        "noise": np.frombuffer(rng.bytes(8 * points), np.float64),
+        "wide": rng.integers(-(1 << 63), (1 << 63) - 1, points),
+        "unsigned": rng.integers(0, 1 << 64, points, np.uint64, endpoint=False),
+        "heavy": np.floor(rng.pareto(0.6, points) * 40).astype(np.int32),
+        "few": rng.choice([-5.5, 1e30, -0.0, np.inf], points),
+        "half": rng.normal(size=points).astype(np.float16),
+        "normal": rng.normal(size=(points, 3)).astype(np.float32),
+        "flag": rng.integers(0, 2, points).astype(bool),
+        "rgb": rng.integers(0, 1 << 32, points, np.uint32, endpoint=False).view(np.float32),
+        "rgba": np.clip(rng.normal(128, 30, (points, 4)), 0, 255).astype(np.uint8),
+        "lost": rng.integers(0, 9, points),
+        "coarse": rng.normal(0, 50, points).astype(np.float32),
+        "stepped": rng.integers(-3000, 3000, points).astype(np.int16),
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "points", "names"),
+    [
+        ({}, 200, None),
+        ({"order": "original"}, 100, None),
+        ({"order": "original", "exact": True}, 150, ["ring", "rgb"]),
+        ({"exact": True}, 2, None),
+        ({}, 0, None),
+        ({}, 2700, ["flag"]),  # levels in four passes
+    ],
+)
+def test_fields_order_and_exact_coordinates_decode_by_the_document(options, points, names) -> None:
+    from anypcc_ros.codec.cloud import PointCloud
+    from anypcc_ros.codec.codec import Decoder, Encoder
+    from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+
+    rng = np.random.default_rng(1)
+    cells = rng.integers(-90, 90, (6, 3))  # so few that they are RAWC
+    xyz = (cells[rng.integers(0, 6, points)] + rng.normal(0, 0.01, (points, 3))).astype(np.float32)
+    xyz[::50] = [np.nan, -0.0, 1e30]
+    policies = ("lost=drop", "coarse=step:0.5", "stepped=step:8.5", "rgba=step:4")
+    config = CodecConfig(model=str(GOLDEN / "tiny.safetensors"), step=1.0, fields=policies, **options)
+    fields = {name: values for name, values in many_fields(points).items() if names is None or name in names}
+    data = Encoder(config).encode(PointCloud(xyz, fields, height=max(points // 50, 1), position=len(fields) // 2))
+    expected = Decoder(DecoderConfig(model_dir=str(GOLDEN))).decode(data)
+    decoded = decode(data, {})
+    assert_same(decoded.xyz, expected.xyz)
+    assert decoded.height == expected.height
+    assert list(decoded.fields) == list(expected.fields)
+    for name, values in expected.fields.items():
+        assert_same(decoded.fields[name], values)
 
 
 @pytest.mark.parametrize("total", [300, 1 << 16, 1 << 20, (1 << 24) - 1])

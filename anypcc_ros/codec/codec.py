@@ -167,12 +167,14 @@ class Decoder:
         if info.voxels:
             xyz, grid = self._decode_points(info, chunks)
         context = Context(grid, layout.off_grid, info.step, info.origin)
+        if (bitstream.OFF_GRID in chunks) != bool(layout.off_grid) or (bitstream.REMAINDERS in chunks and info.drop_scales):
+            raise CorruptStreamError(f"{layout.off_grid} points off the grid, {info.drop_scales} scales dropped: {list(chunks)}")
         if bitstream.REMAINDERS in chunks:
             remainders = chunks[bitstream.REMAINDERS]
             xyz = decode_remainders(remainders, grid, info.step, info.origin, xyz.dtype, context.on_grid)
         if layout.off_grid:
-            coded = _needed(chunks, bitstream.OFF_GRID)
-            xyz = np.concatenate([xyz, decode_off_grid(coded, layout.off_grid, xyz.dtype)])
+            beside = decode_off_grid(chunks[bitstream.OFF_GRID], layout.off_grid, xyz.dtype)
+            xyz = np.concatenate([xyz, beside])
         fields = decode_fields(layout.fields, chunks.get(bitstream.ATTRIBUTES, memoryview(b"")), context)
         if bitstream.ORDER in chunks:
             places = decode_order(chunks[bitstream.ORDER], len(xyz), context, sources_of(fields))
@@ -230,12 +232,6 @@ class Decoder:
             model = store.by_hash(digest, self.config.model_dir)
             self._networks[digest] = context_model(model, self.config.backend, self.config.threads)
         return self._networks[digest]
-
-
-def _needed(chunks: dict[str, memoryview], tag: str) -> memoryview:
-    if tag not in chunks:
-        raise CorruptStreamError(f"chunk {tag} is missing")
-    return chunks[tag]
 
 
 def _rows_of(places: np.ndarray, points: int) -> np.ndarray:

@@ -1,0 +1,475 @@
+"""Fields, order and exact coordinates of a stream, decoded by docs/bitstream.md alone; plain and slow on purpose."""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from specified_basics import RangeDecoder, Reader
+
+DTYPES = ("i1", "u1", "<i2", "<u2", "<i4", "<u4", "<f4", "<f8", "<i8", "<u8", "<f2", "?")
+LOGARITHMS = [round(256 * math.log(count + 0.5)) for count in range(256)]
+CLAMP = 1 << 30
+
+
+# -- FLDS --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Field:
+    name: str
+    dtype: str
+    count: int
+    policy: int
+    size: int
+
+
+@dataclass
+class Layout:
+    """What ``FLDS`` says."""
+
+    height: int = 1
+    position: int = 0
+    left_out: int = 0
+    off_grid: int = 0
+    fields: tuple[Field, ...] = ()
+
+
+def layout_of(payload: bytes) -> Layout:
+    reader = Reader(payload)
+    height, position, left_out, off_grid, number = (reader.varint() for _ in range(5))
+    fields = []
+    for _ in range(number):
+        code, count = reader.byte(), reader.varint()
+        name = reader.take(reader.varint()).decode()
+        policy = code >> 4
+        if policy == 1:
+            step, error = reader.floats(2)
+            assert 0 <= error <= step
+        fields.append(Field(name, DTYPES[code & 15], count, policy, 0 if policy == 2 else reader.varint()))
+    assert not reader.rest()
+    assert len({field.name for field in fields}) == number
+    return Layout(height, position, left_out, off_grid, tuple(fields))
+
+
+# -- Integers of values ------------------------------------------------------------------------------------------------
+
+
+def integers_of(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind != "f":
+        return values.astype(np.int64)
+    bits = values.view(f"<i{values.dtype.itemsize}").astype(np.int64)
+    return np.where(bits >= 0, bits, bits ^ ((1 << 8 * values.dtype.itemsize - 1) - 1))
+
+
+def values_of(integers: np.ndarray, dtype: str) -> np.ndarray:
+    kind = np.dtype(dtype)
+    if kind.kind != "f":
+        values = integers.astype(kind)
+        assert np.array_equal(values.astype(np.int64), integers)
+        return values
+    bits = np.where(integers >= 0, integers, integers ^ ((1 << 8 * kind.itemsize - 1) - 1))
+    signed = bits.astype(f"<i{kind.itemsize}")
+    assert np.array_equal(signed.astype(np.int64), bits)
+    return signed.view(kind)
+
+
+def wrap(number: int) -> int:
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+# -- Surroundings ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Point:
+    """One point's surroundings."""
+
+    nearest: list[int]
+    weights: list[int]
+    distance: int
+    reach: int
+    elevation: int
+
+
+def bit_length(number: int) -> int:
+    return int(float(number)).bit_length()
+
+
+def root(number: int) -> int:
+    return int(math.sqrt(float(number)))
+
+
+def passes(points: int) -> list[list[int]]:
+    result = [[0]] if points else []
+    for level in reversed(range(max(points - 1, 0).bit_length())):
+        rows = list(range(1 << level, points, 2 << level))
+        result += [rows] if len(rows) < 1024 else [rows[part::4] for part in (0, 2, 1, 3)]
+    return result
+
+
+def blocks(points: int) -> list[list[int]]:
+    return [rows[start : start + 2048] for rows in passes(points) for start in range(0, len(rows), 2048)]
+
+
+def morton(position: list[int]) -> int:
+    x, y, z = position
+    return sum((x >> b & 1) << 3 * b + 2 | (y >> b & 1) << 3 * b + 1 | (z >> b & 1) << 3 * b for b in range(33))
+
+
+def surroundings(grid: np.ndarray, in_a_row: bool = False) -> list[Point]:
+    """Of points at these coordinates (N, 3)."""
+    n = [[int(v) for v in row] for row in grid]
+    count = len(n)
+    if not count:
+        return []
+    low = [min(axis) for axis in zip(*n, strict=True)]
+    local = [[v - m for v, m in zip(row, low, strict=True)] for row in n]
+    depth = max(map(max, local)).bit_length()
+    shifted = [morton([v + (1 << depth) // 3 >> max(depth - 31, 0) for v in row]) for row in local]
+    curves = [list(range(count)), sorted(range(count), key=lambda i: shifted[i])]
+
+    nearest: list[list[tuple[int, int]]] = [[(0, 0)] * 5 for _ in n]
+    known: list[bool] = [False] * count
+    for rows in passes(count):
+        decoded = [[i for i in curve if known[i]] for curve in curves]
+        if decoded[0]:
+            starts = []
+            for curve in curves:
+                before, start = 0, {}
+                for i in curve:
+                    start[i] = before
+                    before += known[i]
+                starts.append(start)
+            for row in rows:
+                candidates = set()
+                for along, start in zip(decoded, starts, strict=True):
+                    candidates.update(along[max(start[row] - 4, 0) : start[row] + 4])
+                found = sorted((square(n[row], n[other]), other) for other in candidates)[:5]
+                nearest[row] = found + [found[0]] * (5 - len(found))
+        for row in rows:
+            known[row] = True
+
+    reaches = [bit_length(sum(min(abs(v), CLAMP) ** 2 for v in row)) for row in n]
+    least = min(reaches)
+    slopes = []
+    for x, y, z in n:
+        across = root(min(abs(x), CLAMP) ** 2 + min(abs(y), CLAMP) ** 2)
+        slopes.append((max(min(z, CLAMP), -CLAMP) << 24) // max(across, 1))
+    rank = {i: place for place, i in enumerate(sorted(range(count), key=lambda i: slopes[i]))}
+    points = []
+    for i, found in enumerate(nearest):
+        weights = [max((1 << 20) // (1 + root(s)), 1) for s, _ in found]
+        points.append(
+            Point(
+                [other for _, other in found],
+                [*weights[:2], 0, 0, 0] if in_a_row else weights,
+                min(bit_length(root(found[0][0])), 15),
+                min(reaches[i] - least, 15),
+                rank[i] * 256 // count,
+            )
+        )
+    return points
+
+
+def square(one: list[int], other: list[int]) -> int:
+    return sum(min(abs(a - b), CLAMP) ** 2 for a, b in zip(one, other, strict=True))
+
+
+def row_of(points: int) -> list[Point]:
+    return surroundings(np.arange(points)[:, None] * [1, 0, 0], in_a_row=True)
+
+
+# -- Channels ----------------------------------------------------------------------------------------------------------
+
+
+class Mixer:
+    """Counts and weights of all contexts."""
+
+    def __init__(self, bits: int, kinds: int, selectors: int) -> None:
+        self.counts: dict[tuple[int, int, int], list[int]] = {}
+        self.weights = [[[98304 // kinds] * kinds for _ in range(selectors)] for _ in range(bits)]
+
+    def block(self, decoder: RangeDecoder, bits: int, contexts: list[list[int]], selectors: list[int]) -> list[int]:
+        """The tokens of a block."""
+        prefixes = [1] * len(contexts)
+        for level in range(bits):
+            weights, seen = self.weights[level], []
+            for context, selector, prefix in zip(contexts, selectors, prefixes, strict=True):
+                decisions = [self.counts.setdefault((k, c, prefix), [0, 0]) for k, c in enumerate(context)]
+                ratios = [LOGARITHMS[ones] - LOGARITHMS[zeros] for zeros, ones in decisions]
+                mixed = sum(w * r for w, r in zip(weights[selector], ratios, strict=True)) + (1 << 15) >> 16
+                p = min(max(round(65536 / (1 + math.exp(-max(min(mixed, 2816), -2816) / 256))), 1), 65535)
+                seen.append((decisions, ratios, p))
+            bits_read = [int(decoder.decode(np.array([[65536 - p, p]]))[0]) for _, _, p in seen]
+            for selector in range(len(weights)):
+                members = [i for i, s in enumerate(selectors) if s == selector]
+                for kind in range(len(weights[selector])):
+                    gradient = sum((65536 * bits_read[i] - seen[i][2]) * seen[i][1][kind] for i in members)
+                    weights[selector][kind] += gradient >> 13 + len(members).bit_length() // 2
+            for (decisions, _, _), bit in zip(seen, bits_read, strict=True):
+                for counts in decisions:
+                    counts[bit] += 1
+            for decisions, _, _ in seen:
+                for counts in decisions:
+                    while sum(counts) > 255:
+                        counts[:] = [c >> 1 for c in counts]
+            prefixes = [2 * prefix + bit for prefix, bit in zip(prefixes, bits_read, strict=True)]
+        return [prefix - (1 << bits) for prefix in prefixes]
+
+
+def mean(values: list[int], weights: list[int]) -> int:
+    used = weights[: len(values)]
+    return (sum(w * v for w, v in zip(used, values, strict=True)) + sum(used) // 2) // sum(used)
+
+
+def median(values: list[int]) -> int:
+    return sorted(values)[2]
+
+
+def zigzag(number: int) -> int:
+    number = wrap(number)
+    return 2 * number if number >= 0 else -2 * number - 1
+
+
+def unzigzag(number: int) -> int:
+    return number // 2 if number % 2 == 0 else -(number + 1) // 2
+
+
+def token_of(number: int) -> int:
+    if number < 16:
+        return number
+    octave = number.bit_length() - 5
+    return 16 + 4 * octave + (number >> octave + 2) - 4
+
+
+class Bits:
+    """Integers of any number of bits."""
+
+    def __init__(self, data: bytes) -> None:
+        self.bits = "".join(f"{byte:08b}" for byte in data)
+
+    def take(self, count: int) -> int:
+        taken, self.bits = self.bits[:count], self.bits[count:]
+        assert len(taken) == count
+        return int(taken or "0", 2)
+
+
+def channel(payload: bytes, points: list[Point], reference: list[int] | None = None) -> tuple[np.ndarray, list[int]]:
+    """Integers and tokens."""
+    reader = Reader(payload)
+    (kind, low), count = struct.unpack("<Bq", reader.take(9)), len(points)
+    rests = Bits(reader.take(reader.varint()))
+    decoder = RangeDecoder(reader.rest())
+    values, tokens = [0] * count, [0] * count
+    direct = kind <= 8
+    bits = kind if direct else 8
+    mixer = Mixer(bits, 7, 8) if direct else Mixer(bits, 6, 16)
+    for rows in blocks(count) if kind else ():
+        if direct:
+            described = [direct_contexts(i, points, tokens, kind) for i in rows]
+        else:
+            described = [residual_contexts(i, points, values, tokens, kind, reference) for i in rows]
+        read = mixer.block(decoder, bits, [contexts for contexts, _, _ in described], [s for _, s, _ in described])
+        for row, token, (_, _, prediction) in zip(rows, read, described, strict=True):
+            if direct:
+                value = low + token
+            elif token < 16:
+                value = prediction + unzigzag(token)
+            else:
+                octave = (token - 16) // 4
+                value = prediction + unzigzag((4 + token % 4 << octave + 2) + rests.take(octave + 2))
+            values[row], tokens[row] = wrap(value), token
+    assert len(rests.bits) < 8
+    assert "1" not in rests.bits
+    assert decoder.exhausted()
+    return np.array(values if kind else [low] * count, np.int64), tokens
+
+
+def direct_contexts(i: int, points: list[Point], tokens: list[int], bits: int) -> tuple[list[int], int, int]:
+    point = points[i]
+    t = [tokens[other] for other in point.nearest]
+    spread = min(math.isqrt(max(t[:3]) - min(t[:3])), 7)
+    coarse = max(bits - 6, 0)
+    contexts = [
+        8 * mean(t[:3], point.weights) + spread,
+        16 * t[0] + point.reach,
+        64 * (t[0] >> coarse) + (t[1] >> coarse),
+        16 * mean(t, point.weights) + point.distance,
+        16 * median(t) + point.reach,
+        32 * (64 * i // len(points)) + (mean(t, point.weights) >> max(bits - 5, 0)),
+        16 * point.elevation + point.reach,
+    ]
+    return contexts, spread, 0
+
+
+def residual_contexts(
+    i: int, points: list[Point], values: list[int], tokens: list[int], kind: int, reference: list[int] | None
+) -> tuple[list[int], int, int]:
+    point = points[i]
+    x, t = [values[other] for other in point.nearest], [tokens[other] for other in point.nearest]
+    d = [max(min(wrap(v - x[0]), 1 << 40), -(1 << 40)) for v in x]
+    ahead = median(d) if kind == 254 else mean(d[:3], point.weights)
+    spread = token_of(max(d[:3]) - min(d[:3]))
+    noise = sum(t) // 5
+    contexts = [
+        16 * spread + point.distance,
+        16 * t[0] + t[1] // 16,
+        8 * noise + point.distance // 2,
+        16 * (reference[i] if reference else 0) + t[0] // 16,
+        0,
+        16 * token_of(zigzag(ahead)) + spread // 16,
+    ]
+    return contexts, noise // 16, 0 if kind == 253 else wrap(x[0] + ahead)
+
+
+# -- Tracks ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Curve:
+    rows: int
+    key: int = 0
+    descending: bool = False
+    cut: int = 0
+
+
+def curve_of(reader: Reader) -> Curve:
+    rows = reader.varint()
+    if not rows:
+        return Curve(0)
+    key = reader.varint()
+    return Curve(rows, key // 2, bool(key % 2), int.from_bytes(reader.take(4), "little"))
+
+
+def track_of(curve: Curve, grid: np.ndarray, fields: list[np.ndarray], coded: np.ndarray | None = None) -> list[int]:
+    """The points in the order of the curve; ``fields``: integers of those before."""
+    keys = []
+    for i, position in enumerate(grid.tolist()):
+        row = int(fields[curve.rows - 3][i]) if curve.rows >= 3 else 0 if coded is None else int(coded[i])
+        keys.append((row, int(fields[curve.key - 3][i]) if curve.key >= 3 else angle_of(curve, position)))
+    return sorted(range(len(keys)), key=lambda i: keys[i])
+
+
+def angle_of(curve: Curve, position: list[int]) -> int:
+    u, v = (max(min(position[axis], CLAMP), -CLAMP) for axis in ((0, 1), (1, 2), (2, 0))[curve.key])
+    quarter = (0 if u >= 0 else 1) if v >= 0 else (2 if u < 0 else 3)
+    angle = (quarter << 30) + (abs(u if quarter % 2 else v) << 30) // max(abs(u) + abs(v), 1) - curve.cut
+    return (-angle if curve.descending else angle) % (1 << 32)
+
+
+# -- ATTR --------------------------------------------------------------------------------------------------------------
+
+
+def sized(reader: Reader) -> bytes:
+    return reader.take(reader.varint())
+
+
+def attributes(payload: bytes, layout: Layout, grid: np.ndarray) -> dict[str, np.ndarray]:
+    """The values of all fields that were not dropped, in the codec's order; ``grid`` (N, 3): of all points."""
+    reader, around = Reader(payload), surroundings(grid)
+    fields: dict[str, np.ndarray] = {}
+    for field in layout.fields:
+        if field.policy == 2:
+            continue
+        before = [integers_of(values) if values.ndim == 1 else np.zeros(0) for values in fields.values()]
+        part = Reader(reader.take(field.size))
+        shape = (len(grid),) if field.count == 1 else (len(grid), field.count)
+        columns: list[np.ndarray] = []
+        while len(grid) and len(columns) < field.count:
+            columns += part_of(part, field, grid, around, before)
+        assert not part.rest()
+        fields[field.name] = np.array(columns, field.dtype).T.reshape(shape)
+    assert not reader.rest()
+    return fields
+
+
+def part_of(
+    reader: Reader, field: Field, grid: np.ndarray, around: list[Point], before: list[np.ndarray]
+) -> list[np.ndarray]:
+    kind, factor = struct.unpack("<Bd", reader.take(9))
+    listed, marker = np.zeros(0, np.int64), None
+    if size := reader.varint():
+        (marker,) = struct.unpack("<q", reader.take(8))
+        listed, _ = channel(sized(reader), row_of(size))
+    curve = curve_of(reader)
+    channels: list[np.ndarray] = []
+    if curve.rows:
+        track = track_of(curve, grid, before)
+        values = np.zeros(len(grid), np.int64)
+        values[track], _ = channel(sized(reader), row_of(len(grid)))
+        channels.append(values)
+    else:
+        tokens: list[int] | None = None
+        for _ in range((4 if field.count == 1 else field.count) if kind == 6 else 1):
+            values, tokens = channel(sized(reader), around, tokens)
+            channels.append(values)
+    return values_from(kind, factor, channels, listed, marker, field)
+
+
+def values_from(
+    kind: int, factor: float, channels: list[np.ndarray], listed: np.ndarray, marker: int | None, field: Field
+) -> list[np.ndarray]:
+    k, dtype = channels[0], np.dtype(field.dtype)
+    if kind in (0, 1):
+        return [values_of(k, field.dtype)]
+    if kind in (2, 3):
+        values = (k / factor if kind == 2 else k * factor).astype(dtype)
+        if marker is not None:
+            values[k == marker] = values_of(listed, field.dtype)
+        return [values]
+    if kind == 4:
+        return [values_of(listed[k], field.dtype)]
+    part = np.dtype("u1") if kind == 6 and field.count == 1 else dtype
+    low, high = max(np.iinfo(part).min, -(1 << 52)), min(np.iinfo(part).max, 1 << 52)
+    if kind == 5:
+        return [np.clip(k * int(factor), low, high).astype(dtype)]
+    green, red, blue, *others = channels
+    red, green, blue, *others = (np.clip(p * int(factor), low, high) for p in (red + green, green, blue + green, *others))
+    if field.count > 1:
+        return [p.astype(dtype) for p in (red, green, blue, *others)]
+    return [(others[0] << 24 | red << 16 | green << 8 | blue).astype(np.uint32).view(dtype)]
+
+
+# -- OFFG, REST, ORDR --------------------------------------------------------------------------------------------------
+
+
+def off_grid(payload: bytes, points: int, dtype: str) -> np.ndarray:
+    reader, row = Reader(payload), row_of(points)
+    columns = [values_of(channel(sized(reader), row)[0], dtype) for _ in range(3)]
+    assert not reader.rest()
+    return np.stack(columns, axis=1)
+
+
+def remainders(payload: bytes, grid: np.ndarray, positions: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
+    """Coordinates (N, 3); ``upper`` and ``lower``: positions half a step further and nearer."""
+    reader, around = Reader(payload), surroundings(grid)
+    columns = []
+    for axis in range(3):
+        widths = integers_of(upper[:, axis].copy()) - integers_of(lower[:, axis].copy())
+        rest, _ = channel(sized(reader), around, [token_of(int(w)) for w in widths])
+        columns.append(values_of(integers_of(positions[:, axis].copy()) + rest, positions.dtype.str))
+    assert not reader.rest()
+    return np.stack(columns, axis=1)
+
+
+def order(payload: bytes, points: int, grid: np.ndarray, fields: dict[str, np.ndarray]) -> np.ndarray:
+    """For each place the point that stands there, numbered in the codec's order; ``grid``: of those on the grid."""
+    reader, around = Reader(payload), surroundings(grid)
+    curve = curve_of(reader)
+    before = [integers_of(values) if values.ndim == 1 else np.zeros(0) for values in fields.values()]
+    coded = channel(sized(reader), around)[0] if curve.rows == 1 else None
+    if curve.rows:
+        values, _ = channel(sized(reader), row_of(len(grid)))
+        places = np.zeros(len(grid), np.int64)
+        places[track_of(curve, grid, before, coded)] = values + np.arange(len(grid))
+    else:
+        places, _ = channel(sized(reader), around)
+    assert not reader.rest()
+    rows = np.full(points, -1)
+    rows[places] = np.arange(len(grid))
+    rows[rows < 0] = np.arange(len(grid), points)
+    assert len(set(rows.tolist())) == points
+    return rows
