@@ -158,7 +158,8 @@ def test_few_points_and_duplicates(points: int, order: str, exact: bool) -> None
         "normal": rng.normal(size=(points, 3)).astype(np.float32),
         "rgb": rng.integers(0, 2**24, points).astype(np.uint32).view(np.float32),
         "bytes": rng.integers(0, 256, (points, 7)).astype(np.uint8),
-        "ring": np.full(points, 60_000, np.uint16),
+        "ring": np.full(points, 4_000_000_000, np.uint32),
+        "channel": np.resize(special, points),
     }
     cloud = PointCloud(np.full((points, 3), [0.1, -2.0, 30.0], np.float32), fields, position=3)
     back = check(cloud, CodecConfig(order=order, exact=exact))
