@@ -22,6 +22,7 @@ import pytest
 import specified_fields
 from safetensors import safe_open
 from specified_basics import RangeDecoder, Reader
+from specified_contexts import Beams, Calibration, Surroundings, frequencies_of
 
 GOLDEN = Path(__file__).parent / "golden"
 DTYPES = ("<f4", "<f8", "<i4", "<i8")
@@ -46,7 +47,7 @@ def chunks_of(data: bytes) -> dict[str, bytes]:
         chunks[tag.decode()] = payload
         end += length
     assert end == len(data)
-    unknown = set(chunks) - {"CLOU", "OCCU", "RAWC", "DUPL", "LATT", "FLDS", "ATTR", "OFFG", "REST", "ORDR"}
+    unknown = set(chunks) - {"CLOU", "OCCU", "RAWC", "DUPL", "LATT", "BEAM", "FLDS", "ATTR", "OFFG", "REST", "ORDR"}
     assert not any(tag[0].isupper() for tag in unknown)
     return chunks
 
@@ -149,8 +150,6 @@ def lattices(payload: bytes) -> dict[int, np.ndarray]:
 
 # -- Arithmetic of the model -------------------------------------------------------------------------------------------
 
-EXPONENTIALS = np.array([round(2 ** (16 - i / 32)) for i in range(512)])
-
 
 class Model:
     """The integer network of a model file."""
@@ -214,15 +213,6 @@ class Model:
         return np.clip(residual + self.scaled(name, taps, np.zeros(len(outputs), np.int64)), 0, 127)
 
 
-def frequencies_of(logits: np.ndarray) -> np.ndarray:
-    """(N, S) frequencies that sum to 2^16 from logits in units of 1/32 bit."""
-    symbols = logits.shape[1]
-    exponentials = EXPONENTIALS[np.minimum(logits.max(1, keepdims=True) - logits, 511)]
-    frequencies = 1 + exponentials * ((1 << 16) - symbols) // exponentials.sum(1, keepdims=True)
-    frequencies[np.arange(len(logits)), logits.argmax(1)] += (1 << 16) - frequencies.sum(1)
-    return frequencies
-
-
 # -- OCCU --------------------------------------------------------------------------------------------------------------
 
 
@@ -233,20 +223,22 @@ def children_of(positions: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, n
     return 2 * positions[parents] + bits, octants, parents
 
 
-def octree_cells(payload: bytes, depth: int, model: Model) -> np.ndarray:
+def octree_cells(payload: bytes, grid: Grid, model: Model, beams: Beams | None) -> np.ndarray:
     """The cells of an ``OCCU`` chunk, int64 (N, 3) in Morton order."""
+    depth = grid.depth - grid.dropped
     positions = np.zeros((1, 3), np.int64)
     if depth == 0:
         assert not payload
         return positions
     codes = np.array([payload[0]])
-    decoder = RangeDecoder(payload[1:])
+    decoder, calibration = RangeDecoder(payload[1:]), Calibration()
     x = np.zeros((1, model.config["channels"]), np.int64)
-    for _ in range(1, depth):
+    for level in range(1, depth):
         x = model.layer("fuse", x if model.config["carry"] else 0 * x, codes)
         for i in range(model.config["parent_convs"]):
             x = model.convolution(f"parent{i}", x, positions, positions, x, TAPS)
         positions, octants, parents = children_of(positions, codes)
+        around = Surroundings(grid.depth - 1 - level, positions, codes[parents], grid.shift, beams)
         x = model.up(x[parents], octants)
         for i in range(model.config["child_convs"]):
             x = model.convolution(f"child{i}", x, positions, positions, x, TAPS)
@@ -262,7 +254,12 @@ def octree_cells(payload: bytes, depth: int, model: Model) -> np.ndarray:
             for half in model.halves():
                 rows = codes[members] if half == "high" else None  # so far the low 4 bits
                 hidden = model.layer(f"head{group}.{half}.hidden", context, rows)
-                symbols = decoder.decode(frequencies_of(model.logits(f"head{group}.{half}.out", hidden)))
+                logits = model.logits(f"head{group}.{half}.out", hidden)
+                if half == "code":
+                    symbols = decoder.decode(frequencies_of(logits))
+                else:
+                    names = around.names(members, group, half == "high", codes, logits)
+                    symbols = calibration.decode(logits, names, decoder.decode)
                 codes[members] += symbols << 4 if half == "high" else symbols
         assert codes.all()
     assert decoder.exhausted()
@@ -286,7 +283,8 @@ def decode(data: bytes, models: dict[bytes, Model]) -> Cloud:
     chunks = chunks_of(data)
     grid = grid_of(chunks["CLOU"])
     if "OCCU" in chunks:
-        cells = octree_cells(chunks["OCCU"], grid.depth - grid.dropped, models[grid.model])
+        beams = Beams(chunks["BEAM"]) if "BEAM" in chunks else None
+        cells = octree_cells(chunks["OCCU"], grid, models[grid.model], beams)
     elif "RAWC" in chunks:
         cells = raw_cells(chunks["RAWC"], grid.depth - grid.dropped, grid.cells)
     else:
