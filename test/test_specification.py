@@ -339,6 +339,12 @@ def test_golden_stream_decodes_by_the_document(case: str) -> None:
     assert_same(decoded.xyz, np.load(GOLDEN / f"{case}.decoded.npy"))
 
 
+def test_a_golden_stream_has_beams_with_planes() -> None:
+    beams = Beams(chunks_of((GOLDEN / "scan.tiny.apcc").read_bytes())["BEAM"])
+    assert beams.count == 12
+    assert beams.columns
+
+
 @pytest.mark.parametrize("switched_off", ["carry", "spatial_grouping", "aggregation", "channel_grouping"])
 def test_ablated_model_decodes_by_the_document(switched_off, make_model, tmp_path) -> None:
     from anypcc_ros.codec.cloud import PointCloud
