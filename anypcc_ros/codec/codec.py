@@ -108,7 +108,7 @@ class Encoder:
         # A lattice bends the space in which beams are straight.
         beams = None if lattice else fit_beams(grid, -4 * np.asarray(origin) / step, cloud.fields)
         with self._turn:
-            occupancy = geometry.encode_occupancy(self._network, voxels, drop_scales, beams)
+            occupancy = geometry.encode_occupancy(self._network, voxels, drop_scales, beams, self.config.threads)
         tag, payload = bitstream.OCCUPANCY, occupancy
         if len(voxels.coords) <= geometry.RAW_VOXELS and len(raw := geometry.encode_raw(voxels)) <= len(occupancy):
             tag, payload = bitstream.RAW, raw

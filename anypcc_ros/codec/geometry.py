@@ -18,16 +18,18 @@ RAW_VOXELS = 64
 """The raw form is for clouds of at most this many voxels."""
 
 
-def encode_occupancy(model: ContextModel, voxels: Voxels, dropped: int = 0, beams: Beams | None = None) -> bytes:
+def encode_occupancy(
+    model: ContextModel, voxels: Voxels, dropped: int = 0, beams: Beams | None = None, threads: int = 1
+) -> bytes:
     """The octree's codes: the root's raw, one byte, then those of every level below it range-coded.
 
     ``dropped``: levels that the grid has below the voxels. ``beams``: the sensor's, in that grid. An octree of depth 0, a
-    single voxel, has no codes and no bytes.
+    single voxel, has no codes and no bytes. ``threads``: 0 for one per core.
     """
     if not voxels.depth:
         return b""
     pyramid = occupancy_pyramid(voxels)
-    coder = OccupancyEncoder(beams)
+    coder = OccupancyEncoder(beams, threads)
     level, features = root_level(), model.root_features()
     place = Place.of_root(voxels.shift, voxels.depth + dropped) if beams else None
     for finer, (above, codes) in zip(_finer_levels(voxels.depth, dropped), pairwise(pyramid), strict=False):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+
 import numpy as np
 
+from anypcc_ros.codec.background import Background
 from anypcc_ros.codec.beams import Beams
 from anypcc_ros.codec.calibration import SYMBOLS, corrector, softmax
 from anypcc_ros.codec.contexts import CONTEXT_ROWS, Ancestry, GroupContexts
@@ -24,20 +28,25 @@ class _OccupancyCoder:
         """Begin a level."""
         self._ancestry = ancestry
 
-    def _contexts(self, part: CodePart, logits: np.ndarray) -> np.ndarray:
-        assert self._ancestry is not None, "enter() comes first"
+    def _contexts(self, part: CodePart, ancestry: Ancestry | None, logits: np.ndarray) -> np.ndarray:
+        assert ancestry is not None, "enter() comes first"
         if self._group is None or self._group.nodes is not part.rows:
-            self._group = GroupContexts(part, self._ancestry, self._beams)
+            self._group = GroupContexts(part, ancestry, self._beams)
         return self._group.rows(part.first_bit > 0, logits)
 
 
 class OccupancyEncoder(_OccupancyCoder):
-    """A ``network.SymbolCoder`` that range-encodes the codes it was given, level by level."""
+    """A ``network.SymbolCoder`` that range-encodes the codes it was given, level by level.
 
-    def __init__(self, beams: Beams | None) -> None:
+    The network needs nothing of what this does. ``threads``: with more than one, or 0 for one per core, it is done in the
+    background, a few code parts behind.
+    """
+
+    def __init__(self, beams: Beams | None, threads: int = 1) -> None:
         super().__init__(beams)
         self._coder = SymbolEncoder()
         self._codes = np.zeros(0, np.uint8)
+        self._background = Background() if (threads or os.cpu_count() or 1) > 1 else None
 
     def know(self, codes: np.ndarray) -> None:
         """The codes (N,) uint8 of the level at hand."""
@@ -45,15 +54,25 @@ class OccupancyEncoder(_OccupancyCoder):
 
     def code(self, logits: np.ndarray, part: CodePart) -> np.ndarray:
         symbols = self._codes[part.rows] >> part.first_bit & ((1 << part.bits) - 1)
+        # All codes, as the caller goes on filling in those of the part; only what a decoder knows is looked at.
+        work = logits, replace(part, codes=self._codes), self._ancestry, symbols
+        if self._background:
+            self._background.call(self._encode, *work)
+        else:
+            self._encode(*work)
+        return symbols
+
+    def _encode(self, logits: np.ndarray, part: CodePart, ancestry: Ancestry | None, symbols: np.ndarray) -> None:
         if logits.shape[1] == SYMBOLS:
-            frequencies = self._corrector.replay(logits, self._contexts(part, logits), symbols)
+            frequencies = self._corrector.replay(logits, self._contexts(part, ancestry, logits), symbols)
         else:
             frequencies = softmax(logits)
         self._coder.encode(symbols, frequencies)
-        return symbols
 
     def finish(self) -> bytes:
         """Everything encoded."""
+        if self._background:
+            self._background.finish()
         return self._coder.finish()
 
 
@@ -67,7 +86,7 @@ class OccupancyDecoder(_OccupancyCoder):
     def code(self, logits: np.ndarray, part: CodePart) -> np.ndarray:
         if logits.shape[1] != SYMBOLS:
             return self._coder.decode(softmax(logits)).astype(np.uint8)
-        return self._corrector.decode(logits, self._contexts(part, logits), self._coder.decode)
+        return self._corrector.decode(logits, self._contexts(part, self._ancestry, logits), self._coder.decode)
 
     def exhausted(self) -> bool:
         """Whether, as far as one can tell, everything encoded was read."""

@@ -1,0 +1,51 @@
+"""Calls in the background: their order, how far they may fall behind, and their errors."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from anypcc_ros.codec.background import BEHIND, Background
+
+
+def test_calls_keep_their_order_and_few_wait() -> None:
+    background, done, gate = Background(), [], threading.Event()
+    started = threading.Semaphore(0)
+
+    def call(number: int) -> None:
+        started.release()
+        gate.wait(10)
+        done.append(number)
+
+    def many() -> None:
+        for number in range(3 * BEHIND):
+            background.call(call, number)
+            given.append(number)
+
+    given: list[int] = []
+    caller = threading.Thread(target=many)
+    caller.start()
+    assert started.acquire(timeout=10)
+    assert len(given) <= BEHIND + 1
+    gate.set()
+    caller.join(10)
+    background.finish()
+    assert done == given == list(range(3 * BEHIND))
+
+
+@pytest.mark.parametrize("later", [0, 2 * BEHIND])
+def test_an_error_reaches_the_caller(later: int) -> None:
+    background = Background()
+
+    def fail() -> None:
+        raise ArithmeticError
+
+    def give() -> None:
+        background.call(fail)
+        for _ in range(later):
+            background.call(int)
+        background.finish()
+
+    with pytest.raises(ArithmeticError):
+        give()
