@@ -78,10 +78,10 @@ def test_within_the_policy(bags):
     ("change", "topic", "told"),
     [
         (lambda m: None if m.sequence == 1001 else m, "/chatter", "1 messages missing"),
-        (lambda m: dataclasses.replace(m, log_time=m.log_time + (m.sequence == 1001)), "/chatter", "has log time"),
+        (lambda m: dataclasses.replace(m, log_time=m.log_time + (m.sequence == 1001)), "/chatter", "it has log time"),
         (lambda m: dataclasses.replace(m, publish_time=m.publish_time + (m.sequence == 1000)), "/front/points", "publish time"),
         (lambda m: dataclasses.replace(m, sequence=m.sequence + (m.sequence == 1000)), "/front/points", "sequence number"),
-        (lambda m: dataclasses.replace(m, data=m.data.replace(b"message 1", b"message 7")), "/chatter", "has other bytes"),
+        (lambda m: dataclasses.replace(m, data=m.data.replace(b"message 1", b"message 7")), "/chatter", "it has other bytes"),
         (lambda m: dataclasses.replace(m, data=m.data.replace(b"lidar", b"radar")), "/front/points", "radar"),
         (lambda m: dataclasses.replace(m, data=m.data[:-9]), "/front/points", "Error"),
     ],

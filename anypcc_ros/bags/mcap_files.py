@@ -193,6 +193,8 @@ class McapReader:
             raise CorruptBagError(f"{self.path}: the chunk at byte {start} says that it holds {size} bytes")
         try:
             if chunk.compression == "zstd":
+                if zstandard.frame_content_size(chunk.data) > size:
+                    raise zstandard.ZstdError(f"it holds more than {size} bytes")
                 data = zstandard.ZstdDecompressor().decompress(chunk.data, max_output_size=size) if size else b""
             elif chunk.compression == "lz4":
                 data = lz4.frame.decompress(chunk.data)

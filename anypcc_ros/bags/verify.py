@@ -17,6 +17,9 @@ from anypcc_ros.bags.reading import MCAP, Bag
 from anypcc_ros.bags.results import DamageLog
 
 Pair: TypeAlias = tuple[Message, Message]
+Known: TypeAlias = tuple[Pair, Comparison]
+"""A pair, and what a look at its times and bytes has told already."""
+
 Progress: TypeAlias = Callable[[int, int, int], None]
 
 
@@ -41,17 +44,15 @@ class TopicVerdict:
         for name, error in comparison.errors.items():
             known = self.errors.get(name, Error(0.0, 0.0))
             self.errors[name] = Error(max(known.largest, error.largest), max(known.allowed, error.allowed))
-        self._count(comparison.verdict)
+        self.counts[comparison.verdict] = self.counts.get(comparison.verdict, 0) + 1
+        self.verdict = max(self.verdict, comparison.verdict, key=ORDER.index)
         if comparison.reason:
             self._tell(f"message {self.messages} at {original.log_time} ns: {comparison.reason}")
 
     def differ(self, reason: str) -> None:
-        self._count("different")
+        """For something that is not in a pair of messages."""
+        self.verdict = "different"
         self._tell(reason)
-
-    def _count(self, verdict: Verdict) -> None:
-        self.counts[verdict] = self.counts.get(verdict, 0) + 1
-        self.verdict = max(self.verdict, verdict, key=ORDER.index)
 
     def _tell(self, reason: str) -> None:
         if len(self.reasons) < 5:
@@ -68,10 +69,9 @@ def verify(
     with Bag(original) as first, Bag(other) as second:
         times_only = MCAP not in (first.storage, second.storage) or first.storage != second.storage
         matching = _Matching(first, second, damage, times_only)
-        in_order: InOrder[Pair, tuple[bytes, bytes, bool], Comparison] = InOrder(engine, partial(run_comparisons, task))
-        for pair, comparison in in_order.run(matching.work()):
-            name = pair[0].topic.name
-            matching.verdicts[name].add(pair, comparison or Comparison("identical"))
+        in_order: InOrder[Known, tuple[bytes, bytes, bool], Comparison] = InOrder(engine, partial(run_comparisons, task))
+        for (pair, known), comparison in in_order.run(matching.work()):
+            matching.verdict(pair[0].topic.name).add(pair, comparison or known)
             if progress is not None:
                 progress(first.position(), first.size, second.position())
         matching.finish()
@@ -83,21 +83,18 @@ class _Matching:
 
     def __init__(self, first: Bag, second: Bag, damage: DamageLog, times_only: bool) -> None:
         self._bags, self._damage, self._times_only = (first, second), damage, times_only
+        self._originals = {topic.name for topic in first.topics() or ()}
         self._waiting: tuple[dict[str, deque[Message]], dict[str, deque[Message]]] = ({}, {})
         self.verdicts: dict[str, TopicVerdict] = {}
 
-    def work(self) -> Iterator[tuple[Pair, tuple[bytes, bytes, bool] | None, int]]:
-        """Pairs, and what of them needs more than a look at their bytes."""
+    def work(self) -> Iterator[tuple[Known, tuple[bytes, bytes, bool] | None, int]]:
+        """All pairs, and what of them needs more than a look."""
         for original, other in self._pairs():
-            self._check_envelope(original, other)
-            size = len(original.data) + len(other.data)
-            compressed = types.is_compressed(other.topic) and types.is_cloud(original.topic)
-            if compressed or (original.data != other.data and types.is_cloud(original.topic)):
-                yield (original, other), (original.data, other.data, compressed), size
-            else:
-                if original.data != other.data:
-                    self._verdict(original.topic.name).differ(f"message at {original.log_time} ns has other bytes")
-                yield (original, other), None, size
+            known = self._look(original, other)
+            compressed = types.is_compressed(other.topic)
+            closer = types.is_cloud(original.topic) and original.data != other.data and not known.reason
+            argument = (original.data, other.data, compressed) if closer else None
+            yield ((original, other), known), argument, len(original.data) + len(other.data)
 
     def _pairs(self) -> Iterator[Pair]:
         streams = [self._messages(0), self._messages(1)]
@@ -108,7 +105,7 @@ class _Matching:
                 if message is None:
                     open_streams.discard(side)
                     continue
-                name = _original_name(message) if side else message.topic.name
+                name = self._original_name(message) if side else message.topic.name
                 partners = self._waiting[1 - side].get(name)
                 if partners:
                     partner = partners.popleft()
@@ -116,22 +113,30 @@ class _Matching:
                 else:
                     self._waiting[side].setdefault(name, deque()).append(message)
 
+    def _original_name(self, message: Message) -> str:
+        """The topic that a message of the other bag belongs to in the original, which may have compressed topics itself."""
+        name = message.topic.name
+        converted = types.is_compressed(message.topic) and name not in self._originals
+        return name.removesuffix(types.SUFFIX) if converted else name
+
     def _messages(self, side: int) -> Iterator[Message]:
         for item in self._bags[side].contents(self._damage):
             if isinstance(item, Message):
                 yield item
 
-    def _check_envelope(self, original: Message, other: Message) -> None:
-        verdict = self._verdict(original.topic.name)
+    def _look(self, original: Message, other: Message) -> Comparison:
         if original.log_time != other.log_time:
-            verdict.differ(f"a message of {original.log_time} ns has log time {other.log_time} ns")
-        elif not self._times_only and (original.publish_time, original.sequence) != (other.publish_time, other.sequence):
-            verdict.differ(
-                f"the message at {original.log_time} ns has publish time {other.publish_time} ns and sequence number "
-                f"{other.sequence}, not {original.publish_time} ns and {original.sequence}"
-            )
+            return Comparison("different", reason=f"it has log time {other.log_time} ns")
+        numbers = [(message.publish_time, message.sequence) for message in (original, other)]
+        if not self._times_only and numbers[0] != numbers[1]:
+            shown = [f"publish time {time} ns and sequence number {sequence}" for time, sequence in numbers]
+            return Comparison("different", reason=f"it has {shown[1]}, not {shown[0]}")
+        if original.data != other.data and not types.is_cloud(original.topic):
+            return Comparison("different", reason="it has other bytes")
+        return Comparison("identical")
 
-    def _verdict(self, name: str) -> TopicVerdict:
+    def verdict(self, name: str) -> TopicVerdict:
+        """That of a topic of the original."""
         return self.verdicts.setdefault(name, TopicVerdict(name))
 
     def finish(self) -> None:
@@ -139,10 +144,4 @@ class _Matching:
         for side, what in enumerate(("missing", "not in the original")):
             for name, messages in self._waiting[side].items():
                 if messages:
-                    self._verdict(name).differ(f"{len(messages)} messages {what}, the first at {messages[0].log_time} ns")
-
-
-def _original_name(message: Message) -> str:
-    """The topic that a message of the other bag belongs to in the original."""
-    name = message.topic.name
-    return name.removesuffix(types.SUFFIX) if types.is_compressed(message.topic) else name
+                    self.verdict(name).differ(f"{len(messages)} messages {what}, the first at {messages[0].log_time} ns")

@@ -48,23 +48,38 @@ class BagOutput:
         self._profile, self._source = profile, metadata
         self._partial = path.with_name(f".{path.name}.partial")
         self._lock = -1
+        self._file: IO[bytes] | None = None
+        self._opened: StorageWriter | None = None
 
     def __enter__(self) -> BagOutput:
         if self.path.exists():
             raise OutputError(f"{self.path}: exists already, and is not replaced")
-        with self._naming():
-            self._lock = self._take_place()
-            ending = {MCAP: ".mcap", SQLITE: ".db3"}[self.storage]
-            self._file_path = self._partial if self.is_file else self._partial / f"{self.path.name}_0{ending}"
-            self._file: IO[bytes] | None = None
-            self._writer: StorageWriter
-            if self.storage == MCAP:
-                self._file = open(self._file_path, "wb")
-                self._writer = McapWriter(self._file, self._profile, compress=not self.mode)
-            else:
-                self._file_path.touch()
-                self._writer = SqliteWriter(self._file_path)
+        try:
+            with self._naming():
+                self._lock = self._take_place()
+                self._opened = self._open()
+        except BaseException:
+            self._discard()
+            raise
         return self
+
+    def _open(self) -> StorageWriter:
+        if self.storage == SQLITE:
+            return SqliteWriter(self._file_path)
+        self._file = open(self._file_path, "wb")  # noqa: SIM115 - closed by publish or _discard
+        return McapWriter(self._file, self._profile, compress=not self.mode)
+
+    @property
+    def _writer(self) -> StorageWriter:
+        if self._opened is None:
+            raise ValueError(f"{self.path}: not open")
+        return self._opened
+
+    @property
+    def _file_path(self) -> Path:
+        """Where messages are written to."""
+        ending = {MCAP: ".mcap", SQLITE: ".db3"}[self.storage]
+        return self._partial if self.is_file else self._partial / f"{self.path.name}_0{ending}"
 
     def _take_place(self) -> int:
         """Makes what is written to, locked: a folder, or a file. Clears away what a dead process has left."""
@@ -140,12 +155,19 @@ class BagOutput:
             _sync(self.path.parent)
 
     def __exit__(self, *error: object) -> None:
-        self._writer.abandon()
+        self._discard()
+
+    def _discard(self) -> None:
+        """What was not published goes; of a place that is another process's nothing is touched."""
+        if self._opened is not None:
+            self._opened.abandon()
         if self._file is not None:
             with suppress(OSError):  # of a full disk has been told; the file is going to be removed
                 self._file.close()
-        _remove(self._partial)
-        os.close(self._lock)
+        if self._lock >= 0:
+            _remove(self._partial)
+            os.close(self._lock)
+            self._lock = -1
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
