@@ -129,6 +129,23 @@ void softmax(const int32_t* logits, const uint32_t* exp2, float* frequency, int6
 
 // ---- calibration (codec/calibration.py) ----
 
+// The 16 numbers of a row, in the compiler's own vectors: it does not see by itself that rows never overlap.
+typedef int32_t Row __attribute__((vector_size(64)));
+typedef uint32_t UnsignedRow __attribute__((vector_size(64)));
+typedef int32_t RowInMemory __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float FrequenciesInMemory __attribute__((vector_size(64), aligned(4), may_alias));
+
+inline RowInMemory& row_at(int32_t* numbers, int64_t row) {
+  return *reinterpret_cast<RowInMemory*>(numbers + row * kCalibrated);
+}
+
+inline const RowInMemory& row_at(const int32_t* numbers, int64_t row) {
+  return *reinterpret_cast<const RowInMemory*>(numbers + row * kCalibrated);
+}
+
+inline Row least(const Row& a, const Row& b) { return a < b ? a : b; }
+inline Row most(const Row& a, const Row& b) { return a > b ? a : b; }
+
 void calibrate(const int32_t* logits, const int32_t* contexts, int tables, const int32_t* bias,
                const uint32_t* exp2, float* frequency, int64_t rows) {
   constexpr int32_t kShift = 8, kHalf = 1 << (kShift - 1), kLogitLimit = 1 << 20;
@@ -136,18 +153,12 @@ void calibrate(const int32_t* logits, const int32_t* contexts, int tables, const
   for (int64_t i = 0; i < rows; i += block.kRows) {
     const int64_t count = rows - i < block.kRows ? rows - i : block.kRows;
     for (int64_t r = 0; r < count; ++r) {
-      const int32_t* context = contexts + (i + r) * tables;
-      const int32_t* logit = logits + (i + r) * kCalibrated;
-      int32_t sum[kCalibrated] = {};
-      for (int t = 0; t < tables; ++t) {
-        const int32_t* row = bias + static_cast<int64_t>(context[t]) * kCalibrated;
-        for (int j = 0; j < kCalibrated; ++j) sum[j] += row[j];
-      }
-      for (int j = 0; j < kCalibrated; ++j) {
-        const int32_t high = logit[j] < kLogitLimit ? logit[j] : kLogitLimit;
-        const int32_t limited = high > -kLogitLimit ? high : -kLogitLimit;
-        block.rows[r][j] = limited + ((sum[j] + kHalf) >> kShift);
-      }
+      const int32_t* const context = contexts + (i + r) * tables;
+      Row sum = Row{} + kHalf;
+      for (int t = 0; t < tables; ++t) sum += row_at(bias, context[t]);
+      const Row logit = row_at(logits, i + r);
+      const Row limited = most(least(logit, Row{} + kLogitLimit), Row{} - kLogitLimit);
+      row_at(&block.rows[0][0], r) = limited + (sum >> kShift);
     }
     block.run(exp2, frequency + i * kCalibrated, count);
   }
@@ -158,59 +169,69 @@ void learn(const CalibrationTables& t, const float* frequency, const int32_t* co
   constexpr int32_t kTotal = 1 << 16, kCurvatureShift = 20, kCurvatureLimit = 1 << 30, kPrior = 8 << 12;
   constexpr int32_t kBiasLimit = 1 << 18;
   constexpr double kRate = 369, kToInteger = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds half to even
+  constexpr Row kPlaces = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   int64_t touched = 0;
   for (int64_t i = 0; i < rows; ++i) {
-    int32_t gradient[kCalibrated], curvature[kCalibrated];
-    const int32_t symbol = symbols[i] & (kCalibrated - 1);
-    for (int j = 0; j < kCalibrated; ++j) {
-      const uint32_t expected = static_cast<uint32_t>(static_cast<int32_t>(frequency[i * kCalibrated + j]));
-      gradient[j] = (j == symbol ? kTotal : 0) - static_cast<int32_t>(expected);
-      // Both factors are below 2^16, as every symbol has a frequency: the product fits 32 bits unsigned.
-      curvature[j] = static_cast<int32_t>(expected * (kTotal - expected) >> kCurvatureShift);
-    }
+    const Row expected = __builtin_convertvector(
+        *reinterpret_cast<const FrequenciesInMemory*>(frequency + i * kCalibrated), Row);
+    const Row gradient = ((kPlaces == static_cast<int32_t>(symbols[i])) & kTotal) - expected;
+    // Both factors are below 2^16, as every symbol has a frequency: the product fits 32 bits unsigned.
+    const auto curvature = (Row)((UnsignedRow)expected * (UnsignedRow)(kTotal - expected) >> kCurvatureShift);
     for (int k = 0; k < tables; ++k) {
       const int32_t row = contexts[i * tables + k];
       t.touched[touched] = row;
       touched += t.seen[row] == 0;
       t.seen[row] = 1;
-      int32_t* const g = t.gradient + static_cast<int64_t>(row) * kCalibrated;
-      int32_t* const c = t.curvature + static_cast<int64_t>(row) * kCalibrated;
-      for (int j = 0; j < kCalibrated; ++j) g[j] += gradient[j];
-      for (int j = 0; j < kCalibrated; ++j) c[j] += curvature[j];
+      row_at(t.gradient, row) += gradient;
+      row_at(t.curvature, row) += curvature;
     }
   }
   for (int64_t i = 0; i < touched; ++i) {
-    const int64_t first = static_cast<int64_t>(t.touched[i]) * kCalibrated;
-    t.seen[t.touched[i]] = 0;
+    const int64_t row = t.touched[i];
+    t.seen[row] = 0;
+    row_at(t.curvature, row) = least(row_at(t.curvature, row), Row{} + kCurvatureLimit);
+    const int32_t* const known = t.curvature + row * kCalibrated;
+    int32_t* const gradient = t.gradient + row * kCalibrated;
     for (int j = 0; j < kCalibrated; ++j) {
-      const int32_t sum = t.curvature[first + j];  // a chunk adds 2^14 * 2^10 at most
-      const int32_t known = sum < kCurvatureLimit ? sum : kCurvatureLimit;
-      const double step = t.gradient[first + j] * kRate / (known + static_cast<double>(kPrior));
-      const int32_t whole = static_cast<int32_t>((step + kToInteger) - kToInteger);
-      const int32_t moved = t.bias[first + j] + whole;
-      const int32_t high = moved < kBiasLimit ? moved : kBiasLimit;
-      t.bias[first + j] = high > -kBiasLimit ? high : -kBiasLimit;
-      t.curvature[first + j] = known;
-      t.gradient[first + j] = 0;
+      const double step = gradient[j] * kRate / (known[j] + static_cast<double>(kPrior));
+      gradient[j] = static_cast<int32_t>((step + kToInteger) - kToInteger);
     }
+    const Row moved = row_at(t.bias, row) + row_at(t.gradient, row);
+    row_at(t.bias, row) = most(least(moved, Row{} + kBiasLimit), Row{} - kBiasLimit);
+    row_at(t.gradient, row) = Row{};
+  }
+}
+
+// ---- the network's favourite (codec/contexts.py) ----
+
+ANYPCC_STEP void favourite_step(const int32_t* __restrict logit, int32_t symbol, int32_t* __restrict largest,
+                                int32_t* __restrict next, int32_t* __restrict favourite) {
+  for (int r = 0; r < kSoftmaxRows; ++r) {
+    const int32_t value = logit[r], before = largest[r];
+    const int32_t lower = value < before ? value : before;
+    next[r] = lower > next[r] ? lower : next[r];
+    favourite[r] = value > before ? symbol : favourite[r];
+    largest[r] = value > before ? value : before;
   }
 }
 
 void favourites(const int32_t* logits, int32_t* favourite, int stride, int64_t rows) {
-  for (int64_t i = 0; i < rows; ++i) {
-    const int32_t* const logit = logits + i * kCalibrated;
-    int32_t largest = INT32_MIN, first = kCalibrated, next = INT32_MIN;
-    for (int j = 0; j < kCalibrated; ++j) largest = logit[j] > largest ? logit[j] : largest;
-    for (int j = 0; j < kCalibrated; ++j) {
-      const int32_t candidate = logit[j] == largest ? j : kCalibrated;
-      first = candidate < first ? candidate : first;
+  alignas(64) int32_t block[kSoftmaxRows][kCalibrated], logit[kCalibrated][kSoftmaxRows];
+  alignas(64) int32_t largest[kSoftmaxRows], next[kSoftmaxRows], symbol[kSoftmaxRows];
+  for (int64_t i = 0; i < rows; i += kSoftmaxRows) {
+    const int64_t count = rows - i < kSoftmaxRows ? rows - i : kSoftmaxRows;
+    __builtin_memcpy(block, logits + i * kCalibrated, count * sizeof(block[0]));
+    for (int64_t r = count; r < kSoftmaxRows; ++r) __builtin_memset(block[r], 0, sizeof(block[r]));
+    transpose(&block[0][0], kCalibrated, &logit[0][0], kSoftmaxRows, kSoftmaxRows, kCalibrated);
+    for (int r = 0; r < kSoftmaxRows; ++r) {
+      largest[r] = next[r] = INT32_MIN;
+      symbol[r] = 0;
     }
-    for (int j = 0; j < kCalibrated; ++j) {
-      const int32_t other = j == first ? INT32_MIN : logit[j];
-      next = other > next ? other : next;
+    for (int j = 0; j < kCalibrated; ++j) favourite_step(logit[j], j, largest, next, symbol);
+    for (int64_t r = 0; r < count; ++r) {
+      // Unsigned, because two logits may be further apart than an int32 can say.
+      const uint32_t lead = (static_cast<uint32_t>(largest[r]) - static_cast<uint32_t>(next[r])) >> 5;
+      favourite[(i + r) * stride] = symbol[r] * 8 + static_cast<int32_t>(lead < 7 ? lead : 7);
     }
-    // Unsigned, because two logits may be further apart than an int32 can say.
-    const uint32_t lead = (static_cast<uint32_t>(largest) - static_cast<uint32_t>(next)) >> 5;
-    favourite[i * stride] = first * 8 + static_cast<int32_t>(lead < 7 ? lead : 7);
   }
 }
