@@ -1,4 +1,4 @@
-"""Nodes that come and go: started late, restarted, overloaded, idle, badly configured, told to stop."""
+"""Nodes of one test each: configured in many ways, started late, restarted, overloaded, idle, told to stop."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ros_network import cloud_message, coordinates, on_grid, start, started, until
+from ros_network import cloud_message, coordinates, on_grid, on_grid_in_place, start, started, structured_message, until
 from sensor_msgs.msg import PointCloud2
+
+from anypcc_ros.pointcloud2 import cloud_from_message
 
 STEP = 0.02
 ENCODER, DECODER = "anypcc_encoder", "anypcc_decoder"
@@ -59,6 +61,76 @@ def test_quality_of_service_is_a_parameter(peer):
         best_effort = [ReliabilityPolicy.BEST_EFFORT]
         until(lambda: reliability(peer.get_subscriptions_info_by_topic("/points")) == best_effort, "the subscription")
         until(lambda: reliability(peer.get_publishers_info_by_topic("/points/anypcc")) == best_effort, "the publisher")
+
+
+# All fields
+
+
+def driver_message(xyz):
+    """What a driver with everything sends: organised, holes, padding, intensity, ring, time and colour."""
+    layout = np.dtype(
+        {
+            "names": ["x", "y", "z", "intensity", "rgb", "ring", "time"],
+            "formats": ["<f4", "<f4", "<f4", "<f4", "<f4", "<u2", "<f8"],
+            "offsets": [0, 4, 8, 16, 20, 24, 32],
+            "itemsize": 48,
+        }
+    )
+    rng = np.random.default_rng(0)
+    points = np.zeros(len(xyz), layout)
+    points["x"], points["y"], points["z"] = xyz.T
+    points["x"][::50], points["y"][::50], points["z"][::50] = np.nan, -np.inf, np.nan
+    points["intensity"] = rng.integers(0, 100, len(xyz)) / 100
+    points["rgb"] = rng.integers(0, 1 << 32, len(xyz)).astype("<u4").view("<f4")
+    points["ring"] = np.repeat(np.arange(16), len(xyz) // 16)
+    points["time"] = 1.7e9 + np.tile(np.arange(len(xyz) // 16), 16) * 1e-4
+    message = structured_message(points)
+    message.height, message.width, message.is_dense = 16, len(xyz) // 16, False
+    message.row_step = message.width * message.point_step
+    message.header.frame_id = "lidar"
+    return message
+
+
+def test_an_archived_message_is_the_original_again(peer, xyz):
+    sent = driver_message(xyz)
+    parameters = {"order": "original", "exact": "true", "keep_padding": "true", "step": STEP, "diagnostics_period": 0.1}
+    with started("encoder_node", **parameters), started("decoder_node"):
+        peer.listen_decoded()
+        back = peer.pass_through(sent)
+    for name in sent.get_fields_and_field_types():
+        assert getattr(back, name) == getattr(sent, name), name
+
+
+def test_fields_by_their_policies_and_what_is_told_of_them(peer, xyz):
+    sent = driver_message(xyz)
+    policies = "['time=step:0.001','r?ng=drop']"
+    with (
+        started("encoder_node", step=STEP, fields=policies, diagnostics_period=0.0),
+        started("decoder_node", diagnostics_period=0.0),
+    ):
+        peer.listen_decoded()
+        back = peer.pass_through(sent)
+        assert [field.name for field in back.fields] == ["x", "y", "z", "intensity", "rgb", "time"]
+        assert (back.height, back.is_dense, back.point_step) == (1, True, 28)
+        one, other = (cloud_from_message(message) for message in (sent, back))
+        one = one.finite()[0]
+
+        def rows(cloud, time):
+            """Points by their exact fields; times are within their step, too far apart here to be mixed up."""
+            values = [on_grid_in_place(cloud.xyz, STEP), cloud.fields["intensity"], cloud.fields["rgb"].view(np.uint32)]
+            return np.lexsort([time, values[2], values[1], *values[0].T])
+
+        times = [cloud.fields["time"] for cloud in (one, other)]
+        errors = np.abs(times[0][rows(one, times[0])] - times[1][rows(other, times[1])])
+        assert 0 < errors.max() <= 0.0005 + 1e-6
+        for node in (ENCODER, DECODER):
+            until(lambda node=node: "field time policy" in peer.reports[node], "the fields in the report")
+            report = peer.reports[node]
+            assert (report["field time policy"], report["fields dropped"]) == ("step 0.001", "ring")
+            assert float(report["field time largest error"]) == pytest.approx(errors.max(), rel=1e-3)
+            assert float(report["field rgb [bits per point]"]) > 16
+            assert report["field intensity largest error"] == "0"
+            assert int(report["points dropped, not finite"]) == 120
 
 
 # Load
