@@ -119,6 +119,8 @@ def from_integers(numbers: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def _represent_integers(numbers: np.ndarray, dtype: np.dtype, step: float) -> Represented:
     small = len(numbers) and max(int(numbers.max()), -int(numbers.min())) <= _EXACT
+    if dtype == np.uint64:
+        small = small and int(numbers.min()) >= 0  # negative ones are the largest
     if step >= 2 and small and dtype.kind != "b":
         factor = factor_of(step)
         return Represented(Kind.MULTIPLES, (nearest_multiple(numbers, factor),), NOTHING, float(factor))
@@ -206,7 +208,8 @@ def _lattices(ascending: np.ndarray) -> list[tuple[Kind, float]]:
         for value in sorted(exact[:: len(exact) // _SAMPLE + 1].tolist(), key=abs):  # refined by ever larger values
             number = round(value / gap) if abs(value / gap) < _EXACT else 0
             gap = value / number if number else gap
-        tried += [(Kind.PRODUCTS, gap), (Kind.PRODUCTS, float(np.float32(gap))), (Kind.QUOTIENTS, 1 / gap)]
+        tried += [(Kind.PRODUCTS, factor) for factor in (float(f"{gap:.9g}"), gap, float(np.float32(gap)))]
+        tried.append((Kind.QUOTIENTS, 1 / gap))
     return tried
 
 
