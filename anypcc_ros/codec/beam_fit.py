@@ -19,13 +19,15 @@ RING_FIELDS = ("ring", "channel", "laser", "laser_id", "beam", "line", "row")
 _SAMPLE = 8_192  # points that the fit looks at
 _FEWEST_POINTS = 8  # of one laser in the sample
 _FEWEST_BEAMS, _MOST_BEAMS = 4, 256
-_WORTH = 0.3  # bits per point that knowing the cones must save to be sent
-_WORTH_GUESSED = 0.8  # the same where nothing but the peaks of the elevations speaks for lasers
-_WORTH_PLANES = 0.2  # the same for the planes
-_AT_RANDOM = (np.arange(16) + 0.5) / 32  # evenly spread distances from the nearest line, in spacings
+_WORTH_BY_FIELD, _WORTH_BY_ORDER, _WORTH_BY_PEAKS = 0.1, 0.15, 0.4
+"""Bits per point that knowing the cones must save to be sent, by where they come from: noise gives some hundredths, seldom
+more, and real sensors from 0.2 bits on a coarse grid to 6 on a fine one."""
+
+_WORTH_PLANES = 0.12  # the same for the planes
+_AT_RANDOM = (np.arange(8) + 0.5) / 16  # evenly spread distances from the nearest line, in spacings
 _SAME_BEAM = 20.0  # quarter cells within which a point lies on a beam
 _NEAR = 100.0  # quarter cells from the axis, where azimuths are coarse
-_FEWEST_COLUMNS, _CANDIDATES = 300, 8
+_FEWEST_COLUMNS, _CANDIDATES = 500, 4
 _START_MARGIN = np.radians(3)  # lasers start about where the first point is, a little earlier or later
 _SLOPE_BIN = 0.0004  # of the histogram of elevations, as rise over distance
 
@@ -38,55 +40,59 @@ def fit_beams(grid: np.ndarray, axis: np.ndarray, fields: Mapping[str, np.ndarra
     if len(grid) < _FEWEST_BEAMS * _FEWEST_POINTS:
         return None
     place = 4.0 * grid - axis
-    rho, z = np.hypot(place[:, 0], place[:, 1]), place[:, 2]
-    every = max(len(grid) // _SAMPLE, 1)
-    for label in _labels(place, rho, fields):
-        rows = np.arange(0, len(grid), every) if label is None else np.flatnonzero(label >= 0)[::every]
+    for label, least in _labels(place, fields):
+        rows = _some(np.arange(len(place)) if label is None else np.flatnonzero(label >= 0))
         if not len(rows):
             continue
-        lines = _peaks(rho[rows], z[rows]) if label is None else _fit(rho[rows], z[rows], label[rows])
+        rho, z = np.hypot(place[rows, 0], place[rows, 1]), place[rows, 2]
+        lines = _peaks(rho, z) if label is None else _fit(rho, z, label[rows])
         for _ in range(4 if label is None else 2):
             if len(lines) >= _FEWEST_BEAMS:
-                lines = _fit(rho[rows], z[rows], _nearest(lines, rho[rows], z[rows])[0])
-        least = _WORTH_GUESSED if label is None else _WORTH
-        if _FEWEST_BEAMS <= len(lines) <= _MOST_BEAMS and _cone_bits(lines, rho[rows], z[rows]) > least:
+                lines = _fit(rho, z, _nearest(lines, rho, z)[0])
+        if _FEWEST_BEAMS <= len(lines) <= _MOST_BEAMS and _cone_bits(lines, rho, z) > least:
             azimuth = np.arctan2(place[rows, 1], place[rows, 0]) / (2 * np.pi)
-            beam, error = _nearest(lines, rho[rows], z[rows])
-            right = (error < _SAME_BEAM) & (rho[rows] > _NEAR)
-            planes = fit_planes(azimuth[right], rho[rows][right], beam[right], len(lines))
+            beam, error = _nearest(lines, rho, z)
+            right = (error < _SAME_BEAM) & (rho > _NEAR)
+            planes = fit_planes(azimuth[right], rho[right], beam[right], len(lines))
             return _beams(lines, planes, axis, float(np.quantile(rho, 0.95)))
     return None
 
 
-def _labels(place: np.ndarray, rho: np.ndarray, fields: Mapping[str, np.ndarray]) -> Iterator[np.ndarray | None]:
-    """Guesses which laser each point (N,) comes from, -1 for unknown; None for no guess. Best first."""
-    for name in RING_FIELDS:
-        values = fields.get(name)
-        if values is not None and values.ndim == 1:
+def _some(rows: np.ndarray) -> np.ndarray:
+    """At most ``_SAMPLE`` of the rows, evenly but not regularly spread: lasers take turns, too."""
+    if len(rows) <= _SAMPLE:
+        return rows
+    spread = np.arange(_SAMPLE) * ((5**0.5 - 1) / 2) % 1
+    return rows[(spread * len(rows)).astype(np.int64)]
+
+
+def _labels(place: np.ndarray, fields: Mapping[str, np.ndarray]) -> Iterator[tuple[np.ndarray | None, float]]:
+    """Guesses which laser each point (N,) comes from, -1 for unknown, None for no guess; best first, with the bits that must
+    be saved to believe it."""
+    for values in (fields[name] for name in RING_FIELDS if name in fields):
+        if values.ndim == 1:
             # Some drivers publish it as a float.
             known = np.isfinite(values) & (values >= 0) & (values < _MOST_BEAMS)
             known[known] = values[known] % 1 == 0
             label = np.full(len(values), -1, np.int64)
             label[known] = values[known]
-            yield label
+            yield label, _WORTH_BY_FIELD
     azimuth = np.arctan2(place[:, 1], place[:, 0])
     step = np.diff(azimuth)
     clockwise = np.median(step[np.abs(step) < np.pi]) < 0 if len(step) else False
     turned = (azimuth[0] - azimuth if clockwise else azimuth - azimuth[0]) + _START_MARGIN
     laser = np.concatenate([[0], np.cumsum(np.diff(turned % (2 * np.pi)) < -np.pi)])
     if _FEWEST_BEAMS <= laser[-1] < _MOST_BEAMS:
-        yield laser
-    yield None
+        yield laser, _WORTH_BY_ORDER
+    yield None, _WORTH_BY_PEAKS
 
 
 def _fit(rho: np.ndarray, z: np.ndarray, label: np.ndarray) -> np.ndarray:
     """Lines (B, 2), slope and height, ascending in slope: iteratively reweighted least squares per label (n,) >= 0."""
     count = int(label.max()) + 1
     weight = np.ones(len(rho))
-    for _ in range(8):
-        s0, s1, s2, t0, t1 = (
-            np.bincount(label, weight * v, count) for v in (np.ones(len(rho)), rho, rho * rho, z, z * rho)
-        )
+    for _ in range(6):
+        s0, s1, s2, t0, t1 = (np.bincount(label, weight * v, count) for v in (np.ones(len(rho)), rho, rho * rho, z, z * rho))
         spread = s0 * s2 - s1 * s1
         # A laser whose points all lie at one distance has no slope to fit: it passes through the sensor.
         flat = spread <= 1e-6 * s0 * s2
@@ -120,10 +126,12 @@ def _peaks(rho: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 
 def _nearest(lines: np.ndarray, rho: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The line nearest to each point (n,) and how far it passes from it, in z."""
-    offset = np.abs(lines[:, :1] * rho + lines[:, 1:] - z)
-    nearest = offset.argmin(axis=0)
-    return nearest, offset[nearest, np.arange(len(rho))]
+    """The line nearest to each point (n,), of a few with slopes near the point's, and how far it passes from it, in z."""
+    place = np.searchsorted(lines[:, 0], (z - np.median(lines[:, 1])) / np.maximum(rho, 1.0))
+    tried = np.clip(place + np.arange(-8, 8)[:, None], 0, len(lines) - 1)
+    offset = np.abs(lines[tried, 0] * rho + lines[tried, 1] - z)
+    best, row = offset.argmin(axis=0), np.arange(len(rho))
+    return tried[best, row], offset[best, row]
 
 
 def _cone_bits(lines: np.ndarray, rho: np.ndarray, z: np.ndarray) -> float:
@@ -157,37 +165,45 @@ def fit_planes(azimuth: np.ndarray, rho: np.ndarray, beam: np.ndarray, beams: in
 
     ``azimuth``: (n,) in turns. ``rho``: (n,) in quarter cells. ``beam``: (n,) of 0..beams - 1.
     """
-    if len(azimuth) < _FEWEST_POINTS * _FEWEST_BEAMS:
+    if len(azimuth) < 2 * _FEWEST_POINTS * _FEWEST_BEAMS:
         return None
-    best, most = None, _WORTH_PLANES
     far = rho > np.quantile(rho, 0.3)  # there a lateral offset turns the azimuth least
-    for columns in _periods(azimuth[far], beam[far], beams):
-        planes, error = _fit_planes(columns, azimuth, rho, beam, beams)
-        spacing = 2 * np.pi * rho / columns
-        saved = _bits_saved(spacing, error * spacing)
-        if saved > most:
-            best, most = planes, saved
-    return best
+    some = slice(None, None, 2)
+    trials = [
+        (_plane_bits(columns, azimuth[some], rho[some], beam[some], beams), columns)
+        for columns in _periods(azimuth[far], beam[far], beams)
+    ]
+    columns = max(trials)[1]
+    if _plane_bits(columns, azimuth, rho, beam, beams) < _WORTH_PLANES:
+        return None
+    return _fit_planes(columns, azimuth, rho, beam, beams)[0]
 
 
-def _periods(azimuth: np.ndarray, beam: np.ndarray, beams: int) -> np.ndarray:
-    """The numbers of columns per turn at which the azimuths of single beams are most periodic."""
-    bins = 4 * MAX_COLUMNS
-    bin_ = (azimuth * bins).astype(np.int64) % bins
-    histogram = np.bincount(beam * bins + bin_, minlength=beams * bins).reshape(beams, bins).astype(np.float32)
+def _plane_bits(columns: int, azimuth: np.ndarray, rho: np.ndarray, beam: np.ndarray, beams: int) -> float:
+    """Bits per point by which that many planes tell more than planes at random would."""
+    _, error = _fit_planes(columns, azimuth, rho, beam, beams)
+    spacing = 2 * np.pi * rho / columns
+    return _bits_saved(spacing, error * spacing)
+
+
+def _periods(azimuth: np.ndarray, beam: np.ndarray, beams: int) -> list[int]:
+    """The numbers of columns per turn at which the azimuths of single beams, some of all, are most periodic."""
+    bins, every = 2 * MAX_COLUMNS, -(-beams // 16)
+    chosen = beam % every == 0
+    row, bin_ = beam[chosen] // every, (azimuth[chosen] * bins).astype(np.int64) % bins
+    rows = -(-beams // every)
+    histogram = np.bincount(row * bins + bin_, minlength=rows * bins).reshape(rows, bins)
     power = (np.abs(np.fft.rfft(histogram, axis=1)) ** 2 / np.maximum(histogram.sum(axis=1), 1)[:, None]).sum(axis=0)
     power[:_FEWEST_COLUMNS] = 0
-    return np.argsort(power[: MAX_COLUMNS + 1])[::-1][:_CANDIDATES]
+    return [int(columns) for columns in np.argsort(power)[::-1][:_CANDIDATES]]
 
 
-def _fit_planes(
-    columns: int, azimuth: np.ndarray, rho: np.ndarray, beam: np.ndarray, beams: int
-) -> tuple[Planes, np.ndarray]:
+def _fit_planes(columns: int, azimuth: np.ndarray, rho: np.ndarray, beam: np.ndarray, beams: int) -> tuple[Planes, np.ndarray]:
     """Planes of a known number, and how far (n,) each point is from the nearest, 0..1/2 of their spacing: robust
     regression of the azimuth on 1 / rho per beam, modulo the spacing."""
     inverse = 1 / (2 * np.pi * rho)
     phases, laterals, weight = np.zeros(beams), np.zeros(beams), (rho > np.quantile(rho, 0.3)).astype(float)
-    for iteration in range(8):
+    for iteration in range(7):
         apart = (azimuth - laterals[beam] * inverse - phases[beam]) * columns
         if iteration < 2:
             circle = weight * np.exp(2j * np.pi * apart)
@@ -206,7 +222,7 @@ def _fit_planes(
         laterals = laterals + np.where(sound, (s0 * t1 - s1 * t0) / safe, 0.0)
         phases = phases + np.where(sound, (s2 * t0 - s1 * t1) / safe, t0 / np.maximum(s0, 1e-9))
     apart = (azimuth - laterals[beam] * inverse - phases[beam]) * columns
-    return Planes(int(columns), phases, laterals), np.abs(apart - np.rint(apart))
+    return Planes(columns, phases, laterals), np.abs(apart - np.rint(apart))
 
 
 def _beams(lines: np.ndarray, planes: Planes | None, axis: np.ndarray, far: float) -> Beams:
