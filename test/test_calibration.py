@@ -1,4 +1,5 @@
-"""The calibration: native and NumPy agree bit for bit, learning learns, and the encoder's replay is what the decoder does."""
+"""The calibration and its contexts: native, NumPy and the independent decoder of the specification agree bit for bit, learning
+learns, and the encoder's replay is what the decoder does."""
 
 from __future__ import annotations
 
@@ -7,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import specified_contexts as specified
 
+from anypcc_ros.codec.beams import Beams, encode_beams
 from anypcc_ros.codec.calibration import (
     BIAS_LIMIT,
     CURVATURE_LIMIT,
@@ -21,8 +24,13 @@ from anypcc_ros.codec.calibration import (
     corrector,
     softmax,
 )
+from anypcc_ros.codec.contexts import CONTEXT_ROWS, Ancestry, GroupContexts
 from anypcc_ros.codec.kernels import native
+from anypcc_ros.codec.kernels.levels import native_level
 from anypcc_ros.codec.model.integer import EXP2
+from anypcc_ros.codec.model.network import CodePart
+from anypcc_ros.codec.neighbors import Level, expand_level, root_level
+from anypcc_ros.codec.octree import Place, occupancy_pyramid, voxelise
 
 needs_native = pytest.mark.skipif(not native.available(), reason=str(native.unavailable_reason()))
 ISAS = native.usable_isas() if native.available() else []
@@ -203,6 +211,143 @@ def test_bad_sizes_are_refused() -> None:
         learner.learn(np.ones((20_000, 16), np.float32), np.zeros((20_000, 1), np.int32), np.zeros(20_000, np.uint8))
     with pytest.raises(MemoryError):
         native.Calibration(0, exp2)
+
+
+# -- Contexts ----------------------------------------------------------------------------------------------------------
+
+
+def random_beams(kind: str, rng: np.random.Generator) -> Beams | None:
+    """Few or many, with or without planes, crossing each other, or as far out as the format allows."""
+    if kind == "none":
+        return None
+    count = {"one": 1, "cones": 16, "planes": 33, "limits": 512}[kind]
+    slopes = np.sort(rng.normal(0, 1 << 23, count).astype(np.int64))
+    heights, phases, laterals = rng.integers(-90, 90, count), rng.integers(0, 1 << 32, count), rng.integers(-50, 50, count)
+    axis, columns = rng.integers(-200, 200, 2), 0 if kind == "cones" else 700
+    if kind == "limits":
+        slopes, heights = (np.append(rng.integers(-(1 << 36), 1 << 36, 510), [-(1 << 36), 1 << 36]) for _ in range(2))
+        phases, laterals = rng.choice([-(1 << 32), 0, 1 << 32], 512), rng.choice([-(1 << 20), 0, 1 << 20], 512)
+        axis, columns = np.array([1 << 36, -(1 << 36)]), 1 << 13
+    return Beams(axis, slopes, heights, columns, phases, laterals)
+
+
+class Scene:
+    """The last level but one of an octree, with half of its codes known, and what its contexts are made of."""
+
+    def __init__(self, seed: int, finer: int = 0, shift: int = 0, beams: str = "none") -> None:
+        rng = np.random.default_rng(seed)
+        points = rng.integers(0, 24, (2500, 3))
+        points[:, 2] = (points[:, 0] * 3 + points[:, 1]) // 4 + points[:, 2] // 8
+        voxels, _ = voxelise(points)
+        self.pyramid = occupancy_pyramid(voxels)
+        self.level, self.beams = root_level(), random_beams(beams, rng)
+        self.place = Place.of_root(np.array([shift, -shift, shift // 2]), voxels.depth + finer)
+        for codes in self.pyramid[:-1]:
+            self.level, self.place = expand_level(self.level, codes), self.place.of_children(codes)
+        self.ancestry = Ancestry(finer, self.pyramid[-2], self.place)
+        spread = 200 if seed % 2 else 3
+        self.logits = rng.integers(-spread, spread, (len(self.level), SYMBOLS)).astype(np.int32)
+
+    def rows(self, level: Level, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The group's nodes, and the rows of their low and of their high half."""
+        nodes = level.groups[group]
+        part = CodePart(level, nodes, group, 0, 4, self.known(group, high=False))
+        contexts = GroupContexts(part, self.ancestry, self.beams)
+        low = contexts.rows(False, self.logits[nodes])
+        part.codes[nodes] = self.known(group, high=True)[nodes]  # as coding the low half does
+        return nodes, low, contexts.rows(True, self.logits[nodes])
+
+    def known(self, group: int, high: bool) -> np.ndarray:
+        """Codes as far as they are known before a half of a group's."""
+        codes = np.zeros(len(self.level), np.uint8)
+        for before in range(group):
+            codes[self.level.groups[before]] = self.pyramid[-1][self.level.groups[before]]
+        if high:
+            codes[self.level.groups[group]] = self.pyramid[-1][self.level.groups[group]] & 15
+        return codes
+
+
+SCENES = [
+    *[{"seed": finer, "finer": finer} for finer in range(5)],
+    *[{"seed": finer, "finer": finer, "beams": "planes", "shift": 70 << finer} for finer in range(11)],
+    {"seed": 20, "beams": "one", "shift": 5}, {"seed": 21, "finer": 1, "beams": "cones", "shift": -30},
+    {"seed": 22, "finer": 27, "beams": "planes", "shift": -(1 << 31)}, {"seed": 23, "beams": "limits", "shift": 1 << 52},
+    {"seed": 24, "finer": 27, "beams": "limits", "shift": -(1 << 52)},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kernels", [False, pytest.param(True, marks=needs_native)], ids=["numpy", "native"])
+@pytest.mark.parametrize("scene", SCENES, ids=str)
+def test_contexts_are_those_of_the_specification(scene: dict, kernels: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are the same exactly where the names are the same; that also holds between groups and halves."""
+    here = Scene(**scene)
+    level = native_level(here.level) if kernels else here.level
+    if not kernels:
+        monkeypatch.setattr(native, "available", lambda: False)
+    beams = here.beams and specified.Beams(encode_beams(here.beams))
+    parents = here.pyramid[-2][here.level.parent_row]
+    around = specified.Surroundings(here.ancestry.finer, here.place.coords, parents, tuple(here.place.shift.tolist()), beams)
+    name_of: dict[int, object] = {}
+    row_of: dict[object, int] = {}
+    for group in (0, 1):
+        nodes, *halves = here.rows(level, group)
+        for high, rows in zip((False, True), halves, strict=True):
+            names = around.names(nodes, group, high, here.known(group, high), here.logits[nodes])
+            assert rows.shape == (len(nodes), len(names[0]))
+            assert rows.min() >= 0
+            assert rows.max() < CONTEXT_ROWS
+            for row, name in zip(rows.ravel().tolist(), (name for node in names for name in node), strict=True):
+                assert name_of.setdefault(row, name) == name
+                assert row_of.setdefault(name, row) == row
+
+
+@needs_native
+@pytest.mark.parametrize("threads", [1, 2])
+def test_native_contexts_equal_numpy_on_a_large_level(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So large that several threads are at work, on every code path."""
+    rng = np.random.default_rng(8)
+    nodes = np.arange(40_000, dtype=np.int32)
+    logits = rng.integers(-(2**31), 2**31, (len(nodes), SYMBOLS)).astype(np.int32)
+    logits[::3] = rng.integers(0, 3, logits[::3].shape)
+    level = expand_level(expand_level(root_level(5000), np.full(5000, 255, np.uint8)), np.full(40_000, 1, np.uint8))
+    place = Place(rng.integers(0, 1 << 20, (len(nodes), 3)).astype(np.uint32), np.array([-9, 5, 2]), 1)
+    ancestry, beams = Ancestry(0, rng.integers(1, 256, 40_000).astype(np.uint8), place), random_beams("planes", rng)
+    codes = rng.integers(0, 256, len(nodes)).astype(np.uint8)
+
+    def rows(level: Level) -> list[np.ndarray]:
+        group = GroupContexts(CodePart(level, nodes, 1, 0, 4, codes), ancestry, beams, threads)
+        return [group.rows(high, logits) for high in (False, True)]
+
+    found = []
+    for isa in ISAS:
+        native.set_isa(isa)
+        found.append(rows(native_level(level)))
+    native.set_isa("auto")
+    monkeypatch.setattr(native, "available", lambda: False)
+    for one in found:
+        for fast, slow in zip(one, rows(level), strict=True):
+            assert np.array_equal(fast, slow)
+
+
+@needs_native
+def test_hostile_rows_of_contexts_are_refused() -> None:
+    here = Scene(0, beams="planes")
+    assert here.beams is not None
+    level = native_level(here.level)
+    nodes = level.groups[1].copy()
+    group = GroupContexts(CodePart(level, nodes, 1, 0, 4, here.pyramid[-1]), here.ancestry, here.beams)
+    for bad in (-1, len(level), 2**31 - 1):
+        nodes[-1] = bad
+        with pytest.raises(IndexError):
+            group.rows(False, here.logits[: len(nodes)])
+        with pytest.raises(IndexError):
+            native.face_cells(level.data, nodes, np.empty(len(nodes), np.uint32), here.pyramid[-1])
+        with pytest.raises(IndexError):
+            here.beams.bins(here.place, nodes)
+    with pytest.raises(IndexError):  # fewer parents than the level has
+        native.face_cells(level.data, level.groups[0], np.empty(len(level.groups[0]), np.uint32), None, here.pyramid[-2][:3])
+    with pytest.raises(ValueError, match="a size"):
+        native.face_cells(level.data, level.groups[0], np.empty(len(level.groups[0]), np.uint32))
 
 
 def test_the_kernels_are_used_where_they_are() -> None:

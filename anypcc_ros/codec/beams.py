@@ -65,16 +65,16 @@ class Beams:
     def _native(self) -> native.Beams:
         return native.Beams(self.axis, self.slopes, self.heights, self.columns, self.phases, self.laterals, _BINS)
 
-    def bins(self, place: Place, rows: np.ndarray) -> np.ndarray:
+    def bins(self, place: Place, rows: np.ndarray, threads: int = 1) -> np.ndarray:
         """Where the nearest cones and, if there are columns, the nearest planes cross some nodes: (n, 2 or 4) uint8.
 
         ``rows``: (n,) int32 of the nodes at ``place``. The halves of a node are those of its code, at low and at high x; each
-        has a bin for the cones and then one for the planes.
+        has a bin for the cones and then one for the planes. ``threads``: 0 for one per core.
         """
         if native.available():
             bins = np.empty((len(rows), 2, 2 if self.columns else 1), np.uint8)
             turn = self._turn(2 << place.levels_below)
-            native.beam_bins(self._native, place.coords, rows, place.shift, place.levels_below, turn, bins)
+            native.beam_bins(self._native, place.coords, rows, place.shift, place.levels_below, turn, bins, threads)
             return bins.reshape(len(rows), -1)
         corner = (place.coords[rows].astype(np.int64) << place.levels_below) + place.shift
         halves = [self._half_bins(corner, 2 << place.levels_below, high) for high in (False, True)]

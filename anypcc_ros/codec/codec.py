@@ -214,7 +214,7 @@ class Decoder:
         shift, dropped, codes = np.array(info.shift), info.drop_scales, payloads[bitstream.OCCUPANCY]
         with self._turn:
             network = self._network(info.model_hash)
-            return geometry.decode_occupancy(network, codes, depth, info.voxels, shift, dropped, beams)
+            return geometry.decode_occupancy(network, codes, depth, info.voxels, shift, dropped, beams, self.config.threads)
 
     def _decode_counts(self, info: CloudInfo, payload: memoryview, coords: np.ndarray) -> np.ndarray:
         counts = decode_counts(payload, density_contexts(coords)) + 1

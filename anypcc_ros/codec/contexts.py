@@ -49,14 +49,14 @@ class Ancestry:
 class GroupContexts:
     """The contexts of one checkerboard group's nodes. What is around these is looked up once, for all parts of their codes."""
 
-    def __init__(self, part: CodePart, ancestry: Ancestry, beams: Beams | None) -> None:
-        """``part``: the first one of the group."""
+    def __init__(self, part: CodePart, ancestry: Ancestry, beams: Beams | None, threads: int = 1) -> None:
+        """``part``: the first one of the group. ``threads``: 0 for one per core."""
         self.nodes, self._group, self._codes = part.rows, part.group, part.codes
-        self._finer, self._beams = ancestry.finer, beams
+        self._finer, self._beams, self._threads = ancestry.finer, beams, threads
         # Face neighbours belong to the other group: all of their code is known to the second group, none of it to the first.
         codes, above = (part.codes, None) if part.group else (None, ancestry.above)
-        self._cells = face_cells(part.level, part.rows, codes, above)
-        self._bins = beams.bins(ancestry.place, part.rows) if beams and ancestry.place else None
+        self._cells = face_cells(part.level, part.rows, codes, above, threads)
+        self._bins = beams.bins(ancestry.place, part.rows, threads) if beams and ancestry.place else None
 
     def rows(self, high: bool, logits: np.ndarray) -> np.ndarray:
         """Rows (n, T) int32 of the tables for the low or the high half of every node's code; T is 4 to 8.
@@ -70,9 +70,8 @@ class GroupContexts:
         columns = np.array([column for column, _ in beams], np.int32)
         if native.available():
             contexts = np.empty((len(self.nodes), len(first)), np.int32)
-            native.context_rows(
-                self._cells, self._codes, self.nodes, high, logits, self._bins, columns, first, contexts
-            )
+            surroundings = self._cells, self._codes, self.nodes, high, logits, self._bins
+            native.context_rows(*surroundings, columns, first, contexts, self._threads)
             return contexts
         low_half = self._codes[self.nodes] & 15 if high else 0
         across_x, across_yz = self._cells >> (10 if high else 6) & 15, self._cells >> (22 if high else 14) & 255
@@ -82,7 +81,9 @@ class GroupContexts:
         return (contexts + first).astype(np.int32)
 
 
-def face_cells(level: Level, rows: np.ndarray, codes: np.ndarray | None, above: np.ndarray | None) -> np.ndarray:
+def face_cells(
+    level: Level, rows: np.ndarray, codes: np.ndarray | None, above: np.ndarray | None, threads: int = 1
+) -> np.ndarray:
     """What touches some nodes: (n,) uint32. ``rows``: (n,) int32, which ones.
 
     Bits 0 to 5 tell which of the six face neighbours exist, in the order of ``FACE_TAPS``. From bit 6 on follow the 4 cells
@@ -93,7 +94,7 @@ def face_cells(level: Level, rows: np.ndarray, codes: np.ndarray | None, above: 
     """
     if isinstance(level, NativeLevel):
         cells = np.empty(len(rows), np.uint32)
-        native.face_cells(level.data, rows, cells, codes, above)
+        native.face_cells(level.data, rows, cells, codes, above, threads)
         return cells
     neighbors = level.neighbors[rows[:, None], FACE_TAPS]
     cells = ((neighbors >= 0) << np.arange(len(FACE_TAPS))).sum(axis=1)

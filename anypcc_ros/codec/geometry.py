@@ -51,6 +51,7 @@ def decode_occupancy(
     shift: np.ndarray,
     dropped: int = 0,
     beams: Beams | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     """Voxel coordinates (voxels, 3) int64 in Morton order, of an octree of ``depth`` levels whose cube's corner is ``shift``
     (3,) int64 in the grid, which has ``dropped`` levels more. Raises CorruptStreamError.
@@ -63,7 +64,7 @@ def decode_occupancy(
         return np.zeros((1, 3), np.int64)
     if not len(data):
         raise CorruptStreamError("the root's occupancy code is missing")
-    coder = OccupancyDecoder(data[1:], beams)
+    coder = OccupancyDecoder(data[1:], beams, threads)
     codes = np.frombuffer(data[:1], np.uint8)
     level, features = root_level(), model.root_features()
     place = Place.of_root(shift, depth + dropped)

@@ -18,8 +18,8 @@ from anypcc_ros.codec.model.network import CodePart
 class _OccupancyCoder:
     """What encoder and decoder share: the calibration, and what is known about the level at hand."""
 
-    def __init__(self, beams: Beams | None) -> None:
-        self._beams = beams
+    def __init__(self, beams: Beams | None, threads: int) -> None:
+        self._beams, self._threads = beams, threads
         self._corrector = corrector(CONTEXT_ROWS)
         self._ancestry: Ancestry | None = None
         self._group: GroupContexts | None = None
@@ -31,7 +31,7 @@ class _OccupancyCoder:
     def _contexts(self, part: CodePart, ancestry: Ancestry | None, logits: np.ndarray) -> np.ndarray:
         assert ancestry is not None, "enter() comes first"
         if self._group is None or self._group.nodes is not part.rows:
-            self._group = GroupContexts(part, ancestry, self._beams)
+            self._group = GroupContexts(part, ancestry, self._beams, self._threads)
         return self._group.rows(part.first_bit > 0, logits)
 
 
@@ -43,7 +43,7 @@ class OccupancyEncoder(_OccupancyCoder):
     """
 
     def __init__(self, beams: Beams | None, threads: int = 1) -> None:
-        super().__init__(beams)
+        super().__init__(beams, threads)
         self._coder = SymbolEncoder()
         self._codes = np.zeros(0, np.uint8)
         self._background = Background() if (threads or os.cpu_count() or 1) > 1 else None
@@ -77,10 +77,13 @@ class OccupancyEncoder(_OccupancyCoder):
 
 
 class OccupancyDecoder(_OccupancyCoder):
-    """A ``network.SymbolCoder`` that reads codes from range-coded bytes. Raises CorruptStreamError."""
+    """A ``network.SymbolCoder`` that reads codes from range-coded bytes. Raises CorruptStreamError.
 
-    def __init__(self, data: bytes | memoryview, beams: Beams | None) -> None:
-        super().__init__(beams)
+    ``threads``: 0 for one per core.
+    """
+
+    def __init__(self, data: bytes | memoryview, beams: Beams | None, threads: int = 1) -> None:
+        super().__init__(beams, threads)
         self._coder = SymbolDecoder(data)
 
     def code(self, logits: np.ndarray, part: CodePart) -> np.ndarray:
