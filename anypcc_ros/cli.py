@@ -1,4 +1,4 @@
-"""The ``anypcc`` command: encode, decode, info, bag, evaluate, benchmark, train, export.
+"""The ``anypcc`` command: encode, decode, info, cut, bag, evaluate, benchmark, train, export.
 
 Exit status 0, or 1 with a message on stderr that names the file, or 2 for a wrong command line. Output files appear
 whole or not at all. Flags for the codec's options are generated from its configuration classes.
@@ -47,6 +47,7 @@ Subparsers = Any  # argparse does not name the type publicly
 CARRIED = "All fields of a cloud are carried, bit for bit unless --fields says otherwise."
 REPEATABLE = ("step", "model", "backend", "threads")
 """Options of which a benchmark takes several values."""
+LIMITS = ("max_points", "max_field_bytes", "max_bytes")
 ELSEWHERE = {
     "bag": ("anypcc_ros.bags.cli", "compress the point clouds of rosbags, restore and verify them"),
     "evaluate": ("anypcc_ros.evaluation.cli", "measure clouds by really encoding and decoding them"),
@@ -87,6 +88,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     _add_encode(commands)
     _add_decode(commands)
     _add_info(commands)
+    _add_cut(commands)
     _add_benchmark(commands)
     for name, (module_name, summary) in ELSEWHERE.items():
         subparser = commands.add_parser(name, help=summary, description=summary)
@@ -173,7 +175,7 @@ def _add_info(commands: Subparsers) -> None:
     parser = commands.add_parser("info", help=summary, description=summary)
     parser.add_argument("input", type=Path, metavar="FILE.apcc", help="stream to describe")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_option_flags(parser, DecoderConfig, only={"max_points", "max_field_bytes", "max_bytes"})
+    add_option_flags(parser, DecoderConfig, only=LIMITS)
     parser.set_defaults(run=_info)
 
 
@@ -196,6 +198,42 @@ def _info(options: argparse.Namespace) -> int:
         print(f"  field {field.name}: {_field_summary(field, info.points)}")
     for chunk in info.chunks:
         print(f"  chunk {chunk.tag:<7}{chunk.size} bytes{'' if chunk.critical else ', optional'}")
+    return 0
+
+
+def _add_cut(commands: Subparsers) -> None:
+    summary = "leave the finest scales out of an .apcc stream, without decoding it and without its model"
+    parser = commands.add_parser(
+        "cut",
+        help=summary,
+        description=f"{summary}. Positions are those that encode --drop-scales gives; points in one cell merge, and so fields, "
+        "order and exact floats are dropped.",
+    )
+    parser.add_argument("input", type=Path, metavar="IN.apcc", help="stream to cut")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT.apcc", required=True, help="stream to write")
+    parser.add_argument(
+        "--drop-scales", type=positive_count, required=True, metavar="N", help="finest octree scales to leave out, besides any "
+        "that are already dropped"
+    )  # fmt: skip
+    add_option_flags(parser, DecoderConfig, only=LIMITS)
+    parser.set_defaults(run=_cut)
+
+
+def _cut(options: argparse.Namespace) -> int:
+    from anypcc_ros.codec.bitstream import inspect
+    from anypcc_ros.codec.cutting import cut
+
+    config = config_from(options, DecoderConfig)
+    data = _read_stream(options.input, config)
+    with about(options.input):
+        before, shorter = inspect(data, config), cut(data, options.drop_scales, config)
+    with atomic_write(options.output) as out:
+        out.write(shorter)
+    print(f"{options.output}: {_summary(inspect(shorter, config))}")
+    lost = [field.name for field in before.fields if field.policy != "drop"]
+    lost += ["order"] * (before.order == "original") + ["exact coordinates"] * before.exact
+    if lost:
+        print(f"{options.input}: dropped {', '.join(lost)}", file=sys.stderr)
     return 0
 
 

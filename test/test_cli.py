@@ -58,6 +58,20 @@ def test_info(folder: Path) -> None:
     assert "29770 points" in plain
 
 
+def test_cut(folder: Path) -> None:
+    done = anypcc("cut", "frame.apcc", "-o", "shorter.apcc", "--drop-scales", "1", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "1 scales dropped" in done.stdout
+    assert "dropped intensity" in done.stderr
+    dropped = ("--step", "0.02", "--drop-scales", "1", "--fields", "*=drop")
+    again = anypcc("encode", "frame.ply", "-o", "again.apcc", *dropped, cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert (folder / "shorter.apcc").read_bytes() == (folder / "again.apcc").read_bytes()
+    refused = anypcc("cut", "frame.apcc", "-o", "none.apcc", "--drop-scales", "12", cwd=folder)
+    assert (refused.returncode, (folder / "none.apcc").exists()) == (1, False)
+    assert "frame.apcc" in refused.stderr
+
+
 def test_evaluate_writes_one_row_per_file_and_step(folder: Path) -> None:
     done = anypcc(
         "evaluate", "frame.ply", "--step", "0.05", "--step", "0.2", "--model", "standard", "--csv", "out.csv", cwd=folder

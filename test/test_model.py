@@ -41,7 +41,7 @@ def test_every_mechanism_can_be_switched_off(make_model, scan, change, backend):
     model = make_model(replace(SMALL, **change))
     voxels, _ = voxelise(quantise(scan.xyz, 0.05, (0, 0, 0)))
     network = context_model(model, backend, 1)
-    data = encode_occupancy(network, voxels)
+    data = encode_occupancy(network, voxels).payload
     decoded = decode_occupancy(network, memoryview(data), voxels.depth, len(voxels.coords), voxels.shift)
     assert np.array_equal(decoded, voxels.coords)
 

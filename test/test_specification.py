@@ -13,7 +13,7 @@ import json
 import struct
 import zlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import constriction
@@ -324,6 +324,22 @@ def positions(grid: Grid, numbers: np.ndarray) -> np.ndarray:
     return coordinates.astype(grid.dtype)
 
 
+# -- cuts --------------------------------------------------------------------------------------------------------------
+
+
+def cuts_of(payload: bytes, occupancy: bytes) -> list[tuple[int, int, bytes]]:
+    """Cells, CRC-32 and ``OCCU`` with one scale less, two, ..."""
+    cuts = []
+    while payload:
+        reader = Reader(payload)
+        cells = reader.varint()
+        (checksum,) = struct.unpack("<I", reader.take(4))
+        kept = occupancy[: 1 + 4 * reader.varint()]
+        cuts.append((cells, checksum, kept + reader.take(4 * reader.varint())))
+        payload = reader.rest()
+    return cuts
+
+
 # -- Tests -------------------------------------------------------------------------------------------------------------
 
 
@@ -337,6 +353,16 @@ def test_golden_stream_decodes_by_the_document(case: str) -> None:
     tiny = Model(GOLDEN / "tiny.safetensors")
     decoded = decode((GOLDEN / f"{case}.tiny.apcc").read_bytes(), {tiny.hash(): tiny})
     assert_same(decoded.xyz, np.load(GOLDEN / f"{case}.decoded.npy"))
+
+
+def test_a_golden_stream_is_cut_by_the_document() -> None:
+    tiny, chunks = Model(GOLDEN / "tiny.safetensors"), chunks_of((GOLDEN / "scan.tiny.apcc").read_bytes())
+    grid, beams = grid_of(chunks["CLOU"]), Beams(chunks["BEAM"])
+    whole = octree_cells(chunks["OCCU"], grid, tiny, beams)
+    ((cells, checksum, occupancy),) = cuts_of(chunks["cuts"], chunks["OCCU"])
+    shorter = octree_cells(occupancy, replace(grid, dropped=1), tiny, beams)
+    assert (len(shorter), zlib.crc32(shorter.astype("<u4").tobytes())) == (cells, checksum)
+    assert {tuple(cell) for cell in shorter.tolist()} == {tuple(cell) for cell in (whole >> 1).tolist()}
 
 
 def test_a_golden_stream_has_beams_with_planes() -> None:

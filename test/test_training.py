@@ -89,9 +89,9 @@ def test_export_keeps_the_loss_and_the_coder_reaches_it(clouds, tmp_path, scan, 
     with torch.no_grad():
         estimate, _ = batch_bits(network, Batch(occupancy_pyramid(voxels), len(scan)))
     model = context_model(quantise_network(network, "tiny"), "torch", 1)
-    calibrated = 8 * len(encode_occupancy(model, voxels))
+    calibrated = 8 * len(encode_occupancy(model, voxels).payload)
     monkeypatch.setattr(occupancy, "corrector", Unlearning)
-    coded = 8 * len(encode_occupancy(model, voxels))
+    coded = 8 * len(encode_occupancy(model, voxels).payload)
     assert coded == pytest.approx(float(estimate), rel=0.01)
     assert calibrated < coded
 

@@ -38,7 +38,10 @@ ATTRIBUTES = "ATTR"
 OFF_GRID = "OFFG"
 REMAINDERS = "REST"
 ORDER = "ORDR"
+CUTS = "cuts"
 CRITICAL_CHUNKS = (CLOUD, OCCUPANCY, RAW, COUNTS, LATTICE, BEAMS, FIELDS, ATTRIBUTES, OFF_GRID, REMAINDERS, ORDER)
+
+KNOWN_CHUNKS = (*CRITICAL_CHUNKS, CUTS)
 
 POLICIES = ("exact", "step", "drop")
 
@@ -154,6 +157,11 @@ class StreamInfo:
         return asdict(self) | {"bpp": self.bpp}
 
 
+def cells_checksum(coords: np.ndarray) -> int:
+    """The checksum of cells (N, 3) in Morton order, as in CloudInfo."""
+    return zlib.crc32(coords.astype("<u4").tobytes())
+
+
 def write_stream(cloud: CloudInfo, payloads: Mapping[str, bytes], layout: Layout | None = None) -> bytes:
     """A complete stream: header, chunk table, the CLOU chunk, the FLDS chunk if it is needed, then ``payloads`` by tag."""
     described = {} if layout in (None, Layout()) else {FIELDS: _encode_layout(layout)}
@@ -173,7 +181,7 @@ def read_stream(data: Buffer, limits: DecoderConfig) -> tuple[CloudInfo, Layout,
     view = _bytes_of(data)
     payloads = {}
     for tag, payload, checksum in _read_table(view, limits.max_bytes):
-        if tag in CRITICAL_CHUNKS:
+        if tag in KNOWN_CHUNKS:
             if tag in payloads:
                 raise CorruptStreamError(f"chunk {tag} occurs twice")
             if zlib.crc32(payload) != checksum:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from anypcc_ros.codec.bitstream import CloudInfo, Layout
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.counts import decode_counts, density_contexts, encode_counts
+from anypcc_ros.codec.cutting import encode_cuts, possible_cuts
 from anypcc_ros.codec.errors import CorruptStreamError
 from anypcc_ros.codec.exact import (
     Origin,
@@ -109,9 +109,10 @@ class Encoder:
         beams = None if lattice else fit_beams(grid, -4 * np.asarray(origin) / step, cloud.fields)
         with self._turn:
             occupancy = geometry.encode_occupancy(self._network, voxels, drop_scales, beams, self.config.threads)
-        tag, payload = bitstream.OCCUPANCY, occupancy
-        if len(voxels.coords) <= geometry.RAW_VOXELS and len(raw := geometry.encode_raw(voxels)) <= len(occupancy):
-            tag, payload = bitstream.RAW, raw
+        tag, payload = bitstream.OCCUPANCY, occupancy.payload
+        if len(voxels.coords) <= geometry.RAW_VOXELS:
+            raw = geometry.encode_raw(voxels.coords, voxels.depth)
+            tag, payload = (bitstream.RAW, raw) if len(raw) <= len(payload) else (tag, payload)
         chunks = {tag: payload}
         if beams and tag == bitstream.OCCUPANCY:
             chunks[bitstream.BEAMS] = encode_beams(beams)
@@ -121,6 +122,8 @@ class Encoder:
             rows = rows[np.cumsum(voxels.counts) - voxels.counts]
         elif voxels.counts.max() > 1:
             chunks[bitstream.COUNTS] = encode_counts(voxels.counts - 1, density_contexts(voxels.coords))
+        if occupancy.shorter and not lattice:
+            chunks[bitstream.CUTS] = encode_cuts(possible_cuts(voxels.coords, occupancy.shorter), payload[1:])
         decoded = (voxels.coords << drop_scales) + voxels.shift if drop_scales else grid[rows]
         return _OnGrid(voxels, decoded, rows, len(cloud), chunks)
 
@@ -142,7 +145,7 @@ class Encoder:
             voxels=len(voxels.coords),
             depth=voxels.depth + drop,
             drop_scales=drop,
-            checksum=_checksum(voxels.coords),
+            checksum=bitstream.cells_checksum(voxels.coords),
             model_name=self._model.name if model else "",
             model_hash=self._model.hash if model else "",
         )
@@ -168,7 +171,7 @@ class Decoder:
             xyz, grid = self._decode_points(info, chunks)
         context = Context(grid, layout.off_grid, info.step, info.origin)
         if (bitstream.OFF_GRID in chunks) != bool(layout.off_grid) or (bitstream.REMAINDERS in chunks and info.drop_scales):
-            raise CorruptStreamError(f"{layout.off_grid} points off the grid, {info.drop_scales} scales dropped: {list(chunks)}")
+            raise CorruptStreamError(f"{layout.off_grid} points off the grid, {info.drop_scales} scales dropped: {[*chunks]}")
         if bitstream.REMAINDERS in chunks:
             remainders = chunks[bitstream.REMAINDERS]
             xyz = decode_remainders(remainders, grid, info.step, info.origin, xyz.dtype, context.on_grid)
@@ -188,7 +191,7 @@ class Decoder:
     def _decode_points(self, info: CloudInfo, chunks: dict[str, memoryview]) -> tuple[np.ndarray, np.ndarray]:
         """Positions (N, 3) and grid coordinates (N, 3) int64 of the points on the grid, in coarser cells the corner's."""
         coords = self._decode_cells(info, chunks)
-        if _checksum(coords) != info.checksum:
+        if bitstream.cells_checksum(coords) != info.checksum:
             raise CorruptStreamError(f"the {info.voxels} decoded voxels fail their checksum")
         grid = (coords << info.drop_scales) + np.array(info.shift)
         if bitstream.LATTICE in chunks:
@@ -240,7 +243,3 @@ def _rows_of(places: np.ndarray, points: int) -> np.ndarray:
     rows[places] = np.arange(len(places))
     rows[rows < 0] = np.arange(len(places), points)
     return rows
-
-
-def _checksum(coords: np.ndarray) -> int:
-    return zlib.crc32(coords.astype("<u4").tobytes())

@@ -21,8 +21,12 @@ class SymbolEncoder:
         """Symbols (N,) under their rows of frequencies (N, S) float32, whole numbers from 1 that sum to at most 2**24."""
         self._coder.encode(symbols.astype(np.int32), _FAMILY, frequencies)
 
+    def words(self) -> int:
+        """How many words ``finish`` gives."""
+        return int(self._coder.num_words())
+
     def finish(self) -> bytes:
-        """Everything encoded, as little-endian 32-bit words."""
+        """Everything encoded so far, as little-endian 32-bit words. More may follow, which then may change the last words."""
         return self._coder.get_compressed().astype("<u4").tobytes()
 
 

@@ -48,6 +48,10 @@ class ModelNotFoundError(AnypccError):
         self.installed = dict(installed)
 
 
+class CutError(AnypccError):
+    """A stream that is whole but cannot be cut as asked."""
+
+
 class StreamError(AnypccError):
     """Base of everything that can be wrong with compressed bytes."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,16 +19,24 @@ RAW_VOXELS = 64
 """The raw form is for clouds of at most this many voxels."""
 
 
+class Occupancy(NamedTuple):
+    """``payload``: the coded octree. ``shorter``: the range coder's words of octrees of 1, 2, ... levels less, as long as they
+    are many enough."""
+
+    payload: bytes
+    shorter: list[bytes]
+
+
 def encode_occupancy(
     model: ContextModel, voxels: Voxels, dropped: int = 0, beams: Beams | None = None, threads: int = 1
-) -> bytes:
+) -> Occupancy:
     """The octree's codes: the root's raw, one byte, then those of every level below it range-coded.
 
     ``dropped``: levels that the grid has below the voxels. ``beams``: the sensor's, in that grid. An octree of depth 0, a
     single voxel, has no codes and no bytes. ``threads``: 0 for one per core.
     """
     if not voxels.depth:
-        return b""
+        return Occupancy(b"", [])
     pyramid = occupancy_pyramid(voxels)
     coder = OccupancyEncoder(beams, threads)
     level, features = root_level(), model.root_features()
@@ -40,7 +49,7 @@ def encode_occupancy(
         coder.know(codes)
         model.code_level(features, below, coder)
         level = below
-    return pyramid[0].tobytes() + coder.finish()
+    return Occupancy(pyramid[0].tobytes() + coder.finish(), coder.shorter())
 
 
 def decode_occupancy(
@@ -96,10 +105,9 @@ def _check_growth(codes: np.ndarray, voxels: int) -> None:
         raise CorruptStreamError(f"an octree level of {children} nodes, more than the {voxels} voxels declared")
 
 
-def encode_raw(voxels: Voxels) -> bytes:
-    """Coordinates of few voxels as they are: ``depth`` bits per axis, most significant first, padded to bytes."""
-    shifts = np.arange(voxels.depth - 1, -1, -1)
-    bits = voxels.coords[:, :, None] >> shifts & 1
+def encode_raw(coords: np.ndarray, depth: int) -> bytes:
+    """Coordinates (N, 3) of few voxels as they are: ``depth`` bits per axis, most significant first, padded to bytes."""
+    bits = coords[:, :, None] >> np.arange(depth - 1, -1, -1) & 1
     return np.packbits(bits.astype(np.uint8).ravel()).tobytes()
 
 

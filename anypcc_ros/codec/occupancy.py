@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +37,10 @@ class _OccupancyCoder:
         return self._group.rows(part.first_bit > 0, logits)
 
 
+SMALLEST_CUT = 1024
+"""Words that a stream still has to have for it to be worth telling that it can be cut there."""
+
+
 class OccupancyEncoder(_OccupancyCoder):
     """A ``network.SymbolCoder`` that range-encodes the codes it was given, level by level.
 
@@ -47,6 +53,11 @@ class OccupancyEncoder(_OccupancyCoder):
         self._coder = SymbolEncoder()
         self._codes = np.zeros(0, np.uint8)
         self._background = Background() if (threads or os.cpu_count() or 1) > 1 else None
+        self._shorter: list[bytes] = []
+
+    def enter(self, ancestry: Ancestry) -> None:
+        super().enter(ancestry)
+        self._do(self._note_cut)
 
     def know(self, codes: np.ndarray) -> None:
         """The codes (N,) uint8 of the level at hand."""
@@ -56,11 +67,14 @@ class OccupancyEncoder(_OccupancyCoder):
         symbols = self._codes[part.rows] >> part.first_bit & ((1 << part.bits) - 1)
         # All codes, as the caller goes on filling in those of the part; only what a decoder knows is looked at.
         work = logits, replace(part, codes=self._codes), self._ancestry, symbols
-        if self._background:
-            self._background.call(self._encode, *work)
-        else:
-            self._encode(*work)
+        self._do(self._encode, *work)
         return symbols
+
+    def _do(self, call: Callable[..., None], *arguments: Any) -> None:
+        if self._background:
+            self._background.call(call, *arguments)
+        else:
+            call(*arguments)
 
     def _encode(self, logits: np.ndarray, part: CodePart, ancestry: Ancestry | None, symbols: np.ndarray) -> None:
         if logits.shape[1] == SYMBOLS:
@@ -69,11 +83,20 @@ class OccupancyEncoder(_OccupancyCoder):
             frequencies = softmax(logits)
         self._coder.encode(symbols, frequencies)
 
+    def _note_cut(self) -> None:
+        if self._coder.words() >= SMALLEST_CUT:
+            self._shorter.insert(0, self._coder.finish())
+
     def finish(self) -> bytes:
         """Everything encoded."""
         if self._background:
             self._background.finish()
         return self._coder.finish()
+
+    def shorter(self) -> list[bytes]:
+        """After ``finish``: what it would have given without the last level, the last two, ..., as long as those are
+        ``SMALLEST_CUT`` words."""
+        return self._shorter
 
 
 class OccupancyDecoder(_OccupancyCoder):

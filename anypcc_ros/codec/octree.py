@@ -115,6 +115,12 @@ def voxelise(grid: np.ndarray, drop_scales: int = 0) -> tuple[Voxels, np.ndarray
     return Voxels(shift, coords, counts, max(extent.bit_length() - drop_scales, 0)), order
 
 
+def coarser_cells(coords: np.ndarray, scales: int) -> np.ndarray:
+    """The cells (M, 3) int64, in Morton order, that hold those at (N, 3) int64, in Morton order, so many levels above them."""
+    above = coords >> scales
+    return above[np.concatenate([[True], (above[1:] != above[:-1]).any(axis=1)])]
+
+
 def sort_cells(local: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Unique rows (M, 3) in Morton order of (N, 3) coordinates in [0, 2**32), points per row (M,), and the
     permutation (N,) that sorts the points."""

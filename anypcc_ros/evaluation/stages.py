@@ -60,7 +60,7 @@ _HOOKS: tuple[Hook, ...] = (
     (Lattice, "restore", "lattice"),
     (codec, "encode_counts", "duplicates"),
     (codec, "decode_counts", "duplicates"),
-    (codec, "_checksum", "container"),
+    (bitstream, "cells_checksum", "container"),
     (bitstream, "write_stream", "container"),
     (bitstream, "read_stream", "container"),
     (geometry, "occupancy_pyramid", "octree"),
