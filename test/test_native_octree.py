@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -89,3 +91,19 @@ def test_bad_input_is_refused() -> None:
         native.child_keys(np.zeros(2, np.uint64), np.full(2, 255, np.uint8), np.empty(15, np.uint64))
     with pytest.raises(TypeError):
         native.morton_encode(np.zeros((1, 3), np.int64), keys)
+
+
+def test_a_level_goes_when_nothing_refers_to_it() -> None:
+    """At once, without the garbage collector, which knows nothing of NumPy arrays; and not before the last of its arrays."""
+    root = np.full((1, 27), -1, np.int32)
+    root[0, 13] = 0
+    made = native.LevelData.from_table(root, np.zeros(1, np.int32), np.zeros(1, np.uint8))
+    below = made.expand(np.full(1, 255, np.uint8))
+    gone = [weakref.ref(level._native) for level in (made, below)]
+    octants = below.octant
+    del made, below
+    assert gone[0]() is None
+    assert gone[1]() is not None
+    np.testing.assert_array_equal(octants, np.arange(8))
+    del octants
+    assert gone[1]() is None

@@ -157,11 +157,11 @@ class LevelData:
     """
 
     def __init__(self, function: str, *arguments: Any) -> None:
-        self.handle: int | None = None
         status = ctypes.c_int64(0)
-        self.handle = _call(function, *arguments, ctypes.addressof(status))
-        if not self.handle:
+        handle = _call(function, *arguments, ctypes.addressof(status))
+        if not handle:
             _raise(function, status.value)
+        self._native = _NativeLevel(handle)
         found = _LevelArraysStruct()
         _call("level_arrays", self.handle, ctypes.addressof(found))
         self.nodes: int = found.nodes
@@ -193,12 +193,26 @@ class LevelData:
         return table
 
     def _array(self, address: int | None, kind: str, count: int) -> np.ndarray:
-        return np.asarray(_Memory(address, kind, count, self)) if count else np.empty(0, kind)
+        return np.asarray(_Memory(address, kind, count, self._native)) if count else np.empty(0, kind)
+
+    @property
+    def handle(self) -> int:
+        """The level as the kernels know it."""
+        return self._native.handle
+
+
+class _NativeLevel:
+    """What a level and its arrays keep alive; freed with the last of them.
+
+    Not the LevelData itself: it refers to the arrays, and a circle through a NumPy array is never collected.
+    """
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
 
     def __del__(self) -> None:
-        handle, self.handle = getattr(self, "handle", None), None
-        if handle and _functions:
-            _functions["level_free"](handle)
+        if _functions:
+            _functions["level_free"](self.handle)
 
 
 class _Memory:
