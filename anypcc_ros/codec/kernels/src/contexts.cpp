@@ -83,56 +83,96 @@ int64_t angle(int64_t x, int64_t y) {
   return (y < 0 ? -turn : turn) & (kTurn - 1);
 }
 
-// The columns of children of one node: at low and high y of the half at low x, then of that at high x.
-struct Crossing {
-  const Beams& beams;
-  int64_t child;  // edge of a child, in quarter cells
-  double turn;    // an eighth of a child across, in the unit of `apart` and per quarter cell of distance
-
-  int64_t height(int64_t beam, int64_t rho) const {
-    return (beams.slopes[beam] * rho >> kSlopeBits) + beams.heights[beam];
+// Which beams cross the columns of children of one node after the other: at low and high y of the half at low
+// x, then of that at high x.
+class Crossing {
+ public:
+  // `turn`: an eighth of a child across, in the unit of `apart` and per quarter cell of distance.
+  Crossing(const Beams& beams, int levels_below, double turn)
+      : beams_(beams), child_bits_(levels_below + 1), turn_(turn) {
+    for (int64_t i = 1; i < beams.count && ordered_from_ <= kDistanceLimit * 2; ++i) {
+      const int64_t rise = beams.slopes[i] - beams.slopes[i - 1];
+      const int64_t drop = beams.heights[i - 1] - beams.heights[i] + 1;  // one more for rounding
+      if (drop <= 0 && rise >= 0) continue;
+      const double from =
+          rise > 0 ? static_cast<double>(drop) * (1 << kSlopeBits) / static_cast<double>(rise) : 1e18;
+      if (from >= static_cast<double>(ordered_from_)) ordered_from_ = static_cast<int64_t>(from) + 1;
+    }
   }
 
-  void bins(int64_t low_x, int64_t low_y, int64_t low_z, int* cone, int* plane) const {
-    const int64_t count = beams.count, last = beams.bins - 1, middle = low_z + child;
-    int64_t x[kColumns], y[kColumns], rho[kColumns], first[kColumns] = {}, length[kColumns];
+  void bins(int64_t low_x, int64_t low_y, int64_t low_z, int* cone, int* plane) {
+    const int64_t child = int64_t{1} << child_bits_, middle = low_z + child;
     for (int c = 0; c < kColumns; ++c) {
-      x[c] = limited(low_x + child / 2 + (c >> 1) * child - beams.axis[0]);
-      y[c] = limited(low_y + child / 2 + (c & 1) * child - beams.axis[1]);
-      rho[c] = static_cast<int64_t>(std::sqrt(static_cast<double>(x[c] * x[c] + y[c] * y[c])));
-      length[c] = count;
-    }
-    // The first beam above `middle`, for all columns at once: each search is a chain of dependent steps.
-    for (int64_t left = count; left > 0; left >>= 1) {
-      for (int c = 0; c < kColumns; ++c) {
-        const int64_t half = length[c] >> 1, middle_beam = first[c] + half;
-        const int64_t probe = middle_beam < count ? middle_beam : count - 1;
-        const bool below = (length[c] > 0) & (height(probe, rho[c]) < middle);
-        first[c] = below ? probe + 1 : first[c];
-        length[c] = below ? length[c] - half - 1 : half;
-      }
-    }
-    for (int c = 0; c < kColumns; ++c) {
-      const int64_t under = first[c] > 0 ? first[c] - 1 : 0, over = first[c] < count ? first[c] : count - 1;
-      const int64_t above_under = height(under, rho[c]) - middle, above_over = height(over, rho[c]) - middle;
+      const int64_t x = limited(low_x + child / 2 + (c >> 1) * child - beams_.axis[0]);
+      const int64_t y = limited(low_y + child / 2 + (c & 1) * child - beams_.axis[1]);
+      const auto rho = static_cast<int64_t>(std::sqrt(static_cast<double>(x * x + y * y)));
+      find(rho, middle);
+      const int64_t under = first_ > 0 ? first_ - 1 : 0,
+                    over = first_ < beams_.count ? first_ : beams_.count - 1;
+      const int64_t above_under = height(under, rho) - middle, above_over = height(over, rho) - middle;
       const bool lower = magnitude(above_under) < magnitude(above_over);
       const int64_t beam = lower ? under : over, above = lower ? above_under : above_over;
-      const bool near = 2 * magnitude(above) <= 3 * child;
-      // Only what is near is divided: the quotient of the others could be anything.
-      const int64_t place = near ? (2 * above + 3 * child) * last / (6 * child) : 0;
-      cone[c] = near ? 1 + static_cast<int>(place < last - 1 ? place : last - 1) : 0;
-      if (plane != nullptr) plane[c] = near ? plane_bin(angle(x[c], y[c]), rho[c], beam) : beams.bins - 1;
+      const int last = beams_.bins - 1;
+      if (2 * magnitude(above) > 3 * child) {
+        cone[c] = 0;
+        plane[c] = last;
+        continue;
+      }
+      const int64_t place = ((2 * above + 3 * child) * last >> (child_bits_ + 1)) / 3;  // / (6 * child)
+      cone[c] = 1 + static_cast<int>(place < last - 1 ? place : last - 1);
+      if (beams_.columns > 0) plane[c] = plane_bin(angle(x, y), rho, beam);
+    }
+  }
+
+ private:
+  int64_t height(int64_t beam, int64_t rho) const {
+    return (beams_.slopes[beam] * rho >> kSlopeBits) + beams_.heights[beam];
+  }
+
+  bool below(int64_t beam, int64_t rho, int64_t middle) const { return height(beam, rho) < middle; }
+
+  // Sets first_ to what the binary search for the first beam above `middle` finds. Where no beams cross there
+  // is but one such place, which is looked for near the one before.
+  void find(int64_t rho, int64_t middle) {
+    if (rho >= ordered_from_) {
+      for (int steps = 0; steps < kSteps; ++steps) {
+        if (first_ < beams_.count && below(first_, rho, middle)) {
+          ++first_;
+        } else if (first_ > 0 && !below(first_ - 1, rho, middle)) {
+          --first_;
+        } else {
+          return;
+        }
+      }
+    }
+    int64_t length = beams_.count;
+    first_ = 0;
+    while (length > 0) {
+      const int64_t half = length >> 1, probe = first_ + half;
+      const bool further = below(probe, rho, middle);
+      first_ = further ? probe + 1 : first_;
+      length = further ? length - half - 1 : half;
     }
   }
 
   int plane_bin(int64_t direction, int64_t rho, int64_t beam) const {
-    const auto lateral = static_cast<int64_t>(std::floor(static_cast<double>(beams.laterals[beam] * kRadian) /
-                                                         static_cast<double>(rho > 0 ? rho : 1)));
-    const int64_t turned = (direction - lateral - beams.phases[beam]) * beams.columns & (kTurn - 1);
+    const double quotient =
+        static_cast<double>(beams_.laterals[beam] * kRadian) / static_cast<double>(rho > 0 ? rho : 1);
+    auto lateral = static_cast<int64_t>(quotient);
+    lateral -= static_cast<double>(lateral) > quotient;  // rounded down
+    const int64_t turned = (direction - lateral - beams_.phases[beam]) * beams_.columns & (kTurn - 1);
     const int64_t apart = (turned < kTurn - turned ? turned : kTurn - turned) >> 8;
-    const double eighths = static_cast<double>(apart * rho * 8) / turn;
-    return eighths < beams.bins - 1 ? static_cast<int>(eighths) : beams.bins - 1;
+    const double eighths = static_cast<double>(apart * rho * 8) / turn_;
+    return eighths < beams_.bins - 1 ? static_cast<int>(eighths) : beams_.bins - 1;
   }
+
+  static constexpr int kSteps = 3;
+
+  const Beams& beams_;
+  const int child_bits_;  // the edge of a child is 2^child_bits_ quarter cells
+  const double turn_;
+  int64_t ordered_from_ = 0;  // distance from which on no beams cross
+  int64_t first_ = 0;         // the first beam above the middle of the column looked at last
 };
 
 }  // namespace
@@ -163,9 +203,9 @@ int64_t anypcc_beam_bins(const Beams* beams, const uint32_t* coords, int64_t n_c
       levels_below < 1 || levels_below > 32) {
     return kBadArgument;
   }
-  const Crossing crossing{*beams, int64_t{2} << levels_below, turn};
   const int kinds = beams->columns > 0 ? 2 : 1;
   return checked_ranges(count, threads, [&](int64_t begin, int64_t end) {
+    Crossing crossing(*beams, levels_below, turn);
     for (int64_t i = begin; i < end; ++i) {
       if (!within(rows[i], n_coords)) return false;
       int64_t low[3];
@@ -175,7 +215,7 @@ int64_t anypcc_beam_bins(const Beams* beams, const uint32_t* coords, int64_t n_c
         low[axis] = 4 * corner - 2;
       }
       int cone[kColumns], plane[kColumns];
-      crossing.bins(low[0], low[1], low[2], cone, kinds == 2 ? plane : nullptr);
+      crossing.bins(low[0], low[1], low[2], cone, plane);
       for (int half = 0; half < 2; ++half) {
         uint8_t* const row = bins + (2 * i + half) * kinds;
         row[0] = static_cast<uint8_t>(cone[2 * half] * beams->bins + cone[2 * half + 1]);
