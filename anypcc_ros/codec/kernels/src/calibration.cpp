@@ -1,33 +1,37 @@
 // The calibration's state and entry points; its arithmetic is in isa_calibration.hpp.
 #include <cstring>
 #include <new>
-#include <vector>
 
 #include "api.hpp"
+#include "buffer.hpp"
 #include "isa.hpp"
+#include "recycled.hpp"
 
 namespace anypcc {
 
 constexpr int64_t kMaxChunk = 1 << 14;  // rows whose summed gradients fit 32 bits
 constexpr int kMaxTables = 16;
+constexpr int64_t kLargeCalibration = 1 << 17;  // rows
 
 struct Calibration {
-  explicit Calibration(int64_t rows)
-      : rows(rows),
-        numbers(3 * rows * kCalibrated),
-        seen(rows),
-        touched(rows + 1) {}  // one more: a row is written before it is known whether it is a new one
+  // Knows nothing of `count` contexts.
+  void begin(int64_t count) {
+    rows = count;
+    std::memset(numbers.reserve(3 * count * kCalibrated), 0, sizeof(int32_t) * 3 * count * kCalibrated);
+    std::memset(seen.reserve(count), 0, count);
+    touched.reserve(count + 1);  // one more: a row is written before it is known whether it is a new one
+  }
 
-  CalibrationTables tables() {
+  CalibrationTables tables() const {
     const int64_t size = rows * kCalibrated;
     int32_t* const first = numbers.data();
     return {first, first + size, first + 2 * size, seen.data(), touched.data()};
   }
 
-  int64_t rows;
-  std::vector<int32_t> numbers;
-  std::vector<uint8_t> seen;
-  std::vector<int32_t> touched;
+  int64_t rows = 0;
+  Buffer<int32_t> numbers;
+  Buffer<uint8_t> seen;
+  Buffer<int32_t> touched;
 };
 
 namespace {
@@ -63,14 +67,20 @@ int64_t anypcc_softmax(const int32_t* logits, const uint32_t* exp2, int64_t coun
 
 Calibration* anypcc_calibration_new(int64_t rows) {
   if (rows < 1 || rows > INT32_MAX / kCalibrated) return nullptr;
+  Calibration* const calibration = anypcc::Recycled<Calibration>::take();
   try {
-    return new Calibration(rows);
+    if (calibration != nullptr) calibration->begin(rows);
   } catch (const std::bad_alloc&) {
+    delete calibration;
     return nullptr;
   }
+  return calibration;
 }
 
-void anypcc_calibration_free(Calibration* calibration) { delete calibration; }
+void anypcc_calibration_free(Calibration* calibration) {
+  if (calibration == nullptr) return;
+  anypcc::Recycled<Calibration>::give(calibration, calibration->rows > anypcc::kLargeCalibration);
+}
 
 int64_t anypcc_calibration_frequencies(const Calibration* calibration, const int32_t* logits,
                                        const int32_t* contexts, int tables, const uint32_t* exp2,
