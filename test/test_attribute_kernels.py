@@ -1,11 +1,11 @@
-"""The native mixer and neighbour search equal the NumPy ones bit for bit."""
+"""The native kernels of attributes equal their NumPy forms bit for bit."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from anypcc_ros.codec import mixing, surroundings
+from anypcc_ros.codec import channels, mixing, surroundings
 from anypcc_ros.codec.kernels import native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the native kernels are not built here")
@@ -38,6 +38,20 @@ def test_the_native_mixer_refuses_contexts_out_of_range():
     for contexts, selector in (([[4, 0]], [0]), ([[0, -1]], [0]), ([[0, 0]], [2]), ([[0, 0]], [-1])):
         with pytest.raises(IndexError):
             mixer.begin(np.array(contexts), np.array(selector))
+
+
+@pytest.mark.parametrize("bits", [1, 5, 8])
+def test_the_contexts_are_the_same(bits, monkeypatch):
+    rng = np.random.default_rng(bits)
+    around = surroundings.surroundings(rng.integers(-99, 99, (2500, 3)))
+    channel = channels.Direct(around, 0, bits)
+    channel.tokens[:] = rng.integers(0, 1 << bits, 2500)
+    fast = [channel.contexts(rows) for rows in around.blocks]
+    monkeypatch.setattr(native, "available", lambda: False)
+    for (contexts, spread), rows in zip(fast, around.blocks, strict=True):
+        expected, selector = channel.contexts(rows)
+        assert np.array_equal(contexts, expected)
+        assert np.array_equal(spread, selector)
 
 
 @pytest.mark.parametrize("spread", [0, 3, 1000, (1 << 32) - 1])

@@ -14,6 +14,7 @@ import numpy as np
 from anypcc_ros.codec.bits import BitReader, BitWriter
 from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder, decode_varint, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
+from anypcc_ros.codec.kernels import native
 from anypcc_ros.codec.mixing import decode_block, encode_block, mixer
 from anypcc_ros.codec.surroundings import NEIGHBORS, Surroundings
 
@@ -69,6 +70,9 @@ class Direct(Channel):
 
     def contexts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         around = self.surroundings
+        if native.available():
+            classes = around.distance, around.reach, around.elevation
+            return native.direct_contexts(self.tokens, around.nearest, around.weights, classes, rows, self.bits)
         near, weights = self.tokens[around.nearest[rows]], around.weights[rows]
         distance, reach = around.distance[rows], around.reach[rows]
         three = near[:, :3]
@@ -207,7 +211,8 @@ def encode_channel(
     for rows in surroundings.blocks if kind else ():
         channel.mixer.begin(*channel.contexts(rows))
         tokens, rest = channel.split(values[rows])
-        rests.write(rest, rest_bits(tokens) if kind > DIRECT_BITS else np.zeros_like(tokens))
+        if kind > DIRECT_BITS:
+            rests.write(rest, rest_bits(tokens))
         encode_block(coder, channel.mixer, tokens, channel.bits)
         channel.settle(rows, values[rows], tokens)
     packed = rests.finish()
@@ -230,8 +235,7 @@ def decode_channel(
     for rows in surroundings.blocks if kind else ():
         channel.mixer.begin(*channel.contexts(rows))
         tokens = decode_block(coder, channel.mixer, len(rows), channel.bits)
-        rest = rests.read(rest_bits(tokens) if kind > DIRECT_BITS else np.zeros_like(tokens))
-        values[rows] = channel.join(tokens, rest)
+        values[rows] = channel.join(tokens, rests.read(rest_bits(tokens)) if kind > DIRECT_BITS else tokens)
         channel.settle(rows, values[rows], tokens)
     rests.finish()
     if not coder.exhausted():

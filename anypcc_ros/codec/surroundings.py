@@ -68,8 +68,16 @@ def _elevation(height: np.ndarray, squares: np.ndarray) -> np.ndarray:
     across = np.maximum(np.sqrt(squares.astype(np.float64)).astype(np.int64), 1)
     slope = (np.clip(height, -_FARTHEST, _FARTHEST) << 24) // across
     part = np.empty(len(slope), np.int64)
-    part[np.argsort(slope, kind="stable")] = np.arange(len(slope)) * 256 // max(len(slope), 1)
+    part[_stable_order(slope)] = np.arange(len(slope)) * 256 // max(len(slope), 1)
     return part
+
+
+def _stable_order(slope: np.ndarray) -> np.ndarray:
+    if not native.available():
+        return np.argsort(slope, kind="stable")
+    keys, order = (slope - slope.min(initial=_FAR)).astype(np.uint64), np.empty(len(slope), np.uint32)
+    native.sort_keys(keys, order)
+    return order
 
 
 class Context:
@@ -119,7 +127,7 @@ def coding_passes(points: int) -> list[np.ndarray]:
         if len(rows) < _SPLIT:
             passes.append(rows)
         else:
-            passes += [rows[part::4] for part in _PARTS]
+            passes += [np.arange(2 * part + 1 << level, points, 8 << level) for part in _PARTS]
     return passes
 
 

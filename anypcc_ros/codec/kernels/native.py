@@ -84,6 +84,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "mixer_begin": (_long, (*[_pointer] * 3, _long)),
     "mixer_predict": (_long, (_pointer, _pointer)),
     "mixer_learn": (_long, (_pointer, _pointer)),
+    "direct_contexts": (_long, (*[_pointer] * 6, _long, _pointer, _long, _int, _pointer, _pointer)),
     "nearest_known": (_long, (_pointer, _pointer, _long, _pointer, _pointer, _long, _pointer, _pointer)),
     "child_keys": (_long, (_pointer, _pointer, _long, _pointer, _long)),
 }
@@ -825,6 +826,31 @@ class Mixer:
         handle, self.handle = getattr(self, "handle", None), None
         if handle and _functions:
             _functions["mixer_free"](handle)
+
+
+def direct_contexts(
+    tokens: Array, nearest: Array, weights: Array, classes: tuple[Array, Array, Array], rows: Array, bits: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What ``codec.channels.Direct.contexts`` gives for a block of points ``rows`` int64 (M,).
+
+    ``tokens`` int64 (N,), ``nearest`` and ``weights`` int64 (N, 5), ``classes``: distance, reach and elevation, int64 (N,).
+    """
+    points, count = int(tokens.shape[0]), int(rows.shape[0])
+    contexts, spread = np.empty((count, 7), np.int64), np.empty(count, np.int64)
+    _call(
+        "direct_contexts",
+        _address(tokens, "tokens", "int64", (None,)),
+        _address(nearest, "nearest", "int64", (points, 5)),
+        _address(weights, "weights", "int64", (points, 5)),
+        *(_address(values, "classes", "int64", (points,)) for values in classes),
+        points,
+        _address(rows, "rows", "int64", (count,)),
+        count,
+        bits,
+        contexts.ctypes.data,
+        spread.ctypes.data,
+    )
+    return contexts, spread
 
 
 def nearest_known(grid: Array, curve: Array, rows: Array, passes: Array, nearest: Array, squares: Array) -> None:

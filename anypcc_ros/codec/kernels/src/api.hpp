@@ -249,6 +249,13 @@ int64_t anypcc_mixer_begin(anypcc::Mixer* mixer, const int64_t* contexts, const 
 int64_t anypcc_mixer_predict(anypcc::Mixer* mixer, float* frequencies);
 int64_t anypcc_mixer_learn(anypcc::Mixer* mixer, const int32_t* bits);
 
+// The contexts of codec/channels.py's direct values of 1 to 8 bits for the block of points rows (count,): contexts
+// (count, 7), spread (count,). tokens, distance, reach, elevation (points,); nearest, weights (points, 5).
+int64_t anypcc_direct_contexts(const int64_t* tokens, const int64_t* nearest, const int64_t* weights,
+                               const int64_t* distance, const int64_t* reach, const int64_t* elevation,
+                               int64_t points, const int64_t* rows, int64_t count, int bits, int64_t* contexts,
+                               int64_t* spread);
+
 // The neighbour search of codec/surroundings.py. grid (points, 3); curve (points,): a permutation of the
 // points; rows: those of pass after pass, ascending within each; passes (n_passes,): how many rows each has.
 // Written for every row but those of the first pass: nearest (points, 5), squares (points, 5).

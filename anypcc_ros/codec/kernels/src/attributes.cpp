@@ -1,4 +1,5 @@
 // Attributes: the mixing of codec/mixing.py and the neighbour search of codec/surroundings.py.
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -25,7 +26,7 @@ struct Mixer {
         weights(static_cast<size_t>(bits) * selectors * kinds),
         gradient(static_cast<size_t>(selectors) * kinds),
         members(selectors) {
-    if (counts == nullptr) throw std::bad_alloc();
+    if (counts == nullptr || decisions > UINT32_MAX) throw std::bad_alloc();
   }
   Mixer(const Mixer&) = delete;
   Mixer& operator=(const Mixer&) = delete;
@@ -40,7 +41,8 @@ struct Mixer {
   // The block at work.
   int level = 0;
   int64_t size = 0;
-  std::vector<int64_t> nodes;  // (size, kinds), of the prefix 0
+  std::vector<uint32_t> nodes;  // (size, kinds), of the prefix 0
+  std::vector<uint32_t> large;  // decisions that were counted more often than the limit
   std::vector<int32_t> ratios, prefix, selector, ones;
 };
 
@@ -87,6 +89,7 @@ int64_t anypcc_mixer_begin(Mixer* mixer, const int64_t* contexts, const int64_t*
     mixer->selector.resize(count);
     mixer->prefix.assign(count, 1);
     mixer->ones.resize(count);
+    mixer->large.reserve(count * kinds);  // learning allocates nothing
   } catch (const std::bad_alloc&) {
     return anypcc::kOutOfMemory;
   }
@@ -97,7 +100,7 @@ int64_t anypcc_mixer_begin(Mixer* mixer, const int64_t* contexts, const int64_t*
       const int64_t context = contexts[i * kinds + k];
       const int64_t node = mixer->first[k] + (context << mixer->bits);
       if (context < 0 || node >= mixer->first[k + 1]) return anypcc::kBadIndex;
-      mixer->nodes[i * kinds + k] = node;
+      mixer->nodes[i * kinds + k] = static_cast<uint32_t>(node);
     }
   }
   mixer->level = 0;
@@ -110,12 +113,12 @@ int64_t anypcc_mixer_predict(Mixer* mixer, float* frequencies) {
   const int kinds = mixer->kinds, steepest = mixer->steepest;
   const int64_t* const weights = mixer->weights.data() + static_cast<int64_t>(mixer->level) * mixer->selectors * kinds;
   for (int64_t i = 0; i < mixer->size; ++i) {
-    const int64_t* const node = mixer->nodes.data() + i * kinds;
+    const uint32_t* const node = mixer->nodes.data() + i * kinds;
     const int64_t* const weight = weights + mixer->selector[i] * kinds;
     int32_t* const ratio = mixer->ratios.data() + i * kinds;
     int64_t mixed = 1 << 15;
     for (int k = 0; k < kinds; ++k) {
-      const uint16_t* const count = mixer->counts + 2 * (node[k] + mixer->prefix[i]);
+      const uint16_t* const count = mixer->counts + 2 * static_cast<int64_t>(node[k] + mixer->prefix[i]);
       ratio[k] = mixer->logarithm[count[1]] - mixer->logarithm[count[0]];
       mixed += weight[k] * ratio[k];
     }
@@ -134,27 +137,29 @@ int64_t anypcc_mixer_learn(Mixer* mixer, const int32_t* bits) {
   const int kinds = mixer->kinds;
   std::memset(mixer->gradient.data(), 0, mixer->gradient.size() * sizeof(int64_t));
   std::memset(mixer->members.data(), 0, mixer->members.size() * sizeof(int64_t));
+  mixer->large.clear();
   for (int64_t i = 0; i < mixer->size; ++i) {
     const int bit = bits[i] & 1;
     const int64_t error = (bit << 16) - mixer->ones[i];
-    const int64_t* const node = mixer->nodes.data() + i * kinds;
+    const uint32_t* const node = mixer->nodes.data() + i * kinds;
     const int32_t* const ratio = mixer->ratios.data() + i * kinds;
     int64_t* const gradient = mixer->gradient.data() + mixer->selector[i] * kinds;
     ++mixer->members[mixer->selector[i]];
     for (int k = 0; k < kinds; ++k) {
       gradient[k] += error * ratio[k];
-      ++mixer->counts[2 * (node[k] + mixer->prefix[i]) + bit];
+      const uint32_t decision = node[k] + mixer->prefix[i];
+      uint16_t* const count = mixer->counts + 2 * static_cast<int64_t>(decision);
+      ++count[bit];
+      if (count[0] + count[1] > anypcc::kCountLimit) mixer->large.push_back(decision);
     }
+    mixer->prefix[i] = 2 * mixer->prefix[i] + bit;
   }
-  for (int64_t i = 0; i < mixer->size; ++i) {
-    for (int k = 0; k < kinds; ++k) {
-      uint16_t* const count = mixer->counts + 2 * (mixer->nodes[i * kinds + k] + mixer->prefix[i]);
-      while (count[0] + count[1] > anypcc::kCountLimit) {
-        count[0] >>= 1;
-        count[1] >>= 1;
-      }
+  for (const uint32_t decision : mixer->large) {
+    uint16_t* const count = mixer->counts + 2 * static_cast<int64_t>(decision);
+    while (count[0] + count[1] > anypcc::kCountLimit) {
+      count[0] >>= 1;
+      count[1] >>= 1;
     }
-    mixer->prefix[i] = 2 * mixer->prefix[i] + (bits[i] & 1);
   }
   int64_t* const weights = mixer->weights.data() + static_cast<int64_t>(mixer->level) * mixer->selectors * kinds;
   for (int s = 0; s < mixer->selectors; ++s) {
@@ -162,6 +167,46 @@ int64_t anypcc_mixer_learn(Mixer* mixer, const int32_t* bits) {
     for (int k = 0; k < kinds; ++k) weights[s * kinds + k] += mixer->gradient[s * kinds + k] >> shift;
   }
   ++mixer->level;
+  return anypcc::kOk;
+}
+
+int64_t anypcc_direct_contexts(const int64_t* tokens, const int64_t* nearest, const int64_t* weights,
+                               const int64_t* distance, const int64_t* reach, const int64_t* elevation,
+                               int64_t points, const int64_t* rows, int64_t count, int bits, int64_t* contexts,
+                               int64_t* spread) {
+  constexpr int kNeighbors = 5, kKinds = 7;
+  if (points < 0 || count < 0 || bits < 1 || bits > anypcc::kMaxBits) return anypcc::kBadArgument;
+  const int coarse = bits > 6 ? bits - 6 : 0, coarser = bits > 5 ? bits - 5 : 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t row = rows[i];
+    if (row < 0 || row >= points) return anypcc::kBadIndex;
+    int64_t near[kNeighbors], sorted[kNeighbors], sum = 0, total = 0, three = 0;
+    for (int j = 0; j < kNeighbors; ++j) {
+      const int64_t other = nearest[kNeighbors * row + j];
+      if (other < 0 || other >= points) return anypcc::kBadIndex;
+      near[j] = tokens[other];
+      const int64_t weight = weights[kNeighbors * row + j];
+      sum += weight * near[j];
+      total += weight;
+      if (j == 2) three = (sum + (total >> 1)) / total;  // nothing here is negative
+      int at = j;
+      for (; at > 0 && sorted[at - 1] > near[j]; --at) sorted[at] = sorted[at - 1];
+      sorted[at] = near[j];
+    }
+    const int64_t mean = (sum + (total >> 1)) / total;
+    const int64_t low = std::min({near[0], near[1], near[2]}), high = std::max({near[0], near[1], near[2]});
+    int64_t root = 0;
+    while (root < 7 && (root + 1) * (root + 1) <= high - low) ++root;
+    int64_t* const context = contexts + kKinds * i;
+    context[0] = three * 8 + root;
+    context[1] = near[0] * 16 + reach[row];
+    context[2] = (near[0] >> coarse) * 64 + (near[1] >> coarse);
+    context[3] = mean * 16 + distance[row];
+    context[4] = sorted[2] * 16 + reach[row];
+    context[5] = row * 64 / points * 32 + (mean >> coarser);
+    context[6] = elevation[row] * 16 + reach[row];
+    spread[i] = root;
+  }
   return anypcc::kOk;
 }
 
