@@ -58,33 +58,17 @@ uint32_t cells_of(const Level& level, int64_t node, const uint8_t* codes) {
 
 // ---- beams ----
 
-constexpr int kSlopeBits = 24, kColumns = 4, kMostBins = 16;
-constexpr int64_t kDistanceLimit = 1 << 24, kRadian = 683565276, kTurn = int64_t{1} << 32;
-constexpr int64_t kArcTangent[8] = {683564820, -227831322, 136347594, -95073905,
-                                    65909394,  -38218057,  14943577,  -2771213};
+constexpr int kSlopeBits = 24, kMostBins = 16;
+constexpr int64_t kDistanceLimit = 1 << 24, kRadian = 683565276;
 
 int64_t magnitude(int64_t value) { return value < 0 ? -value : value; }
-int64_t limited(int64_t value) {
-  return value < -kDistanceLimit ? -kDistanceLimit : value > kDistanceLimit ? kDistanceLimit : value;
+int32_t limited(int64_t value) {
+  return static_cast<int32_t>(value < -kDistanceLimit  ? -kDistanceLimit
+                              : value > kDistanceLimit ? kDistanceLimit
+                                                       : value);
 }
 
-// Angle of the direction (x, y) in 2^-32 turn.
-int64_t angle(int64_t x, int64_t y) {
-  const int64_t width = magnitude(x), height = magnitude(y);
-  const int64_t low = width < height ? width : height, high = width < height ? height : width;
-  const int64_t t =
-      static_cast<int64_t>(static_cast<double>(low) * (1 << 30) / static_cast<double>(high > 0 ? high : 1));
-  const int64_t square = t * t >> 30;
-  int64_t polynomial = 0;
-  for (int i = 7; i >= 0; --i) polynomial = kArcTangent[i] + (polynomial * square >> 30);
-  int64_t turn = polynomial * t >> 30;
-  if (height > width) turn = (kTurn >> 2) - turn;
-  if (x < 0) turn = (kTurn >> 1) - turn;
-  return (y < 0 ? -turn : turn) & (kTurn - 1);
-}
-
-// Which beams cross the columns of children of one node after the other: at low and high y of the half at low
-// x, then of that at high x.
+// Which beams cross the columns of children of one node after the other.
 class Crossing {
  public:
   // `turn`: an eighth of a child across, in the unit of `apart` and per quarter cell of distance.
@@ -100,27 +84,32 @@ class Crossing {
     }
   }
 
-  void bins(int64_t low_x, int64_t low_y, int64_t low_z, int* cone, int* plane) {
-    const int64_t child = int64_t{1} << child_bits_, middle = low_z + child;
-    for (int c = 0; c < kColumns; ++c) {
-      const int64_t x = limited(low_x + child / 2 + (c >> 1) * child - beams_.axis[0]);
-      const int64_t y = limited(low_y + child / 2 + (c & 1) * child - beams_.axis[1]);
-      const auto rho = static_cast<int64_t>(std::sqrt(static_cast<double>(x * x + y * y)));
-      find(rho, middle);
-      const int64_t under = first_ > 0 ? first_ - 1 : 0,
-                    over = first_ < beams_.count ? first_ : beams_.count - 1;
-      const int64_t above_under = height(under, rho) - middle, above_over = height(over, rho) - middle;
-      const bool lower = magnitude(above_under) < magnitude(above_over);
-      const int64_t beam = lower ? under : over, above = lower ? above_under : above_over;
-      const int last = beams_.bins - 1;
-      if (2 * magnitude(above) > 3 * child) {
-        cone[c] = 0;
-        plane[c] = last;
-        continue;
-      }
-      const int64_t place = ((2 * above + 3 * child) * last >> (child_bits_ + 1)) / 3;  // / (6 * child)
-      cone[c] = 1 + static_cast<int>(place < last - 1 ? place : last - 1);
-      if (beams_.columns > 0) plane[c] = plane_bin(angle(x, y), rho, beam);
+  static constexpr int kColumns = 4, kNodes = kBeamPlaces / kColumns;
+
+  // Bins of up to kNodes nodes, (nodes, 2) or with planes (nodes, 2, 2), from their lowest corners (nodes,
+  // 3).
+  void bins(const int64_t (*low)[3], int64_t nodes, uint8_t* result) {
+    const Isa& isa = active_isa();
+    const int64_t child = int64_t{1} << child_bits_, places = nodes * kColumns;
+    for (int64_t i = 0; i < kBeamPlaces; ++i) {
+      const int64_t node = i < places ? i / kColumns : 0, c = i % kColumns;
+      x_[i] = limited(low[node][0] + child / 2 + (c >> 1) * child - beams_.axis[0]);
+      y_[i] = limited(low[node][1] + child / 2 + (c & 1) * child - beams_.axis[1]);
+    }
+    isa.distances(x_, y_, rho_);
+    for (int64_t i = 0; i < places; ++i) cone_[i] = cross(i, low[i / kColumns][2] + child);
+    const int size = beams_.bins, kinds = beams_.columns > 0 ? 2 : 1;
+    if (kinds == 2) {
+      const PlaneBins scale{turn_, static_cast<uint32_t>(beams_.columns), size - 1};
+      isa.plane_bins(x_, y_, rho_, lateral_, phase_, scale, plane_);
+    }
+    for (int64_t i = 0; i < places; i += 2) {
+      uint8_t* const row = result + i / 2 * kinds;
+      row[0] = static_cast<uint8_t>(cone_[i] * size + cone_[i + 1]);
+      if (kinds == 1) continue;
+      const int first = cone_[i] == 0 ? size - 1 : plane_[i],
+                second = cone_[i + 1] == 0 ? size - 1 : plane_[i + 1];
+      row[1] = static_cast<uint8_t>(first * size + second);
     }
   }
 
@@ -155,15 +144,23 @@ class Crossing {
     }
   }
 
-  int plane_bin(int64_t direction, int64_t rho, int64_t beam) const {
-    const double quotient =
-        static_cast<double>(beams_.laterals[beam] * kRadian) / static_cast<double>(rho > 0 ? rho : 1);
-    auto lateral = static_cast<int64_t>(quotient);
-    lateral -= static_cast<double>(lateral) > quotient;  // rounded down
-    const int64_t turned = (direction - lateral - beams_.phases[beam]) * beams_.columns & (kTurn - 1);
-    const int64_t apart = (turned < kTurn - turned ? turned : kTurn - turned) >> 8;
-    const double eighths = static_cast<double>(apart * rho * 8) / turn_;
-    return eighths < beams_.bins - 1 ? static_cast<int>(eighths) : beams_.bins - 1;
+  // The bin of the nearest cone, 0 if none is near, at place i; notes what its planes are computed from.
+  int32_t cross(int64_t i, int64_t middle) {
+    const int64_t rho = rho_[i], last = beams_.bins - 1;
+    find(rho, middle);
+    const int64_t under = first_ > 0 ? first_ - 1 : 0,
+                  over = first_ < beams_.count ? first_ : beams_.count - 1;
+    const int64_t above_under = height(under, rho) - middle, above_over = height(over, rho) - middle;
+    const bool lower = magnitude(above_under) < magnitude(above_over);
+    const int64_t beam = lower ? under : over, above = lower ? above_under : above_over;
+    const int64_t three = int64_t{3} << child_bits_;  // children high is what is near
+    if (beams_.columns > 0) {
+      lateral_[i] = static_cast<double>(beams_.laterals[beam] * kRadian);
+      phase_[i] = static_cast<uint32_t>(beams_.phases[beam]);
+    }
+    if (2 * magnitude(above) > three) return 0;
+    const int64_t place = ((2 * above + three) * last >> (child_bits_ + 1)) / 3;
+    return static_cast<int32_t>(1 + (place < last - 1 ? place : last - 1));
   }
 
   static constexpr int kSteps = 3;
@@ -173,6 +170,12 @@ class Crossing {
   const double turn_;
   int64_t ordered_from_ = 0;  // distance from which on no beams cross
   int64_t first_ = 0;         // the first beam above the middle of the column looked at last
+
+  // The places at hand: columns of children at low and high y of the half at low x, then of that at high x.
+  alignas(64) int32_t x_[kBeamPlaces], y_[kBeamPlaces], rho_[kBeamPlaces], cone_[kBeamPlaces],
+      plane_[kBeamPlaces];
+  alignas(64) double lateral_[kBeamPlaces] = {};
+  alignas(64) uint32_t phase_[kBeamPlaces] = {};
 };
 
 }  // namespace
@@ -206,21 +209,17 @@ int64_t anypcc_beam_bins(const Beams* beams, const uint32_t* coords, int64_t n_c
   const int kinds = beams->columns > 0 ? 2 : 1;
   return checked_ranges(count, threads, [&](int64_t begin, int64_t end) {
     Crossing crossing(*beams, levels_below, turn);
-    for (int64_t i = begin; i < end; ++i) {
-      if (!within(rows[i], n_coords)) return false;
-      int64_t low[3];
-      for (int axis = 0; axis < 3; ++axis) {
-        const int64_t corner =
-            (static_cast<int64_t>(coords[int64_t{rows[i]} * 3 + axis]) << levels_below) + shift[axis];
-        low[axis] = 4 * corner - 2;
+    int64_t low[Crossing::kNodes][3];
+    for (int64_t i = begin; i < end; i += Crossing::kNodes) {
+      const int64_t nodes = end - i < Crossing::kNodes ? end - i : Crossing::kNodes;
+      for (int64_t n = 0; n < nodes; ++n) {
+        if (!within(rows[i + n], n_coords)) return false;
+        const uint32_t* const place = coords + int64_t{rows[i + n]} * 3;
+        for (int axis = 0; axis < 3; ++axis) {
+          low[n][axis] = 4 * ((static_cast<int64_t>(place[axis]) << levels_below) + shift[axis]) - 2;
+        }
       }
-      int cone[kColumns], plane[kColumns];
-      crossing.bins(low[0], low[1], low[2], cone, plane);
-      for (int half = 0; half < 2; ++half) {
-        uint8_t* const row = bins + (2 * i + half) * kinds;
-        row[0] = static_cast<uint8_t>(cone[2 * half] * beams->bins + cone[2 * half + 1]);
-        if (kinds == 2) row[1] = static_cast<uint8_t>(plane[2 * half] * beams->bins + plane[2 * half + 1]);
-      }
+      crossing.bins(low, nodes, bins + 2 * i * kinds);
     }
     return true;
   });

@@ -39,6 +39,15 @@ struct CalibrationTables {
   int32_t* touched;  // the rows of one chunk
 };
 
+constexpr int kBeamPlaces = 64;  // where beams are looked for at a time
+
+// `turn` and `columns` of anypcc_beam_bins, and the last bin.
+struct PlaneBins {
+  double turn;
+  uint32_t columns;
+  int32_t last;
+};
+
 struct Isa {
   const char* name;
 
@@ -83,6 +92,13 @@ struct Isa {
   // The symbol with the largest of 16 logits, the first of equals, times 8, plus its lead over the next in
   // whole bits, at most 7; to every stride-th place of `favourite`.
   void (*favourites)(const int32_t* logits, int32_t* favourite, int stride, int64_t rows);
+
+  // Distances of kBeamPlaces places (x, y) from the axis, rounded down. At most 2^24 in magnitude.
+  void (*distances)(const int32_t* x, const int32_t* y, int32_t* rho);
+
+  // Bins of the nearest planes there, of beams with these laterals in radians, as 2^-32 turn, and phases.
+  void (*plane_bins)(const int32_t* x, const int32_t* y, const int32_t* rho, const double* lateral,
+                     const uint32_t* phase, const PlaneBins& scale, int32_t* bins);
 };
 
 extern const Isa kIsaGeneric, kIsaAvx2, kIsaAvxVnni, kIsaAvx512, kIsaNeon, kIsaNeonDot;

@@ -257,6 +257,7 @@ void rescale(const int32_t* sum, const int32_t* multiplier, int shift, int32_t* 
 }
 
 #include "isa_calibration.hpp"
+#include "isa_beams.hpp"
 
 constexpr Isa isa_table(const char* name) {
   return {name,
@@ -270,5 +271,7 @@ constexpr Isa isa_table(const char* name) {
           softmax,
           calibrate,
           learn,
-          favourites};
+          favourites,
+          distances,
+          plane_bins};
 }
