@@ -269,6 +269,12 @@ def _add_benchmark(commands: Subparsers) -> None:
         metavar="N",
         help="with --growth: only this many points (repeatable; default: 1,000 to 10,000,000)",
     )
+    parser.add_argument(
+        "--frames",
+        type=positive_count,
+        metavar="N",
+        help="instead: memory of one process that codes the files in turn, N times altogether, after every tenth of them",
+    )
     parser.add_argument("--csv", type=Path, metavar="OUT.csv", help="write the measurements here")
     parser.add_argument("--markdown", type=Path, metavar="OUT.md", help="write the tables here (default: stdout)")
     parser.add_argument("--plot", type=Path, metavar="OUT.png", help="draw bpp against encode time, or the growth, here")
@@ -284,6 +290,13 @@ def _benchmark(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
 
     if options.points and not options.growth:
         parser.error("--points needs --growth")
+    if options.frames:
+        (config, *others) = _benchmark_configs(options, options.files[0])
+        if others or options.growth or options.plot or options.csv:
+            parser.error("--frames takes one configuration, and writes a table alone")
+        samples = benchmark.endurance(options.files, config, options.frames)
+        _write_table(options, benchmark_report.endurance_markdown(samples, options.command_line))
+        return 0
     if options.plot:
         optional("matplotlib", "eval")  # known before the work rather than after it
     rows: list[Row] = []
@@ -330,13 +343,18 @@ def _write_benchmark(options: argparse.Namespace, rows: Sequence[Row]) -> None:
     if options.csv:
         with atomic_write(options.csv) as out:
             out.write(benchmark.to_csv(rows).encode())
-    if options.markdown:
-        with atomic_write(options.markdown) as out:
-            out.write(tables.encode())
-    elif not options.csv:
-        print(tables, end="")
+    if options.markdown or not options.csv:
+        _write_table(options, tables)
     if options.plot:
         (report.plot_growth if options.growth else report.plot)(rows, options.plot)
+
+
+def _write_table(options: argparse.Namespace, text: str) -> None:
+    if not options.markdown:
+        print(text, end="")
+        return
+    with atomic_write(options.markdown) as out:
+        out.write(text.encode())
 
 
 # ---- files

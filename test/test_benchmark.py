@@ -143,6 +143,15 @@ def test_errors_of_the_measuring_process(tmp_path: Path) -> None:
         benchmark.in_fresh_process(CodecConfig, -1.0)
 
 
+def test_memory_over_many_frames(part: Path) -> None:
+    samples = benchmark.endurance([part, part], CodecConfig(step=0.1, threads=1), 20)
+    assert [sample.frames for sample in samples] == list(range(2, 21, 2))
+    assert all(sample.memory > 1 << 20 for sample in samples)
+    assert samples[-1].memory < 1.1 * samples[1].memory
+    table = benchmark_report.endurance_markdown(samples, "anypcc benchmark --frames 20").splitlines()
+    assert len([line for line in table if line.startswith("| ")]) == 1 + len(samples)
+
+
 # ---- growth
 
 
@@ -244,6 +253,7 @@ def test_command(part: Path) -> None:
     [
         (["part.npz"], 2, "--step --grid-bits is required"),
         (["part.npz", "--step", "1", "--points", "5"], 2, "--points needs --growth"),
+        (["part.npz", "--step", "1", "--step", "2", "--frames", "5"], 2, "--frames takes one configuration"),
         (["part.npz", "--step", "1", "--repeats", "0"], 2, "0 is not positive"),
         (["part.npz", "--step", "-1"], 2, "--step -1.0: must be at least"),
         (["part.npz", "--step", "1", "--threads", "99"], 2, "--threads 99: must be at most 64"),

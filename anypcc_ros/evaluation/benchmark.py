@@ -6,6 +6,7 @@ A process of its own makes the peak memory that of one measurement, and lets non
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import statistics
 import sys
@@ -169,6 +170,42 @@ def resized(cloud: PointCloud, points: int, step: float) -> PointCloud:
     return PointCloud(xyz[np.sort(nearest)])
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Where a long run stands after so many frames: memory in bytes at that moment, and codec times since the last sample."""
+
+    frames: int
+    memory: int
+    encode: Spread
+    decode: Spread
+
+
+def endurance(paths: Sequence[Path], config: CodecConfig, frames: int) -> list[Sample]:
+    """The clouds in turn through one encoder and one decoder of one process, ``frames`` times altogether: ten samples.
+
+    Raises BenchmarkError, FileError, InputError.
+    """
+    return in_fresh_process(measure_endurance, paths[0], paths, config, frames)
+
+
+def measure_endurance(_: Path, paths: Sequence[Path], config: CodecConfig, frames: int) -> list[Sample]:
+    """As ``endurance``, in this process."""
+    clouds = [PointCloud(read_cloud(path).finite()[0].xyz) for path in paths]
+    encoder, decoder = Encoder(config), Decoder(matching_decoder(config))
+    samples: list[Sample] = []
+    encode: list[float] = []
+    decode: list[float] = []
+    for frame in range(1, frames + 1):
+        start = time.perf_counter()
+        data = encoder.encode(clouds[frame % len(clouds)])
+        encode.append(time.perf_counter() - start)
+        decode.append(_seconds(functools.partial(decoder.decode, data)))
+        if frame * 10 // frames > (frame - 1) * 10 // frames:
+            samples.append(Sample(frame, current_memory(), Spread.of(encode), Spread.of(decode)))
+            encode, decode = [], []
+    return samples
+
+
 def in_fresh_process(function: Callable[..., Result], *arguments: Any) -> Result:
     """What the function returns in a new Python process. Raises BenchmarkError for what goes wrong there."""
     try:
@@ -297,6 +334,14 @@ def resolved_backend(config: CodecConfig) -> str:
 def resolved_threads(config: CodecConfig) -> int:
     """The number of threads that 0 means here."""
     return config.threads or ((os.cpu_count() or 1) if resolved_backend(config) == "native" else 1)
+
+
+def current_memory() -> int:
+    """Bytes of memory that this process has now; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0  # not Linux
 
 
 def peak_memory() -> int | None:

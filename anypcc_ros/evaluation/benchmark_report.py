@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from anypcc_ros.codec.kernels import native
-from anypcc_ros.evaluation.benchmark import OURS, Row, Spread
+from anypcc_ros.evaluation.benchmark import OURS, Row, Sample, Spread
 from anypcc_ros.evaluation.stages import STAGES
 from anypcc_ros.files import atomic_write
 from anypcc_ros.optional import optional
@@ -70,6 +70,15 @@ def growth_markdown(rows: Sequence[Row], command: str) -> str:
         per_point = [f"{1e6 * side.median / row.points:.2f}" for side in (row.encode, row.decode)]
         kind = [f"{Path(row.file).stem} {row.step:g}", f"{row.points:,}", label(row), str(row.threads)]
         lines.append(_line([*kind, f"{row.bpp:.3f}", _time(row.encode), _time(row.decode), *per_point, _megabytes(row)]))
+    return "\n".join(lines) + "\n"
+
+
+def endurance_markdown(samples: Sequence[Sample], command: str) -> str:
+    """Memory of a process that codes frame after frame, in Markdown."""
+    lines = [*_heading(command), *_table_head("<frames <memory,_MB <encode <decode")]
+    for sample in samples:
+        memory = f"{sample.memory / 1e6:.1f}"
+        lines.append(_line([f"{sample.frames:,}", memory, _time(sample.encode), _time(sample.decode)]))
     return "\n".join(lines) + "\n"
 
 
