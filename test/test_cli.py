@@ -52,6 +52,8 @@ def test_info(folder: Path) -> None:
     assert described["step"] == 0.02
     assert described["size"] == (folder / "frame.apcc").stat().st_size
     assert described["model_name"] == "standard"
+    assert described["axis_error"] == 0.01
+    assert described["point_error"] == pytest.approx(0.01 * 3**0.5)
     assert described["bpp"] == 8 * described["size"] / 29770
     plain = anypcc("info", "frame.apcc", cwd=folder).stdout
     assert described["model_hash"] in plain

@@ -42,6 +42,29 @@ def test_cutting_gives_the_bytes_that_the_encoder_writes(cloud, stream, scales):
     assert cut(stream, scales) == encoded(cloud, scales)
 
 
+@pytest.mark.parametrize("scales", [0, 1, 2])
+def test_no_point_is_farther_off_than_the_stream_says(cloud, stream, scales):
+    shorter = cut(stream, scales) if scales else stream
+    decoded = Decoder().decode(shorter).xyz.astype(np.float64)
+    xyz = cloud.finite()[0].xyz.astype(np.float64)
+    info, rounding = inspect(shorter), float(np.spacing(np.float32(np.abs(xyz).max())))
+    edge = 0.01 * 2**scales
+    corner = np.rint(xyz / 0.01).astype(np.int64)
+    own = (corner - corner.min(axis=0) >> scales) * edge + (corner.min(axis=0) + (2**scales - 1) / 2) * 0.01
+    off = np.abs(own - xyz)
+    here, there = ({tuple(cell) for cell in np.rint((places - own[0]) / edge).tolist()} for places in (own, decoded))
+    assert here == there
+    assert 0.9 * info.axis_error < off.max() <= info.axis_error + rounding
+    assert np.sqrt((off**2).sum(axis=1)).max() <= info.point_error + rounding
+
+
+def test_integers_on_their_own_grid_and_exact_coordinates_have_no_error():
+    cells = PointCloud(np.random.default_rng(1).integers(0, 90, (300, 3)).astype(np.int32))
+    errors = [inspect(Encoder(config).encode(cells)).axis_error for config in (CodecConfig(step=1.0), CodecConfig(step=2.0))]
+    assert errors == [0.0, 1.0]
+    assert inspect(Encoder(CodecConfig(exact=True)).encode(PointCloud(cells.xyz * np.float32(0.017)))).point_error == 0.0
+
+
 def test_two_cuts_are_one(stream):
     assert cut(cut(stream, 1), 1) == cut(stream, 2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Mapping
@@ -153,8 +154,22 @@ class StreamInfo:
         """Bits per input point; 0 for an empty cloud."""
         return 8 * self.size / self.points if self.points else 0.0
 
+    @property
+    def axis_error(self) -> float:
+        """How far a coordinate may be from that of its point, at most, before it is rounded to its dtype.
+
+        0 where it comes back bit for bit: exact streams, and integers on their own grid.
+        """
+        own_grid = self.step == 1 and not self.drop_scales and "int" in self.dtype and all(v.is_integer() for v in self.origin)
+        return 0.0 if self.exact or own_grid else math.ldexp(self.step, self.drop_scales - 1)
+
+    @property
+    def point_error(self) -> float:
+        """How far a point may be from where it was, at most, before its coordinates are rounded to their dtype."""
+        return math.sqrt(3) * self.axis_error
+
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"bpp": self.bpp}
+        return asdict(self) | {"bpp": self.bpp, "axis_error": self.axis_error, "point_error": self.point_error}
 
 
 def cells_checksum(coords: np.ndarray) -> int:
