@@ -115,3 +115,16 @@ def test_the_training_clouds_load(shared):
     body = next(cloud for cloud in clouds if cloud.category == "dense_human")
     assert body.voxelised
     assert body.xyz.dtype == np.int32
+
+
+def test_a_smaller_tier_starts_with_the_layers_of_a_larger_one(tmp_path):
+    large = Trainer(replace(TINY, model=replace(TINY.model, parent_convs=2), seed=1), tmp_path / "large")
+    small = Trainer(TINY, tmp_path / "small")
+    before = small.network.parameters_of("fuse")[0].clone()
+    taken = small.start_from(large.network)
+    assert "weight.parent0" in taken and not any("parent1" in name for name in taken)
+    for network in (small.network, small.average):
+        assert torch.equal(network.parameters_of("fuse")[0], large.network.parameters_of("fuse")[0])
+    assert not torch.equal(before, small.network.parameters_of("fuse")[0])
+    small.step = 1
+    assert small.start_from(large.network) == []

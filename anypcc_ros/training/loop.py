@@ -125,6 +125,17 @@ class Trainer:
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"
 
+    def start_from(self, other: FloatNetwork) -> list[str]:
+        """Take over the parameters that a trained network has under the same name and in the same shape, as a smaller or a
+        larger tier of the same width does with most; returns their names. Does nothing once the run has begun."""
+        if self.step:
+            return []
+        own, others = self.network.state_dict(), other.state_dict()
+        shared = {name: others[name] for name in own if name in others and others[name].shape == own[name].shape}
+        for network in (self.network, self.average):
+            network.load_state_dict(shared, strict=False)
+        return sorted(shared)
+
     def run(self, train: list[TrainingCloud], val: list[TrainingCloud]) -> Iterator[dict[str, float]]:
         """Train to ``config.steps``; yields one record per validation. Stop and start again at any time."""
         sampler = Sampler(train, self.config.points, self.config.crops, self.config.seed)
