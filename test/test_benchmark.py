@@ -73,11 +73,12 @@ def test_every_stage_is_seen_and_the_codec_is_put_back(backend: str, scan: Point
     with recording(backend) as watch:
         data = encoder.encode(cloud)
     assert data == plain.encode(cloud)
-    assert [stage for stage, seconds in watch.seconds.items() if not seconds] == []
+    never = ["beams"]  # on a lattice none are looked for
+    assert [stage for stage, seconds in watch.seconds.items() if not seconds] == never
     assert list(watch.seconds) == list(STAGES)
     with recording(backend) as watch:
         Decoder(codec.DecoderConfig(backend=backend, threads=1)).decode(data)
-    assert [stage for stage, seconds in watch.seconds.items() if not seconds] == []
+    assert [stage for stage, seconds in watch.seconds.items() if not seconds] == never
     assert (codec.quantise, codec.Encoder.encode) == before
 
     with pytest.raises(InputError), recording(backend):

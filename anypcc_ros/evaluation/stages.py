@@ -23,6 +23,7 @@ from anypcc_ros.codec.occupancy import OccupancyDecoder, OccupancyEncoder
 STAGES = {
     "grid": "positions to grid cells and back; unique cells in Morton order",
     "lattice": "axes that use a coarser lattice than the grid",
+    "beams": "the sensor's laser beams, which the encoder fits",
     "octree": "occupancy codes of all levels; in the decoder, coordinates of the children",
     "levels": "the neighbour tables of a level, and the kernels' plans of its convolutions",
     "prior": "fusion of a level's codes and the convolutions down to the level below",
@@ -53,6 +54,7 @@ _HOOKS: tuple[Hook, ...] = (
     (codec, "quantise", "grid"),
     (codec, "voxelise", "grid"),
     (codec, "dequantise", "grid"),
+    (codec, "fit_beams", "beams"),
     (codec, "find_lattice", "lattice"),
     (codec, "encode_lattice", "lattice"),
     (codec, "decode_lattice", "lattice"),
