@@ -33,13 +33,34 @@ CASES = {
     "empty": ("none", {}),
     "lattice": ("scaled", {"step": 1.0}),
     "corners": ("corners", {"step": 1.0}),
+    "fields": ("fields", {"step": 0.02, "fields": ("spare=drop", "range=step:0.25")}),
+    "original": ("organised", {"step": 0.01, "order": "original", "exact": True}),
 }
-"""Case to its input (``<input>.npy``) and the encoder's options."""
+"""Case to its input (``<input>.npz``, or .npy where it has no fields) and the encoder's options."""
+
+
+def save_cloud(path: Path, cloud: PointCloud) -> None:
+    """The cloud as ``path`` with the ending .npy, or .npz where it has fields."""
+    if not cloud.fields:
+        np.save(path.with_name(path.name + ".npy"), cloud.xyz)
+        return
+    fields = {f"field {name}": values for name, values in cloud.fields.items()}
+    np.savez_compressed(path.with_name(path.name + ".npz"), xyz=cloud.xyz, height=cloud.height, **fields)
+
+
+def load_cloud(path: Path) -> PointCloud:
+    """What ``save_cloud`` has saved."""
+    if (plain := path.with_name(path.name + ".npy")).exists():
+        return PointCloud(np.load(plain))
+    with np.load(path.with_name(path.name + ".npz")) as data:
+        fields = {name.removeprefix("field "): data[name] for name in data.files if name.startswith("field ")}
+        return PointCloud(data["xyz"], fields, int(data["height"]))
 
 
 def write_inputs() -> None:
     """A synthetic scan, points at UTM coordinates, an integer grid with duplicates, few points, none, a surface scaled to a
-    finer grid, and two clusters in opposite corners, so that some octree levels have nodes of odd parity only."""
+    finer grid, two clusters in opposite corners, so that some octree levels have nodes of odd parity only; a part of the scan
+    with the fields of a LiDAR; and an organised part with invalid points and coordinates in millimetres."""
     rng = np.random.default_rng(2510)
     azimuth = np.tile(np.linspace(-np.pi, np.pi, 180, endpoint=False), 12)
     elevation = np.repeat(np.radians(np.linspace(-20, 6, 12)), 180)
@@ -58,8 +79,24 @@ def write_inputs() -> None:
     inputs["scaled"] = np.rint(surface * [7.3, 1, 4]).astype(np.int32)
     clusters = rng.integers(0, 6, (120, 3)) + np.repeat([[0, 0, 120], [120, 0, 0]], 60, axis=0)
     inputs["corners"] = clusters.astype(np.int32)
-    for name, xyz in inputs.items():
-        np.save(GOLDEN / f"{name}.npy", xyz)
+    clouds = {name: PointCloud(xyz) for name, xyz in inputs.items()}
+    reach = np.linalg.norm(scan, axis=1)
+    fields = {
+        "intensity": np.clip(900 / reach**2 + rng.normal(0, 3, len(scan)), 0, 255).astype(np.uint8),
+        "ring": np.repeat(np.arange(12), 180).astype(np.uint16),
+        "t": np.tile(np.arange(180) * 555_555, 12).astype(np.uint32),
+        "rgb": ((reach * 9).astype(np.uint32) * 0x010101 ^ rng.integers(0, 0x030301, len(scan), np.uint32)).view(np.float32),
+        "range": reach,
+        "spare": rng.normal(size=len(scan)),
+    }
+    clouds["fields"] = PointCloud(scan, fields).take(np.arange(0, len(scan), 5))
+    xyz = (np.rint(scan[: 8 * 60].astype(np.float64) * 1000) / 1000).astype(np.float32)
+    xyz[7::11] = np.nan
+    reflectivity = (rng.integers(0, 30, len(xyz)) / 100).astype(np.float32)
+    reflectivity[7::11] = np.nan
+    clouds["organised"] = PointCloud(xyz, {"reflectivity": reflectivity}, height=8)
+    for name, cloud in clouds.items():
+        save_cloud(GOLDEN / name, cloud)
 
 
 def main() -> None:
@@ -75,10 +112,10 @@ def main() -> None:
         for case in arguments.case or CASES:
             source, options = CASES[case]
             encoder = Encoder(CodecConfig(model=models[label], **options))
-            data = encoder.encode(PointCloud(np.load(GOLDEN / f"{source}.npy")))
-            decoded = Decoder(DecoderConfig(model_dir=str(GOLDEN))).decode(data).xyz
+            data = encoder.encode(load_cloud(GOLDEN / source))
+            decoded = Decoder(DecoderConfig(model_dir=str(GOLDEN))).decode(data)
             (GOLDEN / f"{case}.{label}.apcc").write_bytes(data)
-            np.save(GOLDEN / f"{case}.decoded.npy", decoded)
+            save_cloud(GOLDEN / f"{case}.decoded", decoded)
             print(f"{case}.{label}: {len(decoded)} points, {len(data)} bytes")
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.kernels import native
 from anypcc_ros.codec.model import store
 
 ROOT = Path(__file__).resolve().parents[1]
-CASES = runpy.run_path(str(ROOT / "scripts" / "make_golden.py"))["CASES"]
+MAKE = runpy.run_path(str(ROOT / "scripts" / "make_golden.py"))
+CASES = MAKE["CASES"]
 STREAMS = sorted(path.name for path in (ROOT / "test" / "golden").glob("*.apcc"))
 BACKENDS = ["torch", *(["native"] if native.available() else [])]
 
@@ -27,10 +26,13 @@ def test_there_is_a_golden_stream_of_every_case_and_shipped_model():
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", STREAMS)
 def test_golden_streams_decode_to_the_bit(golden, name, backend):
-    decoded = Decoder(DecoderConfig(model_dir=str(golden), backend=backend)).decode((golden / name).read_bytes()).xyz
-    expected = np.load(golden / f"{name.split('.')[0]}.decoded.npy")
-    assert decoded.dtype == expected.dtype
-    assert decoded.tobytes() == expected.tobytes()
+    decoded = Decoder(DecoderConfig(model_dir=str(golden), backend=backend)).decode((golden / name).read_bytes())
+    expected = MAKE["load_cloud"](golden / f"{name.split('.')[0]}.decoded")
+    assert list(decoded.fields) == list(expected.fields)
+    assert decoded.height == expected.height
+    for values, wanted in zip([decoded.xyz, *decoded.fields.values()], [expected.xyz, *expected.fields.values()], strict=True):
+        assert (values.dtype, values.shape) == (wanted.dtype, wanted.shape)
+        assert values.tobytes() == wanted.tobytes()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -40,4 +42,4 @@ def test_encoding_again_gives_the_golden_bytes(golden, name, backend):
     source, options = CASES[case]
     model = str(golden / "tiny.safetensors") if label == "tiny" else label
     encoder = Encoder(CodecConfig(model=model, backend=backend, **options))
-    assert encoder.encode(PointCloud(np.load(golden / f"{source}.npy"))) == (golden / name).read_bytes()
+    assert encoder.encode(MAKE["load_cloud"](golden / source)) == (golden / name).read_bytes()
