@@ -41,7 +41,7 @@ def plot_bits(results: Sequence[Result], path: str | os.PathLike[str], groups: M
                       ha="left" if value >= 0 else "right", fontsize=7, color="#333333")  # fmt: skip
     axes.axvline(0, color=PEERS["G-PCC"], linewidth=1)
     axes.set_yticks(range(len(lines)), [f"{line.name}, {line.grid} ({line.clouds})" for line in lines], fontsize=9)
-    axes.invert_yaxis()
+    axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.set_xlim(min(-15.0, axes.get_xlim()[0] - 4), _WORST + 8)
     axes.set_xlabel("bits per point, percent above (right) or below (left) the best G-PCC; number of clouds in brackets")
     axes.grid(axis="x", alpha=0.3)
