@@ -70,6 +70,7 @@ _HOOKS: tuple[Hook, ...] = (
     (geometry, "encode_raw", "container"),
     (geometry, "decode_raw", "container"),
     (OccupancyEncoder, "code", "calibration"),
+    (OccupancyEncoder, "_encode", "calibration"),  # in the background, where there are threads for it
     (OccupancyDecoder, "code", "calibration"),
     (SymbolEncoder, "encode", "entropy"),
     (SymbolEncoder, "finish", "entropy"),
