@@ -17,19 +17,15 @@ struct Calibration {
   // Knows nothing of `count` contexts.
   void begin(int64_t count) {
     rows = count;
-    std::memset(numbers.reserve(3 * count * kCalibrated), 0, sizeof(int32_t) * 3 * count * kCalibrated);
+    std::memset(learned.reserve(count), 0, sizeof(CalibrationRow) * count);
     std::memset(seen.reserve(count), 0, count);
     touched.reserve(count + 1);  // one more: a row is written before it is known whether it is a new one
   }
 
-  CalibrationTables tables() const {
-    const int64_t size = rows * kCalibrated;
-    int32_t* const first = numbers.data();
-    return {first, first + size, first + 2 * size, seen.data(), touched.data()};
-  }
+  CalibrationTables tables() const { return {learned.data(), seen.data(), touched.data()}; }
 
   int64_t rows = 0;
-  Buffer<int32_t> numbers;
+  Buffer<CalibrationRow> learned;
   Buffer<uint8_t> seen;
   Buffer<int32_t> touched;
 };
@@ -87,7 +83,7 @@ int64_t anypcc_calibration_frequencies(const Calibration* calibration, const int
                                        int64_t count, float* frequencies) {
   int64_t status;
   if (!anypcc::valid(calibration, contexts, tables, count, &status)) return status;
-  active_isa().calibrate(logits, contexts, tables, calibration->numbers.data(), exp2, frequencies, count);
+  active_isa().calibrate(logits, contexts, tables, calibration->learned.data(), exp2, frequencies, count);
   return status;
 }
 
@@ -112,7 +108,7 @@ int64_t anypcc_calibration_replay(Calibration* calibration, const int32_t* logit
     const int64_t rows = count - first < chunk ? count - first : chunk;
     const int32_t* const context = contexts + first * tables;
     float* const frequency = frequencies + first * kCalibrated;
-    isa.calibrate(logits + first * kCalibrated, context, tables, t.bias, exp2, frequency, rows);
+    isa.calibrate(logits + first * kCalibrated, context, tables, t.rows, exp2, frequency, rows);
     isa.learn(t, frequency, context, tables, symbols + first, rows);
   }
   return status;

@@ -32,9 +32,13 @@ struct Activation {
 
 constexpr int kCalibrated = 16;  // symbols of a calibrated code part
 
-// A calibration: rows of 16 numbers by context. What a chunk adds to the gradient is zero between calls.
+// What a calibration has learned in one context. What a chunk adds to the gradient is zero between calls.
+struct alignas(64) CalibrationRow {
+  int32_t bias[kCalibrated], curvature[kCalibrated], gradient[kCalibrated];
+};
+
 struct CalibrationTables {
-  int32_t *bias, *curvature, *gradient;
+  CalibrationRow* rows;
   uint8_t* seen;     // one per row
   int32_t* touched;  // the rows of one chunk
 };
@@ -82,7 +86,7 @@ struct Isa {
   void (*softmax)(const int32_t* logits, const uint32_t* exp2, float* frequency, int64_t rows, int symbols);
 
   // The same for 16 symbols, with the biases of `tables` contexts a row added to the logits.
-  void (*calibrate)(const int32_t* logits, const int32_t* contexts, int tables, const int32_t* bias,
+  void (*calibrate)(const int32_t* logits, const int32_t* contexts, int tables, const CalibrationRow* learned,
                     const uint32_t* exp2, float* frequency, int64_t rows);
 
   // Adapts the biases to symbols coded with these frequencies, at most 2^14 rows.

@@ -135,18 +135,15 @@ typedef uint32_t UnsignedRow __attribute__((vector_size(64)));
 typedef int32_t RowInMemory __attribute__((vector_size(64), aligned(4), may_alias));
 typedef float FrequenciesInMemory __attribute__((vector_size(64), aligned(4), may_alias));
 
-inline RowInMemory& row_at(int32_t* numbers, int64_t row) {
-  return *reinterpret_cast<RowInMemory*>(numbers + row * kCalibrated);
-}
-
-inline const RowInMemory& row_at(const int32_t* numbers, int64_t row) {
-  return *reinterpret_cast<const RowInMemory*>(numbers + row * kCalibrated);
+inline RowInMemory& row_at(int32_t* numbers) { return *reinterpret_cast<RowInMemory*>(numbers); }
+inline const RowInMemory& row_at(const int32_t* numbers) {
+  return *reinterpret_cast<const RowInMemory*>(numbers);
 }
 
 inline Row least(const Row& a, const Row& b) { return a < b ? a : b; }
 inline Row most(const Row& a, const Row& b) { return a > b ? a : b; }
 
-void calibrate(const int32_t* logits, const int32_t* contexts, int tables, const int32_t* bias,
+void calibrate(const int32_t* logits, const int32_t* contexts, int tables, const CalibrationRow* learned,
                const uint32_t* exp2, float* frequency, int64_t rows) {
   constexpr int32_t kShift = 8, kHalf = 1 << (kShift - 1), kLogitLimit = 1 << 20;
   Softmax<kCalibrated> block;
@@ -155,10 +152,10 @@ void calibrate(const int32_t* logits, const int32_t* contexts, int tables, const
     for (int64_t r = 0; r < count; ++r) {
       const int32_t* const context = contexts + (i + r) * tables;
       Row sum = Row{} + kHalf;
-      for (int t = 0; t < tables; ++t) sum += row_at(bias, context[t]);
-      const Row logit = row_at(logits, i + r);
+      for (int t = 0; t < tables; ++t) sum += row_at(learned[context[t]].bias);
+      const Row logit = row_at(logits + (i + r) * kCalibrated);
       const Row limited = most(least(logit, Row{} + kLogitLimit), Row{} - kLogitLimit);
-      row_at(&block.rows[0][0], r) = limited + (sum >> kShift);
+      row_at(block.rows[r]) = limited + (sum >> kShift);
     }
     block.run(exp2, frequency + i * kCalibrated, count);
   }
@@ -182,23 +179,21 @@ void learn(const CalibrationTables& t, const float* frequency, const int32_t* co
       t.touched[touched] = row;
       touched += t.seen[row] == 0;
       t.seen[row] = 1;
-      row_at(t.gradient, row) += gradient;
-      row_at(t.curvature, row) += curvature;
+      row_at(t.rows[row].gradient) += gradient;
+      row_at(t.rows[row].curvature) += curvature;
     }
   }
   for (int64_t i = 0; i < touched; ++i) {
-    const int64_t row = t.touched[i];
-    t.seen[row] = 0;
-    row_at(t.curvature, row) = least(row_at(t.curvature, row), Row{} + kCurvatureLimit);
-    const int32_t* const known = t.curvature + row * kCalibrated;
-    int32_t* const gradient = t.gradient + row * kCalibrated;
+    t.seen[t.touched[i]] = 0;
+    CalibrationRow& row = t.rows[t.touched[i]];
+    row_at(row.curvature) = least(row_at(row.curvature), Row{} + kCurvatureLimit);
+    int32_t moved[kCalibrated];
     for (int j = 0; j < kCalibrated; ++j) {
-      const double step = gradient[j] * kRate / (known[j] + static_cast<double>(kPrior));
-      gradient[j] = static_cast<int32_t>((step + kToInteger) - kToInteger);
+      const double step = row.gradient[j] * kRate / (row.curvature[j] + static_cast<double>(kPrior));
+      moved[j] = row.bias[j] + static_cast<int32_t>((step + kToInteger) - kToInteger);
     }
-    const Row moved = row_at(t.bias, row) + row_at(t.gradient, row);
-    row_at(t.bias, row) = most(least(moved, Row{} + kBiasLimit), Row{} - kBiasLimit);
-    row_at(t.gradient, row) = Row{};
+    row_at(row.bias) = most(least(row_at(moved), Row{} + kBiasLimit), Row{} - kBiasLimit);
+    row_at(row.gradient) = Row{};
   }
 }
 
