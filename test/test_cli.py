@@ -137,7 +137,12 @@ def test_suite_writes_csv_and_markdown(folder: Path) -> None:
     assert "    anypcc evaluate --suite suite --grid 50mm --no-live-peers --csv suite.csv --markdown suite.md\n" in tables
     again = anypcc(*suite, "--resume", "--group", "all=*", "--markdown", "suite.md", cwd=folder)
     assert (again.returncode, again.stderr) == (0, ""), "nothing is left to measure"
-    assert "| all | 50mm | 1 |" in (folder / "suite.md").read_text()
+    tables = (folder / "suite.md").read_text()
+    assert "| all | 50mm | 1 |" in tables
+    (folder / "suite.csv").rename(folder / "suite.csv.part")  # as a run that was interrupted leaves it
+    drawn = anypcc(*suite, "--tables-only", "--group", "all=*", "--markdown", "drawn.md", cwd=folder)
+    assert drawn.returncode == 0, drawn.stderr
+    assert (folder / "drawn.md").read_text().splitlines()[5:] == tables.splitlines()[5:]
 
 
 def test_list_of_datasets_and_plot_of_training(folder: Path) -> None:

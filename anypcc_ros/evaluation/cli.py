@@ -85,6 +85,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         "--jobs", type=positive_count, default=os.cpu_count() or 1, metavar="N", help="processes (default: cores)"
     )
     many.add_argument("--resume", action="store_true", help="keep the rows that --csv has, and measure only what it lacks")
+    many.add_argument("--tables-only", action="store_true", help="measure nothing: tables and plots of what --csv has so far")
     many.add_argument(
         "--markdown", type=Path, metavar="OUT.md", help="write the tables here, between marks where the document has them"
     )
@@ -189,12 +190,14 @@ def _evaluate_messages(options: argparse.Namespace) -> int:
 def _evaluate_many(options: argparse.Namespace) -> int:
     from anypcc_ros.evaluation import suite
     from anypcc_ros.evaluation.evaluate import to_csv
-    from anypcc_ros.evaluation.results import COLUMNS, Journal
+    from anypcc_ros.evaluation.results import COLUMNS, Journal, earlier_results
 
     if options.drop_scales:
         options.usage_error("--drop-scales is for FILE...; lossy points of many clouds are asked for with --curves")
     if options.resume and not options.csv:
         options.usage_error("--resume needs --csv, where the earlier rows are")
+    if options.tables_only and not options.csv:
+        options.usage_error("--tables-only needs --csv, where the rows are")
     if options.plots:
         _have_matplotlib()
     groups = _groups(options)
@@ -206,6 +209,9 @@ def _evaluate_many(options: argparse.Namespace) -> int:
         distortion=options.distortion,
         curves=tuple(options.curves),
     )
+    if options.tables_only:
+        _write(options, suite.in_order(earlier_results(options.csv), plan), groups, name, remark)
+        return 0
     journal = Journal(options.csv, options.resume)
     results = suite.evaluate(sources, plan, journal, options.jobs, progress=lambda row: _say(row, _how(row)))
     _write(options, results, groups, name, remark)

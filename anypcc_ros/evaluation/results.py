@@ -103,11 +103,9 @@ class Journal:
         self._part: IO[str] | None = None
         if path is None:
             return
-        part = path.with_name(path.name + ".part")
+        part = _part(path)
         if resume:
-            for known in (path, part):
-                if known.exists():
-                    self._rows |= {row.key: row for row in load_results(known)}
+            self._rows = {row.key: row for row in earlier_results(path)}
         try:
             self._part = open(part, "w", newline="")  # noqa: SIM115 - open as long as the journal
             self._part.write(to_csv(self.rows, COLUMNS))
@@ -153,6 +151,16 @@ class Journal:
             out.write(to_csv(self.rows, COLUMNS).encode())
         self._part.close()
         os.unlink(self._part.name)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def earlier_results(path: Path) -> list[Result]:
+    """The rows of an earlier run, finished or not, or none. Raises FileError."""
+    rows = [row for file in (path, _part(path)) if file.exists() for row in load_results(file)]
+    return list({row.key: row for row in rows}.values())
 
 
 def load_results(path: Path) -> list[Result]:

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -161,9 +161,14 @@ def evaluate(
             if not row.is_peer:
                 progress(row)
     journal.finish()
+    return in_order(journal.rows, plan)
+
+
+def in_order(rows: Iterable[Result], plan: Plan) -> list[Result]:
+    """Rows sorted by file and rate, those of our models in the order of the plan."""
     order = {_name(config): i for i, config in enumerate(plan.configs)}
     last = len(order)
-    return sorted(journal.rows, key=lambda row: (row.file, row.drop_scales, row.stretch, row.step, order.get(row.codec, last)))
+    return sorted(rows, key=lambda row: (row.file, row.drop_scales, row.stretch, row.step, order.get(row.codec, last)))
 
 
 def _in_processes(tasks: Sequence[tuple[Source, bool]], plan: Plan, known: Known, jobs: int) -> Iterator[list[Result]]:
