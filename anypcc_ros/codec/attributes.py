@@ -118,7 +118,8 @@ def _largest_error(values: np.ndarray, restored: np.ndarray, colour: bool) -> fl
 def _encode_part(part: Represented, context: Context, sources: Sources) -> bytes:
     pieces = [_KIND.pack(part.kind, part.factor), encode_varint(len(part.listed))]
     if len(part.listed):
-        pieces += [_MARKER.pack(part.marker), *sized(encode_channel(part.listed, in_a_row(len(part.listed)))[0])]
+        listed = np.diff(part.listed, prepend=0) if part.kind == Kind.LIST else part.listed  # which ascends
+        pieces += [_MARKER.pack(part.marker), *sized(encode_channel(listed, in_a_row(len(listed)))[0])]
     curve = _curve(part, context, sources)
     pieces.append(curve.pack())
     if curve.rows != AROUND:
@@ -158,6 +159,7 @@ def _decode_part(
         (marker,) = _MARKER.unpack_from(data, at)
         payload, at = take_sized(data, at + _MARKER.size)
         listed, _ = decode_channel(payload, in_a_row(size))
+        listed = np.cumsum(listed) if kind == Kind.LIST else listed
     curve, at = Curve.unpack(data, at)
     channels, reference = [], None
     if curve.rows != AROUND:

@@ -7,6 +7,7 @@ places. Rows come from a field (ring) or are coded themselves; angles may be a f
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,8 +106,8 @@ def curve_along(values: np.ndarray, grid: np.ndarray, sources: Sources, below: f
     first = grid[np.argmin(values)][None]
     best, cost = Curve(), below
     rings = [FIRST_FIELD + i for i, ring in enumerate(sources) if ring is not None and 0 < np.ptp(ring) < MOST_ROWS]
-    for rows in (ONE_ROW, *rings):
-        curve = Curve(rows, 0, False, int(angles_of(Curve(), first)[0]))
+    for rows, descending in itertools.product((ONE_ROW, *rings), (False, True)):
+        curve = Curve(rows, 0, descending, int(angles_of(Curve(), first)[0]))
         if (bits := unevenness(values[track_of(curve, grid, sources)])) < cost:
             best, cost = curve, bits
     return best

@@ -394,6 +394,7 @@ def part_of(
     if size := reader.varint():
         (marker,) = struct.unpack("<q", reader.take(8))
         listed, _ = channel(sized(reader), row_of(size))
+        listed = np.cumsum(listed) if kind == 4 else listed
     curve = curve_of(reader)
     channels: list[np.ndarray] = []
     if curve.rows:
