@@ -9,7 +9,7 @@ the larger counts. PSNR = 10 log10(3 peak^2 / error). Points that coincide count
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,9 @@ TIES = (10, 30)  # equally near points that are looked for: so many, and if all 
 SAME_DISTANCE = 1e-6  # relative difference of squared distances that counts as none
 NEIGHBOURS = 12  # points that a normal is estimated from
 _BATCH = 1 << 17  # points at a time; a million at once would need gigabytes
+
+Neighbours = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Rows (n,), their smallest squared distances (n,), the indices (n, K) int32 there, and which are equally near (n, K)."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,12 @@ def distortion(
     two = np.unique(np.asarray(decoded, np.float64), axis=0)
     tree_type = optional("scipy.spatial", "eval").cKDTree
     tree_one, tree_two = tree_type(one), tree_type(two)
+    to_two, to_one = list(_nearest(one, tree_two)), list(_nearest(two, tree_one))  # the search is most of the work
     oriented = normals is not None
     normals_one = estimate_normals(one, tree_one) if normals is None else np.asarray(normals, np.float64)[first]
-    normals_two = _transfer_normals(one, normals_one, tree_one, two, tree_two, oriented=oriented)
-    forward = _mean_errors(one, two, tree_two, normals_two)
-    backward = _mean_errors(two, one, tree_one, normals_one)
+    normals_two = _transfer_normals(normals_one, len(two), to_two, to_one, oriented=oriented)
+    forward = _mean_errors(one, two, to_two, normals_two)
+    backward = _mean_errors(two, one, to_one, normals_one)
     if peak is None:
         peak = float(np.ptp(one, axis=0).max())
     return Distortion(max(forward[0], backward[0]), max(forward[1], backward[1]), peak)
@@ -86,10 +90,12 @@ def estimate_normals(xyz: np.ndarray, tree: Any = None) -> np.ndarray:
     return normals
 
 
-def _mean_errors(points: np.ndarray, others: np.ndarray, others_tree: Any, others_normals: np.ndarray) -> tuple[float, float]:
+def _mean_errors(
+    points: np.ndarray, others: np.ndarray, to_others: Sequence[Neighbours], others_normals: np.ndarray
+) -> tuple[float, float]:
     """Mean squared point-to-point and point-to-plane errors of ``points`` against ``others``."""
     to_point = to_plane = 0.0
-    for rows, squared, nearest, tied in _nearest(points, others_tree):
+    for rows, squared, nearest, tied in to_others:
         along = np.einsum("nki,nki->nk", points[rows, None] - others[nearest], others_normals[nearest])
         to_point += float(squared.sum())
         to_plane += float(((along**2 * tied).sum(axis=1) / tied.sum(axis=1)).sum())
@@ -97,18 +103,18 @@ def _mean_errors(points: np.ndarray, others: np.ndarray, others_tree: Any, other
 
 
 def _transfer_normals(
-    source: np.ndarray, normals: np.ndarray, source_tree: Any, target: np.ndarray, target_tree: Any, *, oriented: bool
+    normals: np.ndarray, targets: int, to_target: Sequence[Neighbours], to_source: Sequence[Neighbours], *, oriented: bool
 ) -> np.ndarray:
-    """Normals of ``target``: the mean of the source normals that are nearest to each point, not of unit length.
+    """Normals of the target's points: the mean of the source's ``normals`` that are nearest to each, not of unit length.
 
     A target that is nearest to no source point takes the mean of its own nearest. Where the source normals are not
     ``oriented``, their signs are made to agree before they are averaged.
     """
-    own = np.empty((len(target), 3))
-    for rows, _, nearest, tied in _nearest(target, source_tree):
+    own = np.empty((targets, 3))
+    for rows, _, nearest, tied in to_source:
         own[rows] = _mean_normals(normals[nearest], tied, oriented)
-    total, count = np.zeros((len(target), 3)), np.zeros(len(target))
-    for rows, _, nearest, tied in _nearest(source, target_tree):
+    total, count = np.zeros((targets, 3)), np.zeros(targets)
+    for rows, _, nearest, tied in to_target:
         which, column = np.nonzero(tied)
         goal, arriving = nearest[which, column], normals[rows][which]
         if not oriented:
@@ -126,8 +132,8 @@ def _mean_normals(normals: np.ndarray, tied: np.ndarray, oriented: bool) -> np.n
     return np.asarray(np.einsum("nki,nk->ni", normals, weight) / tied.sum(axis=1, keepdims=True))
 
 
-def _nearest(points: np.ndarray, tree: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """In batches of ``points``: rows (n,), smallest squared distances (n,), indices (n, K), equally near (n, K)."""
+def _nearest(points: np.ndarray, tree: Any) -> Iterator[Neighbours]:
+    """The neighbours of ``points`` in a tree, in batches."""
     for start in range(0, len(points), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(points)))
         for ties in TIES:
@@ -136,7 +142,7 @@ def _nearest(points: np.ndarray, tree: Any) -> Iterator[tuple[np.ndarray, np.nda
             squared = distances**2
             tied = squared <= squared[:, :1] * (1 + SAME_DISTANCE)
             more = tied[:, -1] if wanted < tree.n and ties != TIES[-1] else np.zeros(len(rows), np.bool_)
-            yield rows[~more], squared[~more, 0], nearest[~more], tied[~more]
+            yield rows[~more], squared[~more, 0], nearest[~more].astype(np.int32), tied[~more]
             rows = rows[more]
             if not len(rows):
                 break
