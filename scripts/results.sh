@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Measures everything that docs/results.md says of positions, and writes its tables, plots and CSV files. Models are installed
-# ones or files; all installed tiers by default. About 10 minutes on two cores, for three models.
+# ones or files; all installed tiers by default. One model with the other codecs takes roughly 15 minutes of CPU, half of them
+# for D1 and D2; it runs in as many processes as there are cores, and goes on where it was interrupted.
 #
 #   bash scripts/results.sh
 #   bash scripts/results.sh standard fast my.safetensors
 #
-# What docs/results/*.csv holds is not measured again (the other codecs, models whose weights did not change); --fresh in front
-# of the models measures all of it, which takes half an hour. A tmc3 (G-PCC) on the PATH joins in.
+# What docs/results/*.csv holds is not measured again: other codecs, D1 and D2, and our models while neither their weights nor
+# the codec's code change. --fresh in front of the models measures all of it. A tmc3 (G-PCC) on the PATH joins in.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
