@@ -350,6 +350,19 @@ def test_hostile_fields_behind_right_checksums_are_refused(rich, decoder, data):
     assert len(cloud) <= 400
 
 
+@pytest.mark.parametrize("dtype", FIELD_DTYPES)
+def test_values_of_any_kind_in_any_field_are_values_or_refused(encode, decoder, dtype):
+    data = encode(numbered(30, value=np.arange(30).astype(dtype)), step=1.0)
+    payload = payload_of(data, "ATTR")
+    for kind in range(8):
+        for factor in (1.0, 1e-300, 1.7e308, 0.5, math.nan, -1.0):
+            try:
+                cloud = decoder.decode(resealed(data, "ATTR", struct.pack("<Bd", kind, factor) + payload[9:]))
+            except StreamError:
+                continue
+            assert cloud.fields["value"].dtype == np.dtype(dtype)
+
+
 def test_declared_fields_are_bounded_before_memory_is_taken(encode):
     data = encode(numbered(1000, value=np.arange(1000)), step=1.0)
     with pytest.raises(LimitExceededError, match="8000 bytes"):

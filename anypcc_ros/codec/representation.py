@@ -42,6 +42,18 @@ class Kind(IntEnum):
     COLOURS = 6  # multiples, too, of green, red - green, blue - green and what may follow
 
 
+_DTYPES_OF = {
+    Kind.INTEGERS: "iub",
+    Kind.FLOAT_BITS: "f",
+    Kind.QUOTIENTS: "f",
+    Kind.PRODUCTS: "f",
+    Kind.LIST: "iubf",
+    Kind.MULTIPLES: "iu",
+    Kind.COLOURS: "",  # which colours.restore_colours restores
+}
+"""The kinds of dtype, as NumPy calls them, that each represents."""
+
+
 @dataclass(frozen=True, eq=False)
 class Represented:
     """``channels``: (N,) int64 each. ``listed``: (M,) int64, as ``as_integers`` gives them: of Kind.LIST all values, ascending;
@@ -75,6 +87,8 @@ def represent(values: np.ndarray, step: float = 0.0) -> Represented:
 def restore(represented: Represented, dtype: np.dtype) -> np.ndarray:
     """(N,) values of ``dtype``, native. Raises CorruptStreamError for numbers that no encoder gives."""
     numbers = represented.channels[0]
+    if dtype.kind not in _DTYPES_OF[represented.kind]:
+        raise CorruptStreamError(f"{represented.kind.name.lower()} in a field of {dtype}")
     if represented.kind in (Kind.INTEGERS, Kind.FLOAT_BITS):
         return from_integers(numbers, dtype)
     if represented.kind == Kind.MULTIPLES:
