@@ -25,7 +25,7 @@ Array: TypeAlias = Any
 """A NumPy array or a CPU torch tensor."""
 
 LIBRARY = Path(__file__).with_name("libanypcc_kernels.so")
-INTERFACE = 6
+INTERFACE = 7
 """What anypcc_interface() in src/dispatch.cpp must return: a library of another age is not called."""
 
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
@@ -74,6 +74,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         (*[_pointer] * 2, _long, _pointer, _long, _int, *[_pointer] * 2, _int, *[_pointer] * 2, _int, _pointer, _int),
     ),
     "child_coords": (_long, (_pointer, _pointer, _long, _pointer, _long)),
+    "range_decode": (_long, (_pointer, _pointer, _long, _int, _pointer)),
     "morton_encode": (_long, (_pointer, _long, _pointer, _int)),
     "morton_decode": (_long, (_pointer, _long, _pointer, _int)),
     "sort_keys": (_long, (_pointer, _pointer, _long)),
@@ -493,6 +494,45 @@ def _row_arguments(layer: Layer, x: Array, rows: Array | None, codes: Array | No
 
 
 # ---- probabilities -------------------------------------------------------------------------------
+
+
+class _RangeDecoderStruct(ctypes.Structure):
+    """``RangeDecoder`` of src/api.hpp."""
+
+    _fields_ = (
+        ("words", _pointer),
+        ("count", ctypes.c_int64),
+        ("next", ctypes.c_int64),
+        ("value", ctypes.c_uint64),
+        ("range", ctypes.c_uint64),
+    )
+
+
+class RangeDecoder:
+    """The range decoder of docs/bitstream.md over ``words`` uint32 (N,)."""
+
+    _WHOLE = 2**64 - 1
+
+    def __init__(self, words: np.ndarray) -> None:
+        self._words = words
+        first, second = (int(words[i]) if i < len(words) else 0 for i in (0, 1))
+        address = _address(words, "words", "uint32", (None,))
+        self._state = _RangeDecoderStruct(address, len(words), min(2, len(words)), first << 32 | second, self._WHOLE)
+
+    def decode(self, frequencies: Array) -> np.ndarray:
+        """The next symbols int32 (count,), each under its row of ``frequencies`` float32 (count, S), whole numbers from 1 that
+        sum to at most 2^24. Raises IndexError for words that no encoder wrote.
+        """
+        count, size = (int(n) for n in frequencies.shape)
+        symbols = np.empty(count, np.int32)
+        frequency = _address(frequencies, "frequencies", "float32", (count, size))
+        _call("range_decode", ctypes.addressof(self._state), frequency, count, size, symbols.ctypes.data)
+        return symbols
+
+    def maybe_exhausted(self) -> bool:
+        """Whether no word is left and the last ones fit what was decoded."""
+        whole = self._state.range == self._WHOLE
+        return self._state.next == self._state.count and (whole or self._state.value < 2**33 - 1)
 
 
 class Exp2:

@@ -18,6 +18,14 @@ enum Status : int64_t {
 
 struct Level;
 struct Plan;
+
+// A range decoder: words, how many, the next to read; value and range of the arithmetic. It begins with value
+// = the first two words and range = 2^64 - 1.
+struct RangeDecoder {
+  const uint32_t* words;
+  int64_t count, next;
+  uint64_t value, range;
+};
 struct Calibration;
 struct Mixer;
 
@@ -203,6 +211,11 @@ int64_t anypcc_context_rows(const uint32_t* cells, const uint8_t* codes, int64_t
                             int64_t count, int high, const int32_t* logits, const uint8_t* bins, int n_bins,
                             const int32_t* columns, const int32_t* first, int tables, int32_t* contexts,
                             int threads);
+
+// The next symbols (count,) under frequencies (count, size), whole numbers from 1 that sum to at most 2^24 in
+// every row; kBadIndex for words that no encoder wrote.
+int64_t anypcc_range_decode(anypcc::RangeDecoder* state, const float* frequencies, int64_t count, int size,
+                            int32_t* symbols);
 
 // ---- octree ----
 
