@@ -45,10 +45,12 @@ def ros_prefix() -> Path | None:
 
 
 class BuildPython(build_py):
-    """Starts from an empty build/lib: a module deleted since the last build must not be installed again."""
+    """Starts from an empty build/lib: a module deleted since the last build must not be installed again. Nor must a wheel
+    that was interrupted half-way be in the way of this one."""
 
     def run(self) -> None:
-        shutil.rmtree(Path(self.build_lib) / PACKAGE, ignore_errors=True)
+        for left in (Path(self.build_lib) / PACKAGE, *(ROOT / "build").glob("bdist.*")):
+            shutil.rmtree(left, ignore_errors=True)
         super().run()
         # The bag tool embeds the message's definition in bags, also where there is no ROS.
         shutil.copy2(ROOT / "msg" / "CompressedCloud.msg", Path(self.build_lib) / PACKAGE / "bags")
