@@ -76,12 +76,12 @@ def test_another_formulation_and_chunk_size_give_the_same_bytes(model_file, voxe
     assert encode_occupancy(ContextModel(model.config, ChunkedArithmetic(model)), voxels) == expected
 
 
-def test_permuted_points_give_the_same_bytes(model_file, scan):
-    """Of a scan on its side, in which nobody looks for beams: the order of points may tell which laser they come from."""
-    encoder = Encoder(CodecConfig(model=str(model_file), step=0.02, backend="torch"))
-    turned = scan.xyz[:, [2, 0, 1]]
-    shuffled = PointCloud(turned[np.random.default_rng(0).permutation(len(scan))])
-    assert encoder.encode(shuffled) == encoder.encode(PointCloud(turned))
+def test_permuted_points_give_the_same_bytes(model_file):
+    """Of a cloud without beams: of a scan the order of the points may tell which laser they come from."""
+    encoder = Encoder(CodecConfig(model=str(model_file), step=0.05, backend="torch"))
+    rng = np.random.default_rng(0)
+    ball = rng.normal(0, 2, (3000, 3))
+    assert encoder.encode(PointCloud(rng.permutation(ball))) == encoder.encode(PointCloud(ball))
 
 
 @needs_native
