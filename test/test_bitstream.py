@@ -60,7 +60,7 @@ def resealed(data: bytes, change) -> bytes:
 
 def test_the_stream_says_what_it_holds(stream):
     info = bitstream.inspect(stream)
-    assert [c.tag for c in info.chunks] == ["CLOU", "OCCU", "DUPL"]
+    assert [c.tag for c in info.chunks] == ["CLOU", "OCCU", "BEAM", "DUPL"]
     assert (info.points, info.version, info.size) == (1530, 1, len(stream))
     assert info.to_dict()["bpp"] == pytest.approx(8 * len(stream) / 1530)
 
