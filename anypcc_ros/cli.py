@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.codec.config import CodecConfig, DecoderConfig, TargetConfig
 from anypcc_ros.codec.errors import AnypccError, ConfigError, FileError
 from anypcc_ros.command_line import (
     STEP_UNIT,
@@ -118,6 +118,8 @@ def _add_encode(commands: Subparsers) -> None:
     add_option_flags(grid, CodecConfig, only={"step"})
     add_grid_bits(grid)
     add_option_flags(parser, CodecConfig, without={"step"})
+    target = parser.add_mutually_exclusive_group()
+    add_option_flags(target, TargetConfig, only={"target_bpp", "target_bytes"})
     parser.set_defaults(run=_encode)
 
 
@@ -125,13 +127,15 @@ def _encode(options: argparse.Namespace) -> int:
     config = config_from(options, CodecConfig)
     from anypcc_ros.codec.bitstream import inspect
     from anypcc_ros.codec.codec import Encoder
+    from anypcc_ros.codec.rate import RateControl
 
+    rate = RateControl(config_from(options, TargetConfig))
     cloud = read_cloud(options.input, metres=True)
     with about(options.input):
         config = _on_grid_bits(config, cloud, options.grid_bits)
         encoder = Encoder(config)
         start = time.perf_counter()
-        data = encoder.encode(cloud)
+        data = rate.encode(encoder, cloud)
         seconds = time.perf_counter() - start
     with atomic_write(options.output) as out:
         out.write(data)

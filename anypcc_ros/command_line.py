@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.codec.config import CodecConfig, DecoderConfig, TargetConfig
 from anypcc_ros.codec.errors import AnypccError, ConfigError, FileError, ModelNotFoundError
 from anypcc_ros.files import read_cloud
 
 if TYPE_CHECKING:
     from anypcc_ros.codec.cloud import PointCloud
 
-Config = TypeVar("Config", CodecConfig, DecoderConfig)
+Config = TypeVar("Config", CodecConfig, DecoderConfig, TargetConfig)
 
 STEP_UNIT = "The step is in the cloud's own unit, metres for LiDAR; on integer coordinates a step of 1 is their grid."
 
@@ -45,13 +45,13 @@ def about(path: Path) -> Iterator[None]:
         raise CommandError(f"{path}: {error}") from error
 
 
-def _options(config: type[CodecConfig] | type[DecoderConfig]) -> dict[str, dataclasses.Field[Any]]:
+def _options(config: type[CodecConfig] | type[DecoderConfig] | type[TargetConfig]) -> dict[str, dataclasses.Field[Any]]:
     return {item.name: item for item in dataclasses.fields(config)}
 
 
 def add_option_flags(
     parser: Any,
-    config: type[CodecConfig] | type[DecoderConfig],
+    config: type[CodecConfig] | type[DecoderConfig] | type[TargetConfig],
     only: Collection[str] = (),
     without: Collection[str] = (),
 ) -> None:

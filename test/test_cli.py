@@ -74,6 +74,12 @@ def test_cut(folder: Path) -> None:
     assert "frame.apcc" in refused.stderr
 
 
+def test_encode_to_a_size(folder: Path) -> None:
+    done = anypcc("encode", "frame.ply", "-o", "sized.apcc", "--step", "0.05", "--target-bytes", "60000", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "sized.apcc").stat().st_size == pytest.approx(60_000, rel=0.0101)
+
+
 def test_evaluate_writes_one_row_per_file_and_step(folder: Path) -> None:
     done = anypcc(
         "evaluate", "frame.ply", "--step", "0.05", "--step", "0.2", "--model", "standard", "--csv", "out.csv", cwd=folder

@@ -22,7 +22,7 @@ from rclpy.qos import QoSProfile
 from ros_network import Peer, Process, cloud_message, on_grid, program, until
 from sensor_msgs.msg import PointCloud2
 
-from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.codec.config import CodecConfig, DecoderConfig, TargetConfig
 from anypcc_ros.nodes.codec_node import NodeConfig
 from anypcc_ros.pointcloud2 import MessageConfig, cloud_from_message
 
@@ -121,7 +121,7 @@ def test_wrong_arguments_are_refused():
 def test_the_parameter_file_states_every_default():
     file = yaml.safe_load(PARAMETER_FILE.read_text())
     for name, kinds in (
-        ("anypcc_encoder", (CodecConfig, MessageConfig, NodeConfig)),
+        ("anypcc_encoder", (CodecConfig, TargetConfig, MessageConfig, NodeConfig)),
         ("anypcc_decoder", (DecoderConfig, NodeConfig)),
     ):
         defaults = {field.name: field.default for kind in kinds for field in dataclasses.fields(kind)}

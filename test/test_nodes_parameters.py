@@ -15,7 +15,7 @@ from rclpy.parameter_client import AsyncParameterClient
 from ros_network import Peer, cloud_message, coordinates, on_grid, started, until
 
 from anypcc_ros.codec.bitstream import inspect
-from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.codec.config import CodecConfig, DecoderConfig, TargetConfig
 from anypcc_ros.nodes.codec_node import NodeConfig
 from anypcc_ros.nodes.parameters import descriptor
 from anypcc_ros.pointcloud2 import MessageConfig
@@ -86,7 +86,10 @@ class Client:
 
 @pytest.mark.parametrize(
     ("node", "configs"),
-    [("anypcc_encoder", (CodecConfig, MessageConfig, NodeConfig)), ("anypcc_decoder", (DecoderConfig, NodeConfig))],
+    [
+        ("anypcc_encoder", (CodecConfig, TargetConfig, MessageConfig, NodeConfig)),
+        ("anypcc_decoder", (DecoderConfig, NodeConfig)),
+    ],
 )
 def test_every_option_is_a_described_parameter(peer, node, configs):
     options = {field.name: field for config in configs for field in dataclasses.fields(config)}
@@ -147,6 +150,20 @@ def test_changes_take_effect_on_the_next_frame(peer, nodes, xyz):
         np.testing.assert_array_equal(coordinates(peer.pass_through(cloud_message(xyz))), on_grid(xyz, step))
     encoder, _ = nodes
     encoder.wait_for_log("from the next frame on: CodecConfig(step=0.025")
+
+
+def test_streams_have_the_bit_rate_that_is_asked_for(peer, xyz):
+    client = Client(peer, "anypcc_encoder")
+    peer.listen_compressed()
+    assert client.set(target_bitrate=320_000.0, target_passes=10) == [(True, ""), (True, "")]
+    try:
+        sizes = []
+        for tenth in range(4):
+            peer.clouds.publish(cloud_message(xyz, (0, tenth * 100_000_000)))
+            sizes.append(len(peer.take(peer.compressed).data))
+    finally:
+        assert client.set(target_bitrate=0.0, target_passes=1) == [(True, ""), (True, "")]
+    assert sizes == pytest.approx([4_000] * 4, rel=0.0101)
 
 
 def test_changes_made_together_are_made_all_or_none(peer, xyz):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import threading
 from typing import NamedTuple
 
@@ -61,6 +63,12 @@ class Encoder:
         self._model = store.by_name(self.config.model)
         self._network = context_model(self._model, self.config.backend, self.config.threads)
         self._turn = threading.Lock()
+
+    def on_grid(self, step: float, drop_scales: int) -> Encoder:
+        """This encoder with another step and other scales dropped, with the same network. Raises ConfigError."""
+        other = copy.copy(self)
+        other.config = dataclasses.replace(self.config, step=step, drop_scales=drop_scales)
+        return other
 
     @property
     def model_hash(self) -> str:

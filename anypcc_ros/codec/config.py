@@ -159,6 +159,45 @@ class CodecConfig:
 
 
 @dataclass(frozen=True)
+class TargetConfig:
+    """How large streams shall be; see ``rate``. With no target given they are as large as the step makes them.
+
+    Raises ConfigError for options out of range and for more than one target.
+    """
+
+    target_bpp: float = option(
+        0.0, "bits per point that streams shall have in all: step and dropped scales are chosen for that, 0 for no target",
+        unit="bit", minimum=0, maximum=1e6,
+    )  # fmt: skip
+    target_bytes: int = option(
+        0, "bytes that every stream shall have in all, as with target_bpp", unit="bytes", minimum=0, maximum=1 << 40
+    )
+    target_bitrate: float = option(
+        0.0, "bits per second that the streams of successive frames shall have, as with target_bpp", unit="bit/s", minimum=0,
+        maximum=1e12,
+    )  # fmt: skip
+    target_passes: int = option(
+        1, "times that a frame may be encoded to come within 1 % of its target; the first one takes what it needs", minimum=1,
+        maximum=16,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        validate(self)
+        targets = [name for name in ("target_bpp", "target_bytes", "target_bitrate") if getattr(self, name)]
+        if len(targets) > 1:
+            raise ConfigError(targets[1], getattr(self, targets[1]), f"not together with {targets[0]}")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is a target."""
+        return bool(self.target_bpp or self.target_bytes or self.target_bitrate)
+
+    def bytes_of(self, points: int, seconds: float) -> float:
+        """The target for a frame of so many points that stands for so many seconds."""
+        return self.target_bytes or self.target_bpp * points / 8 or self.target_bitrate * seconds / 8
+
+
+@dataclass(frozen=True)
 class DecoderConfig:
     """What a decoder may use, and the limits that a stream has to stay within. Raises ConfigError."""
 

@@ -8,7 +8,8 @@ from sensor_msgs.msg import PointCloud2
 
 from anypcc_ros.codec.bitstream import inspect
 from anypcc_ros.codec.codec import Encoder
-from anypcc_ros.codec.config import CodecConfig
+from anypcc_ros.codec.config import CodecConfig, TargetConfig
+from anypcc_ros.codec.rate import FramePeriod, RateControl
 from anypcc_ros.msg import CompressedCloud
 from anypcc_ros.nodes.codec_node import CodecNode, Result
 from anypcc_ros.nodes.conversion import as_uint8_sequence, put_layout
@@ -28,6 +29,10 @@ class EncoderNode(CodecNode):
             CodecConfig(),
             Encoder,
         )
+        self._rate: ConfigParameters[TargetConfig, RateControl] = ConfigParameters(
+            self, TargetConfig(), RateControl, self._log_change
+        )
+        self._period = FramePeriod()
         self._message: ConfigParameters[MessageConfig, MessageConfig] = ConfigParameters(
             self, MessageConfig(), lambda config: config, self._log_change
         )
@@ -36,8 +41,9 @@ class EncoderNode(CodecNode):
         encoder: Encoder = self.codec.product
         cloud = cloud_from_message(message)
         layout = special_layout(message, self._message.config.keep_padding)
+        period = self._period.after(message.header.stamp.sec + message.header.stamp.nanosec * 1e-9)
         start = time.perf_counter()
-        stream = encoder.encode(cloud)
+        stream = self._rate.product.encode(encoder, cloud, period)
         seconds = time.perf_counter() - start
         info = inspect(stream)
         compressed = CompressedCloud(

@@ -1,0 +1,180 @@
+"""Streams of a given size: the step, and the scales dropped, that give it.
+
+The size of a stream falls steadily with the edge of its cells, step * 2**drop_scales. On a double logarithmic scale it
+does so nearly in a line, whose slope changes slowly: a secant finds the edge within few encodings, and that of one frame
+serves the next. Between frames the size follows the number of octree nodes, which is known before anything is coded.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from dataclasses import dataclass, replace
+
+from anypcc_ros.codec.bitstream import inspect
+from anypcc_ros.codec.cloud import PointCloud
+from anypcc_ros.codec.codec import Encoder
+from anypcc_ros.codec.config import CodecConfig, TargetConfig
+from anypcc_ros.codec.octree import occupancy_pyramid, quantise, voxelise
+
+TOLERANCE = 0.01
+"""A stream so near to its target, relatively, is not encoded again."""
+
+SEARCH_PASSES = 12
+"""Encodings of a first frame at most; three to five are usual."""
+
+MAX_SCALES = 12
+"""Scales dropped at most. More would only make the step small."""
+
+PERIOD_FRAMES = 11
+DEFAULT_PERIOD, LONGEST_PERIOD = 0.1, 10.0
+"""Seconds."""
+
+_CROWD = 4.0
+"""Points in a cell, on average, from which on they are merged."""
+
+_SEPARATE = math.log(1.25)  # how much larger a target must be for merged points to be kept again, as a logarithm
+_STEEPEST, _FLATTEST, _SLOPE = -2.0, -0.1, -0.7  # of log(bytes) by log(edge); the last one before anything is known
+_SAME_EDGE = 0.02  # edges nearer than this, as a difference of logarithms, tell nothing of the slope
+_LONGEST_STRIDE = math.log(16)  # from one edge to the next
+_REACH = math.log(4096)  # from the edge of the configuration
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is known of the frames so far. ``edge``, ``size``, ``nodes``: logarithms of the last frame's edge, bytes and octree
+    nodes, NaN if there is none; ``slope``: how size depends on edge; ``crowd``: points per cell; ``merging``: the logarithm of
+    the size up to which scales are dropped, None while they are not."""
+
+    edge: float
+    size: float = math.nan
+    nodes: float = math.nan
+    slope: float = _SLOPE
+    crowd: float = 1.0
+    merging: float | None = None
+
+    def toward(self, size: float) -> float:
+        """The logarithm of the edge that this size should need."""
+        if math.isnan(self.size):
+            return self.edge
+        stride = (size - self.size) / self.slope
+        return self.edge + min(max(stride, -_LONGEST_STRIDE), _LONGEST_STRIDE)
+
+
+class RateControl:
+    """Encodes the frames of one stream toward a target. Several threads may do so at a time.
+
+    The step is what is changed first: every point is kept, with its fields. Where cells come to hold several points, their
+    number and their fields cost more than the places, and no step makes that less; then scales are dropped, so that
+    each cell is one point. Not with ``order`` original and ``exact``, which keep every point whatever it costs.
+    """
+
+    def __init__(self, config: TargetConfig) -> None:
+        self.config = config
+        self._lock = threading.Lock()
+        self._state: _State | None = None
+
+    def encode(self, encoder: Encoder, cloud: PointCloud, seconds: float = DEFAULT_PERIOD) -> bytes:
+        """The stream of the next frame, with ``encoder``, at whose step the search begins.
+
+        ``seconds``: the time until the frame after it, for ``target_bitrate``. Without a target, the encoder's own stream.
+        Where the target cannot be met, because all points at one place take more than that, or because the finest step
+        takes less, the nearest stream is taken.
+        """
+        target = self.config.bytes_of(len(cloud), seconds)
+        if not (len(cloud) and target > 0):
+            return encoder.encode(cloud)
+        wanted = math.log(target)
+        with self._lock:
+            state = self._state
+        if state is None:
+            data, state = _search(encoder, cloud, wanted, _first(encoder.config), SEARCH_PASSES)
+        else:
+            # The same grid gives this frame another size than the last one, which goes with the nodes of its octree.
+            growth = _nodes(encoder, cloud, state.edge) - state.nodes
+            state = replace(state, size=state.size + growth)
+            data, state = _search(encoder, cloud, wanted, state, self.config.target_passes)
+        merging = _merging(encoder.config, state, wanted)
+        if (merging is None) != (state.merging is None):  # on the other curve the same edge has another size
+            data, state = _search(encoder, cloud, wanted, _State(state.edge, merging=merging), SEARCH_PASSES)
+        state = replace(state, nodes=_nodes(encoder, cloud, state.edge))
+        with self._lock:
+            self._state = state
+        return data
+
+
+class FramePeriod:
+    """Seconds between the frames of one stream, from the times at which they were taken. Several threads may use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._times: deque[float] = deque(maxlen=PERIOD_FRAMES)
+
+    def after(self, time: float) -> float:
+        """The mean over the last frames, this one of ``time`` included; ``DEFAULT_PERIOD`` for the first one.
+
+        A time before the last one's begins anew, as where a recording is played again.
+        """
+        with self._lock:
+            if self._times and not 0 < time - self._times[-1] < LONGEST_PERIOD:
+                self._times.clear()
+            self._times.append(time)
+            frames = len(self._times) - 1
+            return (self._times[-1] - self._times[0]) / frames if frames else DEFAULT_PERIOD
+
+
+def _first(config: CodecConfig) -> _State:
+    """Before the first frame."""
+    return _State(_edge(config), merging=math.inf if config.drop_scales else None)
+
+
+def _edge(config: CodecConfig) -> float:
+    return math.log(config.step) + config.drop_scales * math.log(2)
+
+
+def _merging(config: CodecConfig, state: _State, wanted: float) -> float | None:
+    """``merging`` of the state from now on."""
+    if state.merging is None:
+        may = not (config.merge_duplicates or config.exact or config.order == "original")
+        return wanted if may and state.crowd >= _CROWD else None
+    return state.merging if wanted < state.merging + _SEPARATE else None
+
+
+def _search(encoder: Encoder, cloud: PointCloud, wanted: float, state: _State, passes: int) -> tuple[bytes, _State]:
+    """The nearest to the size wanted of so many streams at most, and what is known then."""
+    middle, known = _edge(encoder.config), state
+    low, high = middle - _REACH, middle + _REACH  # the edge is between these
+    best, nearest = b"", state
+    for i in range(passes):
+        edge = known.toward(wanted)
+        data, tried = _encode(encoder, cloud, edge if low < edge < high else (low + high) / 2, known, same_frame=i > 0)
+        if not best or abs(tried.size - wanted) < abs(nearest.size - wanted):
+            best, nearest = data, tried
+        if abs(tried.size - wanted) < TOLERANCE or high - low < _SAME_EDGE / 4:
+            break
+        low, high = (max(low, tried.edge), high) if tried.size > wanted else (low, min(high, tried.edge))
+        known = tried
+    return best, replace(nearest, slope=known.slope)
+
+
+def _nodes(encoder: Encoder, cloud: PointCloud, edge: float) -> float:
+    """Logarithm of the number of octree nodes over cells of this edge, a logarithm; 0 without a point."""
+    points = cloud.finite()[0].xyz
+    if not len(points):
+        return 0.0
+    voxels, _ = voxelise(quantise(points, math.exp(edge), encoder.config.origin))
+    return math.log(len(voxels.coords) + sum(map(len, occupancy_pyramid(voxels))))
+
+
+def _encode(encoder: Encoder, cloud: PointCloud, edge: float, before: _State, *, same_frame: bool) -> tuple[bytes, _State]:
+    """A stream with cells of this edge, a logarithm. ``before``: what was known, of the same frame or the one before."""
+    scales = 0
+    if before.merging is not None:
+        scales = min(max(round((edge - math.log(encoder.config.step)) / math.log(2)), 1), MAX_SCALES)
+    data = encoder.on_grid(math.exp(edge) / 2**scales, scales).encode(cloud)
+    info = inspect(data)
+    size, slope = math.log(len(data)), before.slope
+    if same_frame and abs(edge - before.edge) > _SAME_EDGE:
+        slope = min(max((size - before.size) / (edge - before.edge), _STEEPEST), _FLATTEST)
+    return data, _State(edge, size, before.nodes, slope, info.points / max(info.voxels, 1), before.merging)

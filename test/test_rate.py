@@ -1,0 +1,94 @@
+"""Streams of a given size: found for one cloud, kept over the frames of a sequence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anypcc_ros.codec.bitstream import inspect
+from anypcc_ros.codec.cloud import PointCloud
+from anypcc_ros.codec.codec import Decoder, Encoder
+from anypcc_ros.codec.config import CodecConfig, TargetConfig
+from anypcc_ros.codec.errors import ConfigError
+from anypcc_ros.codec.rate import DEFAULT_PERIOD, FramePeriod, RateControl
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(CodecConfig(step=0.02))
+
+
+@pytest.fixture(scope="module")
+def frames(shared: Path) -> list[PointCloud]:
+    """Consecutive frames of a sensor that moves through fog, with their fields."""
+    files = sorted((shared / "sequences" / "radiate_hdl32_tiny_foggy_000020-000034").glob("frame_*.npz"))[:8]
+    loaded = [np.load(file) for file in files]
+    return [
+        PointCloud((data["xyz"] * 0.001).astype(np.float32), {"intensity": data["intensity"], "ring": data["ring"]})
+        for data in loaded
+    ]
+
+
+@pytest.mark.parametrize("target", [TargetConfig(target_bpp=9.0), TargetConfig(target_bytes=25_000)])
+def test_one_cloud_meets_its_target(encoder, sample_cloud, target):
+    cloud = replace(sample_cloud, fields={})
+    data = RateControl(target).encode(encoder, cloud)
+    assert len(data) == pytest.approx(target.bytes_of(len(cloud), 0), rel=0.0101)
+    assert len(Decoder().decode(data)) == len(cloud)
+
+
+def test_frames_follow_their_bit_rate_in_one_pass(encoder, frames):
+    control = RateControl(TargetConfig(target_bitrate=1.6e6))
+    sizes = [len(control.encode(encoder, frame, 0.1)) for frame in frames]
+    assert sizes == pytest.approx([20_000] * len(sizes), rel=0.03)
+
+
+def test_a_second_pass_comes_nearer(encoder, frames):
+    control = RateControl(TargetConfig(target_bitrate=1.6e6, target_passes=2))
+    sizes = [len(control.encode(encoder, frame, 0.1)) for frame in frames[:5]]
+    assert sizes == pytest.approx([20_000] * len(sizes), rel=0.0101)
+
+
+def test_scales_are_dropped_where_fields_would_not_fit(encoder, sample_cloud):
+    target = TargetConfig(target_bpp=2.0)
+    control = RateControl(target)
+    data = control.encode(encoder, sample_cloud)
+    info = inspect(data)
+    assert info.drop_scales > 0
+    assert info.voxels < info.points
+    assert len(data) == pytest.approx(target.bytes_of(len(sample_cloud), 0), rel=0.0101)
+    again = control.encode(encoder, sample_cloud)
+    assert inspect(again).drop_scales > 0
+
+
+def test_points_that_must_all_be_kept_are(sample_cloud):
+    cloud = sample_cloud.take(np.arange(0, len(sample_cloud), 10))
+    encoder = Encoder(CodecConfig(step=0.02, order="original"))
+    data = RateControl(TargetConfig(target_bytes=100)).encode(encoder, cloud)
+    assert len(Decoder().decode(data)) == len(cloud)
+
+
+def test_clouds_without_points_and_controls_without_target(encoder, scan):
+    empty = PointCloud(np.zeros((0, 3), np.float32))
+    invalid = PointCloud(np.full((3, 3), np.nan, np.float32))
+    control = RateControl(TargetConfig(target_bytes=1000))
+    assert inspect(control.encode(encoder, empty)).points == 0
+    for _ in range(2):
+        assert inspect(control.encode(encoder, invalid)).left_out == 3
+    assert RateControl(TargetConfig()).encode(encoder, scan) == encoder.encode(scan)
+
+
+def test_two_targets_are_refused():
+    with pytest.raises(ConfigError, match="not together with target_bpp"):
+        TargetConfig(target_bpp=1.0, target_bitrate=5.0)
+
+
+def test_period_of_frames():
+    period = FramePeriod()
+    assert period.after(5.0) == DEFAULT_PERIOD
+    assert [period.after(5.0 + 0.05 * i) for i in (1, 2, 4)] == pytest.approx([0.05, 0.05, 0.2 / 3])
+    assert period.after(1.0) == DEFAULT_PERIOD  # played again
+    assert period.after(1.2) == pytest.approx(0.2)
