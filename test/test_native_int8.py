@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from anypcc_ros.codec.kernels import native
+from anypcc_ros.codec.kernels import integer_layers, native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=str(native.unavailable_reason()))
 
@@ -217,7 +217,7 @@ def test_sums_are_clamped_where_nothing_changes() -> None:
     for shift in (1, 2, 8, 24):
         half = 1 << (shift - 1)
         multiplier = np.unique(np.concatenate([[0, 1, half], rng.integers(0, half + 1, 500)])).astype(np.int32)
-        lowest, highest = native._sum_bounds(multiplier, shift)
+        lowest, highest = integer_layers._sum_bounds(multiplier, shift)
         assert lowest is not None
         assert highest is not None
         for bound in (lowest, highest):
@@ -227,9 +227,9 @@ def test_sums_are_clamped_where_nothing_changes() -> None:
             for residual in (0, 1, 127):
                 results = [np.clip((s * multiplier + half >> shift) + residual, 0, 127) for s in (sums, within)]
                 assert np.array_equal(*results)
-    assert native._sum_bounds(np.array([half + 1], np.int32), 24) == (None, None)
-    assert native._sum_bounds(np.array([-1], np.int32), 24) == (None, None)
-    assert native._sum_bounds(np.array([1], np.int32), 25) == (None, None)
+    assert integer_layers._sum_bounds(np.array([half + 1], np.int32), 24) == (None, None)
+    assert integer_layers._sum_bounds(np.array([-1], np.int32), 24) == (None, None)
+    assert integer_layers._sum_bounds(np.array([1], np.int32), 25) == (None, None)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -46,7 +46,7 @@ struct Weights {
     }
     bias = numbers<int32_t>(size_t(rows) * outputs, -(1 << 20), 1 << 20);
     multiplier = numbers<int32_t>(outputs, 0, extreme ? (1 << 28) - 1 : 1 << 16);
-    // As native.py computes them, where every multiplier allows it.
+    // As integer_layers.py computes them, where every multiplier allows it.
     const int64_t one = int64_t{1} << shift, half = one / 2;
     if (*std::max_element(multiplier.begin(), multiplier.end()) <= half) {
       for (const int64_t m : multiplier) {

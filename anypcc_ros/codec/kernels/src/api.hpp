@@ -1,4 +1,4 @@
-// The C interface of the library: everything native.py calls. Arrays are row-major and belong to the caller,
+// The C interface of the library: everything the modules beside native.py call. Arrays are row-major and belong to the caller,
 // who warrants their sizes; row and code indices are checked. What is written must not overlap what is read,
 // unless said. `threads` counts the calling thread; 0 means all cores.
 #pragma once

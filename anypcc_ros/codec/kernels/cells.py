@@ -1,0 +1,75 @@
+"""Morton order and the octree above it."""
+
+from __future__ import annotations
+
+from anypcc_ros.codec.kernels.library import Array, address_of, call
+
+
+def child_coords(coords: Array, codes: Array, children: Array) -> int:
+    """The level below nodes at ``coords`` uint32 (N, 3) with occupancy ``codes`` uint8 (N,); returns its number of nodes.
+
+    Written: the front of ``children`` uint32 (any, 3): twice the coordinates plus the bits of the octant ``4 x + 2 y + z``.
+    Raises ValueError if there is no room for all of them.
+    """
+    count, capacity = int(codes.shape[0]), int(children.shape[0])
+    addresses = address_of(coords, "coords", "uint32", (count, 3)), address_of(codes, "codes", "uint8", (None,))
+    return int(call("child_coords", *addresses, count, address_of(children, "children", "uint32", (None, 3)), capacity))
+
+
+def morton_encode(coords: Array, keys: Array, threads: int = 0) -> None:
+    """``keys`` uint64 (N,) from ``coords`` int32 (N, 3) in 0..2^21 - 1, their bits interleaved, x first."""
+    count = int(keys.shape[0])
+    addresses = address_of(coords, "coords", "int32", (count, 3)), address_of(keys, "keys", "uint64", (None,))
+    call("morton_encode", addresses[0], count, addresses[1], threads)
+
+
+def morton_decode(keys: Array, coords: Array, threads: int = 0) -> None:
+    """The inverse of ``morton_encode``."""
+    count = int(keys.shape[0])
+    addresses = address_of(keys, "keys", "uint64", (None,)), address_of(coords, "coords", "int32", (count, 3))
+    call("morton_decode", addresses[0], count, addresses[1], threads)
+
+
+def sort_keys(keys: Array, order: Array) -> None:
+    """Sort ``keys`` uint64 (N,) in place, stably; ``order`` uint32 (N,) gets the row each came from."""
+    count = int(keys.shape[0])
+    addresses = address_of(keys, "keys", "uint64", (None,)), address_of(order, "order", "uint32", (count,))
+    call("sort_keys", *addresses, count)
+
+
+def unique_keys(keys: Array, occurrences: Array) -> int:
+    """Move the distinct values of sorted ``keys`` uint64 (N,) to its front and return how many they are.
+
+    ``occurrences`` int64 (N,) gets how often each occurs.
+    """
+    count = int(keys.shape[0])
+    addresses = (
+        address_of(keys, "keys", "uint64", (None,)),
+        address_of(occurrences, "occurrences", "int64", (count,)),
+    )
+    return int(call("unique_keys", addresses[0], count, addresses[1]))
+
+
+def parent_keys(keys: Array, parents: Array, codes: Array) -> int:
+    """The level above distinct sorted ``keys`` uint64 (N,); returns its number of nodes.
+
+    Written: the front of ``parents`` uint64 (N,), which may be ``keys``, and of ``codes`` uint8 (N,), the
+    parents' occupancy codes.
+    """
+    count = int(keys.shape[0])
+    addresses = (
+        address_of(parents, "parents", "uint64", (count,)),
+        address_of(codes, "codes", "uint8", (count,)),
+    )
+    return int(call("parent_keys", address_of(keys, "keys", "uint64", (None,)), count, *addresses))
+
+
+def child_keys(keys: Array, codes: Array, children: Array) -> int:
+    """The level below ``keys`` uint64 (N,) with occupancy ``codes`` uint8 (N,); returns its number of nodes.
+
+    Written: the front of ``children`` uint64. Raises ValueError if there is no room for all of them.
+    """
+    count, capacity = int(keys.shape[0]), int(children.shape[0])
+    addresses = address_of(keys, "keys", "uint64", (None,)), address_of(codes, "codes", "uint8", (count,))
+    children_address = address_of(children, "children", "uint64", (None,))
+    return int(call("child_keys", *addresses, count, children_address, capacity))

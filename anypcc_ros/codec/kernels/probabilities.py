@@ -1,0 +1,133 @@
+"""From logits to symbols: the integer softmax, the calibration and the range decoder."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+import numpy as np
+
+from anypcc_ros.codec.kernels.library import Array, address_of, call, functions, pointer
+
+
+class _RangeDecoderStruct(ctypes.Structure):
+    """``RangeDecoder`` of src/api.hpp."""
+
+    _fields_ = (
+        ("words", pointer),
+        ("count", ctypes.c_int64),
+        ("next", ctypes.c_int64),
+        ("value", ctypes.c_uint64),
+        ("range", ctypes.c_uint64),
+    )
+
+
+class RangeDecoder:
+    """The range decoder of docs/bitstream.md over ``words`` uint32 (N,)."""
+
+    _WHOLE = 2**64 - 1
+
+    def __init__(self, words: np.ndarray) -> None:
+        self._words = words
+        first, second = (int(words[i]) if i < len(words) else 0 for i in (0, 1))
+        address = address_of(words, "words", "uint32", (None,))
+        self._state = _RangeDecoderStruct(address, len(words), min(2, len(words)), first << 32 | second, self._WHOLE)
+
+    def decode(self, frequencies: Array) -> np.ndarray:
+        """The next symbols int32 (count,), each under its row of ``frequencies`` float32 (count, S), whole numbers from 1 that
+        sum to at most 2^24. Raises IndexError for words that no encoder wrote.
+        """
+        count, size = (int(n) for n in frequencies.shape)
+        symbols = np.empty(count, np.int32)
+        frequency = address_of(frequencies, "frequencies", "float32", (count, size))
+        call("range_decode", ctypes.addressof(self._state), frequency, count, size, symbols.ctypes.data)
+        return symbols
+
+    def maybe_exhausted(self) -> bool:
+        """Whether no word is left and the last ones fit what was decoded."""
+        whole = self._state.range == self._WHOLE
+        return self._state.next == self._state.count and (whole or self._state.value < 2**33 - 1)
+
+
+class Exp2:
+    """The table of the softmax: ``table`` uint32 (512,), 2^(-d / 32) as integers below 2^23, the first above 0."""
+
+    def __init__(self, table: np.ndarray) -> None:
+        self.address = address_of(table, "exp2", "uint32", (512,))
+        if table[0] == 0 or table.max() >= 1 << 23:
+            raise ValueError("exp2 must start above 0 and stay below 2^23")
+        self._table = table
+
+
+def softmax(logits: Array, exp2: Exp2, frequencies: Array) -> None:
+    """Write ``frequencies`` float32 (count, symbols): integers of at least 1, 2^16 in total per row.
+
+    ``logits`` int32 (count, symbols) in units of 1/32 bit; 16 or 256 symbols. With d the distance below the largest, at
+    most 511, a symbol weighs ``exp2[d]`` and gets ``1 + floor(exp2[d] * (2^16 - symbols) / total weight)``; what is missing
+    to 2^16 goes to the first symbol with the largest logit.
+    """
+    count, symbols = (int(size) for size in logits.shape)
+    addresses = (
+        address_of(logits, "logits", "int32", (None, None)),
+        address_of(frequencies, "frequencies", "float32", (count, symbols)),
+    )
+    call("softmax", addresses[0], exp2.address, count, symbols, addresses[1])
+
+
+class Calibration:
+    """The native ``codec.calibration.Calibration`` of ``rows`` contexts, with the same results bit for bit.
+
+    ``contexts`` is int32 (count, tables), at most 16 tables; IndexError for a row out of range, and nothing is changed.
+    """
+
+    def __init__(self, rows: int, exp2: Exp2) -> None:
+        self.handle: int | None = call("calibration_new", rows)
+        if not self.handle:
+            raise MemoryError(f"a calibration of {rows} rows: out of memory")
+        self._exp2 = exp2
+
+    def frequencies(self, logits: Array, contexts: Array, frequencies: Array) -> None:
+        """Write ``frequencies`` float32 (count, 16) for ``logits`` int32 (count, 16)."""
+        arguments, count = self._arguments(contexts, ("logits", logits, "int32"))
+        frequency = address_of(frequencies, "frequencies", "float32", (count, 16))
+        call("calibration_frequencies", *arguments, self._exp2.address, count, frequency)
+
+    def learn(self, frequencies: Array, contexts: Array, symbols: Array) -> None:
+        """Learn from ``symbols`` uint8 (count,), at most 2^14, coded with ``frequencies`` float32 (count, 16)."""
+        arguments, count = self._arguments(contexts, ("frequencies", frequencies, "float32"))
+        call("calibration_learn", *arguments, address_of(symbols, "symbols", "uint8", (count,)), count)
+
+    def replay(self, logits: Array, contexts: Array, symbols: Array, chunk: int, frequencies: Array) -> None:
+        """Both, ``chunk`` rows at a time, for symbols that are known; writes ``frequencies`` float32 (count, 16)."""
+        arguments, count = self._arguments(contexts, ("logits", logits, "int32"))
+        symbol = address_of(symbols, "symbols", "uint8", (count,))
+        frequency = address_of(frequencies, "frequencies", "float32", (count, 16))
+        call("calibration_replay", *arguments, self._exp2.address, symbol, count, chunk, frequency)
+
+    def part(self, logits: Array, contexts: Array, symbols: Array, frequencies: Array) -> Callable[[int, int, int], None]:
+        """For a code part that is decoded chunk by chunk: a function of ``begin``, ``middle`` and ``end`` that learns from the
+        symbols [begin, middle) and writes the frequencies of [middle, end).
+
+        The arrays are as above, of the whole part; they must stay where they are as long as the function is used.
+        """
+        arguments, count = self._arguments(contexts, ("logits", logits, "int32"))
+        symbol = address_of(symbols, "symbols", "uint8", (count,))
+        frequency = address_of(frequencies, "frequencies", "float32", (count, 16))
+
+        def advance(begin: int, middle: int, end: int) -> None:
+            if end > count:
+                raise ValueError(f"symbol {end} of {count}")
+            call("calibration_advance", *arguments, self._exp2.address, symbol, begin, middle, end, frequency)
+
+        return advance
+
+    def _arguments(self, contexts: Array, values: tuple[str, Array, str]) -> tuple[tuple[int | None, ...], int]:
+        count, tables = (int(size) for size in contexts.shape)
+        name, array, dtype = values
+        value = address_of(array, name, dtype, (count, 16))
+        return (self.handle, value, address_of(contexts, "contexts", "int32", (None, None)), tables), count
+
+    def __del__(self) -> None:
+        handle, self.handle = getattr(self, "handle", None), None
+        if handle and functions:
+            functions["calibration_free"](handle)
