@@ -122,7 +122,8 @@ def test_a_smaller_tier_starts_with_the_layers_of_a_larger_one(tmp_path):
     small = Trainer(TINY, tmp_path / "small")
     before = small.network.parameters_of("fuse")[0].clone()
     taken = small.start_from(large.network)
-    assert "weight.parent0" in taken and not any("parent1" in name for name in taken)
+    assert "weight.parent0" in taken
+    assert not any("parent1" in name for name in taken)
     for network in (small.network, small.average):
         assert torch.equal(network.parameters_of("fuse")[0], large.network.parameters_of("fuse")[0])
     assert not torch.equal(before, small.network.parameters_of("fuse")[0])
