@@ -140,8 +140,8 @@ inline const RowInMemory& row_at(const int32_t* numbers) {
   return *reinterpret_cast<const RowInMemory*>(numbers);
 }
 
-inline Row least(const Row& a, const Row& b) { return a < b ? a : b; }
-inline Row most(const Row& a, const Row& b) { return a > b ? a : b; }
+inline Row least(Row a, Row b) { return a < b ? a : b; }
+inline Row most(Row a, Row b) { return a > b ? a : b; }
 
 void calibrate(const int32_t* logits, const int32_t* contexts, int tables, const CalibrationRow* learned,
                const uint32_t* exp2, float* frequency, int64_t rows) {
@@ -187,7 +187,7 @@ void learn(const CalibrationTables& t, const float* frequency, const int32_t* co
     t.seen[t.touched[i]] = 0;
     CalibrationRow& row = t.rows[t.touched[i]];
     row_at(row.curvature) = least(row_at(row.curvature), Row{} + kCurvatureLimit);
-    int32_t moved[kCalibrated];
+    alignas(64) int32_t moved[kCalibrated];
     for (int j = 0; j < kCalibrated; ++j) {
       const double step = row.gradient[j] * kRate / (row.curvature[j] + static_cast<double>(kPrior));
       moved[j] = row.bias[j] + static_cast<int32_t>((step + kToInteger) - kToInteger);
