@@ -107,7 +107,7 @@ def test_evaluate_on_grid_bits_and_duplicates(folder: Path) -> None:
 
 def test_integer_cloud_on_its_own_grid(folder: Path) -> None:
     xyz = np.unique(np.random.default_rng(0).integers(0, 40, (3000, 3)), axis=0).astype(np.int32)
-    np.savez(folder / "body.npz", xyz=xyz, scale=np.full(3, 0.5))
+    np.savez(folder / "body.npz", xyz=xyz)
     assert anypcc("encode", "body.npz", "-o", "body.apcc", "--step", "1", cwd=folder).returncode == 0
     assert anypcc("decode", "body.apcc", "-o", "back.npz", cwd=folder).returncode == 0
     back = read_cloud(folder / "back.npz").xyz
