@@ -291,7 +291,7 @@ def command(source: Path, target: Path) -> list[str]:
 @pytest.mark.parametrize("name", ["small.mcap", "folder"])
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_was_stopped_can_be_started_again(inputs, out, name, stop):
-    source = recordings.write_mcap(inputs / "in.mcap", clouds=400)
+    source = recordings.write_mcap(inputs / "in.mcap", clouds=3000)
     with subprocess.Popen(command(source, out / name), stderr=subprocess.DEVNULL) as running:
         while not list(out.iterdir()):
             time.sleep(0.01)

@@ -91,7 +91,7 @@ def test_points_off_the_grid_stay_and_exact_floats_are_dropped(cloud):
 @pytest.mark.parametrize("scales", [1, 3, None])
 def test_a_small_raw_cloud(scales):
     rng = np.random.default_rng(5)
-    few = PointCloud(rng.integers(0, 50, (20, 3)).astype(np.int32), {"id": np.arange(20)})
+    few = PointCloud(rng.integers(0, 1 << 12, (4, 3)).astype(np.int32), {"id": np.arange(4)})
     stream = Encoder(CodecConfig(step=1.0)).encode(few)
     info = inspect(stream)
     assert any(chunk.tag == bitstream.RAW for chunk in info.chunks)
@@ -99,7 +99,7 @@ def test_a_small_raw_cloud(scales):
     config = CodecConfig(step=1.0, drop_scales=scales, fields=WITHOUT_FIELDS)
     shorter = cut(stream, scales)  # with a model the encoder may find a smaller form than the raw one
     assert Decoder().decode(shorter).xyz.tobytes() == Decoder().decode(Encoder(config).encode(few)).xyz.tobytes()
-    assert inspect(shorter).points == 20
+    assert inspect(shorter).points == 4
 
 
 def test_an_empty_cloud_can_be_cut():

@@ -30,13 +30,9 @@ def exact_product(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
 class Reference:
     """A layer in int64 NumPy, and the native one made from the same numbers."""
 
-    def __init__(
-        self, weight: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: int, bits: int = 32
-    ) -> None:
+    def __init__(self, weight: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: int, bits: int = 32) -> None:
         self.weight, self.bias, self.multiplier, self.shift = weight, bias, multiplier, shift
-        self.native = native.Layer(
-            weight.astype(np.int8), bias.astype(np.int32), multiplier.astype(np.int32), shift
-        )
+        self.native = native.Layer(weight.astype(np.int8), bias.astype(np.int32), multiplier.astype(np.int32), shift)
 
     def rescale(self, sums: np.ndarray) -> np.ndarray:
         assert np.abs(sums).max(initial=0) < 2**31
@@ -52,9 +48,7 @@ class Reference:
     def sums(self, x: np.ndarray, codes: np.ndarray | None) -> np.ndarray:
         return self.bias[0 if codes is None else codes] + exact_product(x, self.weight[0])
 
-    def linear(
-        self, x: np.ndarray, codes: np.ndarray | None, residual: np.ndarray | None = None
-    ) -> np.ndarray:
+    def linear(self, x: np.ndarray, codes: np.ndarray | None, residual: np.ndarray | None = None) -> np.ndarray:
         return self._activate(self.sums(x, codes), residual)
 
     def _activate(self, sums: np.ndarray, residual: np.ndarray | None) -> np.ndarray:
@@ -71,9 +65,7 @@ def reference_frequencies(logits: np.ndarray, exp2: np.ndarray) -> np.ndarray:
     return count.astype(np.float32)
 
 
-def random_layer(
-    rng: np.random.Generator, taps: int, cin: int, cout: int, rows: int = 1, kind: str = "random"
-) -> Reference:
+def random_layer(rng: np.random.Generator, taps: int, cin: int, cout: int, rows: int = 1, kind: str = "random") -> Reference:
     if kind == "usual":  # multipliers small enough for sums that are clamped first, and others at that limit
         weight = rng.integers(-127, 128, (taps, cin, cout))
         shift = int(rng.integers(8, 25))

@@ -386,9 +386,7 @@ def attributes(payload: bytes, layout: Layout, grid: np.ndarray) -> dict[str, np
     return fields
 
 
-def part_of(
-    reader: Reader, field: Field, grid: np.ndarray, around: list[Point], before: list[np.ndarray]
-) -> list[np.ndarray]:
+def part_of(reader: Reader, field: Field, grid: np.ndarray, around: list[Point], before: list[np.ndarray]) -> list[np.ndarray]:
     kind, factor = struct.unpack("<Bd", reader.take(9))
     listed, marker = np.zeros(0, np.int64), None
     if size := reader.varint():
