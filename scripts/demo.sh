@@ -40,7 +40,8 @@ trap stop EXIT
 trap 'exit 130' INT TERM
 
 # A report after every frame, so that the checker can print each frame's own encoding and decoding time.
-every_frame=(--ros-args -p diagnostics_period:=0.0)
+# One thread each: four processes share the machine, and threads that wait for a core only cost time.
+every_frame=(--ros-args -p diagnostics_period:=0.0 -p threads:=1)
 "$VENV/bin/encoder_node" "${every_frame[@]}" -p "step:=$(printf '%#.12g' "$step")" -p "model:=$model" & processes+=($!)
 "$VENV/bin/decoder_node" "${every_frame[@]}" & processes+=($!)
 "$VENV/bin/python" scripts/demo/player.py "$bag" --topic "$topic" --rate "$rate" --frames "$frames" & processes+=($!)
