@@ -370,7 +370,7 @@ class Spinner(threading.Thread):
             while not self._stopping.is_set():
                 self._executor.spin_once()
         except Exception:
-            # Whatever it is, a node whose callbacks have stopped must not look alive: it is printed, and the process ends with 1.
+            # Whatever it is: a node whose callbacks have stopped must not look alive. It is printed, and the process ends.
             traceback.print_exc()
             self.failed = True
             os.kill(os.getpid(), signal.SIGTERM)
