@@ -34,6 +34,7 @@ CASES = {
     "lattice": ("scaled", {"step": 1.0}),
     "corners": ("corners", {"step": 1.0}),
     "fields": ("fields", {"step": 0.02, "fields": ("spare=drop", "range=step:0.25")}),
+    "plain": ("scan", {"step": 0.02, "calibrate": "never"}),
     "original": ("organised", {"step": 0.01, "order": "original", "exact": True}),
 }
 """Case to its input (``<input>.npz``, or .npy where it has no fields) and the encoder's options."""

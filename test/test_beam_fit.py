@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from anypcc_ros import CodecConfig, Decoder, Encoder, PointCloud, inspect
-from anypcc_ros.codec import codec
-from anypcc_ros.codec.beam_fit import fit_beams
+from anypcc_ros.codec import beam_finder
+from anypcc_ros.codec.beam_finder import BeamFinder
 from anypcc_ros.codec.beams import RADIAN, SLOPE_BITS, Beams, angle, decode_beams, encode_beams
 from anypcc_ros.codec.errors import StreamError
 from anypcc_ros.codec.kernels import native
@@ -39,6 +39,10 @@ def on_grid(xyz: np.ndarray) -> np.ndarray:
     return np.rint(xyz / STEP).astype(np.int64)
 
 
+def find(xyz: np.ndarray, fields: dict[str, np.ndarray], origin: tuple[float, ...] = (0.0, 0.0, 0.0)) -> Beams | None:
+    return BeamFinder().find(on_grid(xyz), STEP, origin, fields)
+
+
 def errors(beams: Beams, xyz: np.ndarray) -> np.ndarray:
     """Distance of every point from the nearest cone, in metres."""
     rho = np.hypot(xyz[:, 0], xyz[:, 1])
@@ -54,7 +58,7 @@ def test_the_fit_finds_cones_and_planes(sweep, known):
         fields = {"ring": ring.astype(np.float32)}
     if known == "peaks":
         xyz = xyz[np.random.default_rng(1).permutation(len(xyz))]
-    beams = fit_beams(on_grid(xyz), np.zeros(3), fields)
+    beams = find(xyz, fields)
     assert beams is not None
     assert np.median(errors(beams, xyz)) < STEP / 2
     if known != "peaks":  # those see a laser of the other block as one of their own now and then
@@ -66,7 +70,7 @@ def test_the_fit_finds_cones_and_planes(sweep, known):
 def test_a_sensor_beside_the_origin_is_found_through_its_axis(sweep):
     xyz, ring = sweep
     shift = np.array([3.0, -2.0, 0.5])
-    beams = fit_beams(on_grid(xyz + shift), 4 * shift / STEP, {"ring": ring})
+    beams = find(xyz + shift, {"ring": ring}, tuple(-shift))
     assert beams is not None
     assert np.array_equal(beams.axis, np.rint(4 * shift[:2] / STEP))
     assert np.median(errors(beams, xyz + np.array([0, 0, shift[2]]))) < STEP / 2
@@ -77,8 +81,8 @@ def test_clouds_without_beams_get_none():
     box = rng.uniform(-5, 5, (20_000, 3))
     sphere = box / np.linalg.norm(box, axis=1, keepdims=True) * 5
     for xyz in (box, sphere, np.repeat(box[:1], 500, axis=0), box[:5]):
-        assert fit_beams(on_grid(xyz), np.zeros(3), {}) is None
-    assert fit_beams(on_grid(box), np.zeros(3), {"ring": rng.integers(0, 32, len(box))}) is None
+        assert find(xyz, {}) is None
+    assert find(box, {"ring": rng.integers(0, 32, len(box))}) is None
 
 
 def test_beams_make_the_stream_smaller_and_it_decodes_alike(sweep, monkeypatch):
@@ -86,16 +90,83 @@ def test_beams_make_the_stream_smaller_and_it_decodes_alike(sweep, monkeypatch):
     cloud, encoder = PointCloud(xyz, {"ring": ring.astype(np.uint16)}), Encoder(CodecConfig(step=STEP, fields=("*=drop",)))
     data = encoder.encode(cloud)
     assert "BEAM" in {chunk.tag for chunk in inspect(data).chunks}
-    monkeypatch.setattr(codec, "fit_beams", lambda *_: None)
+    monkeypatch.setattr(BeamFinder, "find", lambda *_: None)
     without = encoder.encode(cloud)
     assert "BEAM" not in {chunk.tag for chunk in inspect(without).chunks}
     assert len(data) < 0.9 * len(without)
     assert np.array_equal(Decoder().decode(data).xyz, Decoder().decode(without).xyz)
 
 
+def turned(xyz: np.ndarray, angle: float) -> np.ndarray:
+    c, s = np.cos(angle), np.sin(angle)
+    return xyz @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
+
+
+@pytest.fixture
+def fits(monkeypatch) -> list[int]:
+    """Grows by the points of every cloud in which a sensor is looked for anew."""
+    clouds: list[int] = []
+    fit = beam_finder.fit_sensor
+    monkeypatch.setattr(beam_finder, "fit_sensor", lambda grid, *rest: clouds.append(len(grid)) or fit(grid, *rest))
+    return clouds
+
+
+@pytest.mark.parametrize("step", [STEP, 1.5 * STEP])
+def test_a_known_sensor_serves_the_next_cloud(sweep, fits, step):
+    xyz, ring = sweep
+    finder = BeamFinder(successive=True)
+    first = finder.find(on_grid(xyz), STEP, (0.0, 0.0, 0.0), {"ring": ring})
+    # Elsewhere, without rings, on another grid, and at azimuths that are not those of the turn before.
+    moved = turned(xyz, 1.2345)[np.random.default_rng(2).permutation(len(xyz))]
+    second = finder.find(np.rint(moved / step).astype(np.int64), step, (0.0, 0.0, 0.0), {})
+    assert first is not None
+    assert second is not None
+    assert len(fits) == 1
+    assert len(second.slopes) == LASERS
+    assert second.columns == COLUMNS
+    grid = np.rint(moved / step) * step
+    cones = second.slopes / 2.0**SLOPE_BITS * np.hypot(grid[:, 0], grid[:, 1])[:, None] + second.heights * step / 4
+    assert np.median(np.abs(cones - grid[:, 2:]).min(axis=1)) < step
+
+
+def test_another_sensor_is_noticed(sweep, fits):
+    xyz, ring = sweep
+    finder = BeamFinder(successive=True)
+    for scale in (1.0, 1.3):
+        beams = finder.find(on_grid(xyz * [1, 1, scale]), STEP, (0.0, 0.0, 0.0), {"ring": ring})
+        assert beams is not None
+        assert np.median(errors(beams, xyz * [1, 1, scale])) < STEP
+    assert len(fits) == 2
+
+
+def test_where_there_are_no_beams_they_are_looked_for_less_and_less_often(sweep, fits):
+    xyz, ring = sweep
+    finder = BeamFinder(successive=True)
+    box = on_grid(np.random.default_rng(3).uniform(-5, 5, (5_000, 3)))
+    for _ in range(40):
+        assert finder.find(box, STEP, (0.0, 0.0, 0.0), {}) is None
+    assert 4 <= len(fits) <= 7
+    found = [finder.find(on_grid(xyz), STEP, (0.0, 0.0, 0.0), {"ring": ring}) is not None for _ in range(20)]
+    assert found[-1]
+    assert found == sorted(found)  # once it is found it stays
+
+
+def test_an_encoder_forgets_unless_told(sweep):
+    xyz, ring = sweep
+    config = CodecConfig(step=STEP, fields=("*=drop",))
+    clouds = [PointCloud(turned(xyz, angle), {"ring": ring.astype(np.uint16)}) for angle in (0.0, 1.2345)]
+    encoder, successive = Encoder(config), Encoder(config, successive=True)
+    alone = [Encoder(config).encode(cloud) for cloud in clouds]
+    assert [encoder.encode(cloud) for cloud in clouds] == alone
+    streams = [successive.encode(cloud) for cloud in clouds]
+    assert streams[0] == alone[0]
+    assert len(streams[1]) < 1.02 * len(alone[1])
+    assert all(map(np.array_equal, (Decoder().decode(s).xyz for s in streams), (Decoder().decode(s).xyz for s in alone)))
+
+
 def test_the_description_survives(sweep):
     xyz, ring = sweep
-    beams = fit_beams(on_grid(xyz), np.zeros(3), {"ring": ring})
+    beams = find(xyz, {"ring": ring})
     assert beams is not None
     again = decode_beams(encode_beams(beams))
     for name in ("axis", "slopes", "heights", "columns", "phases", "laterals"):
@@ -111,7 +182,7 @@ def slow(beams: Beams, place: Place, rows: np.ndarray) -> np.ndarray:
 
 def test_broken_descriptions_are_refused(sweep):
     xyz, ring = sweep
-    data = encode_beams(fit_beams(on_grid(xyz), np.zeros(3), {"ring": ring}))
+    data = encode_beams(find(xyz, {"ring": ring}))
     for size in range(len(data)):
         with pytest.raises(StreamError):
             decode_beams(data[:size])

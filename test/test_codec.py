@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from anypcc_ros.codec.bitstream import inspect
+from anypcc_ros.codec.bitstream import inspect, read_stream, write_stream
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
-from anypcc_ros.codec.errors import ConfigError, ModelNotFoundError
+from anypcc_ros.codec.errors import ConfigError, CorruptStreamError, ModelNotFoundError
+from anypcc_ros.codec.model import store
 from anypcc_ros.codec.model.integer import save_model
 from anypcc_ros.codec.model.network import ModelConfig
 from anypcc_ros.codec.octree import quantise
@@ -154,3 +157,36 @@ def test_axes_on_a_coarser_lattice_are_renumbered(round_trip, offset):
     assert len(data) < len(reference) + 120
     dropped, _ = round_trip(PointCloud(scaled), step=1.0, drop_scales=2)
     assert np.abs(sorted_rows(dropped.xyz)[0] - sorted_rows(scaled)[0]).max() <= 4
+
+
+def surface(spacing: int) -> PointCloud:
+    """A wavy sheet with a point on every so-manieth cell of the grid."""
+    x, y = (spacing * v.ravel() for v in np.meshgrid(np.arange(60), np.arange(60)))
+    return PointCloud(np.stack([x, y, np.rint(20 * np.sin(x / 90) * np.cos(y / 70))], axis=1).astype(np.int32))
+
+
+@pytest.mark.parametrize(
+    ("calibrate", "of_dense", "of_sparse"),
+    [("always", True, True), ("auto", True, True), ("dense", True, False), ("never", False, False)],
+)
+def test_predictions_are_corrected_where_the_configuration_says(calibrate, of_dense, of_sparse):
+    for cloud, expected in ((surface(1), of_dense), (surface(9), of_sparse)):
+        data = Encoder(CodecConfig(step=1.0, calibrate=calibrate)).encode(cloud)
+        assert inspect(data).calibrated is expected
+        assert set(map(tuple, Decoder().decode(data).xyz.tolist())) == set(map(tuple, cloud.xyz.tolist()))
+
+
+def test_a_model_may_ask_for_another_calibration(tmp_path):
+    model = store.by_name("standard")
+    path = tmp_path / "quick.safetensors"
+    save_model(dataclasses.replace(model, calibrate="never"), path)
+    data = Encoder(CodecConfig(step=1.0, model=str(path))).encode(surface(1))
+    assert not inspect(data).calibrated
+    assert inspect(data).model_hash == model.hash
+
+
+def test_beams_without_calibration_are_refused():
+    info, layout, chunks = read_stream(Encoder(CodecConfig(step=1.0, calibrate="never")).encode(surface(1)), DecoderConfig())
+    forged = write_stream(info, {**{tag: bytes(data) for tag, data in chunks.items()}, "BEAM": b"\1\1\1\0\0\0\0"}, layout)
+    with pytest.raises(CorruptStreamError, match="not corrected"):
+        Decoder().decode(forged)

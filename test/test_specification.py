@@ -70,6 +70,7 @@ class Grid:
     checksum: int
     model: bytes
     name: str
+    calibrated: bool
 
 
 def grid_of(payload: bytes) -> Grid:
@@ -85,7 +86,7 @@ def grid_of(payload: bytes) -> Grid:
     model, name = reader.take(hash_size), reader.take(name_size).decode()
     assert hash_size in (0, 8)
     assert not reader.rest()
-    return Grid(DTYPES[flags & 15], depth, dropped, step, origin, shift, points, cells, checksum, model, name)
+    return Grid(DTYPES[flags & 15], depth, dropped, step, origin, shift, points, cells, checksum, model, name, not flags & 32)
 
 
 # -- RAWC, DUPL, LATT --------------------------------------------------------------------------------------------------
@@ -255,7 +256,7 @@ def octree_cells(payload: bytes, grid: Grid, model: Model, beams: Beams | None) 
                 rows = codes[members] if half == "high" else None  # so far the low 4 bits
                 hidden = model.layer(f"head{group}.{half}.hidden", context, rows)
                 logits = model.logits(f"head{group}.{half}.out", hidden)
-                if half == "code":
+                if half == "code" or not grid.calibrated:
                     symbols = decoder.decode(frequencies_of(logits))
                 else:
                     names = around.names(members, group, half == "high", codes, logits)

@@ -1,4 +1,4 @@
-"""Finds the cones of a spinning LiDAR's lasers in a cloud; what the encoder sends as ``beams.Beams``.
+"""Finds the cones and planes of a spinning LiDAR's lasers in a cloud; what the encoder sends as ``beams.Beams``.
 
 Only the encoder runs this, so that floating point is free to differ between machines. Which laser a point comes from is
 taken from a ring field, else from the order of the points (drivers that write laser after laser start each at the same
@@ -27,13 +27,53 @@ _WORTH_PLANES = 0.12  # the same for the planes
 _AT_RANDOM = (np.arange(8) + 0.5) / 16  # evenly spread distances from the nearest line, in spacings
 _SAME_BEAM = 20.0  # quarter cells within which a point lies on a beam
 _NEAR = 100.0  # quarter cells from the axis, where azimuths are coarse
+TOLD_ALIKE = 0.9
+"""A sensor that is known is the one at hand if it tells of a cloud nearly as much as of the one where it was found."""
+
 _FEWEST_COLUMNS, _CANDIDATES = 500, 4
 _START_MARGIN = np.radians(3)  # lasers start about where the first point is, a little earlier or later
 _SLOPE_BIN = 0.0004  # of the histogram of elevations, as rise over distance
 
 
-def fit_beams(grid: np.ndarray, axis: np.ndarray, fields: Mapping[str, np.ndarray]) -> Beams | None:
-    """The beams that explain the points best, None if none do.
+class Planes(NamedTuple):
+    """``columns`` to a turn, with the ``phases`` (B,) of each beam in turns, and their distance from the axis, ``laterals``
+    (B,), in quarter cells."""
+
+    columns: int
+    phases: np.ndarray
+    laterals: np.ndarray
+
+
+class Sensor(NamedTuple):
+    """``lines``: (B, 2), slope and height of each laser's cone in quarter cells, ascending in slope. ``told``: bits per point
+    that lines and planes save."""
+
+    lines: np.ndarray
+    planes: Planes | None
+    told: float
+
+    def scaled(self, factor: float) -> Sensor:
+        """The same sensor on a grid whose cells are smaller by this factor."""
+        planes = self.planes and self.planes._replace(laterals=self.planes.laterals * factor)
+        return self._replace(lines=self.lines * [1.0, factor], planes=planes)
+
+
+class Sample(NamedTuple):
+    """Some points: distance from the axis and height in quarter cells, azimuth in turns; (n,) float64 each."""
+
+    rho: np.ndarray
+    z: np.ndarray
+    azimuth: np.ndarray
+
+    @classmethod
+    def of(cls, place: np.ndarray) -> Sample:
+        """``place``: (n, 3), seen from the sensor, in quarter cells."""
+        x, y, z = place.T
+        return cls(np.hypot(x, y), z, np.arctan2(y, x) / (2 * np.pi))
+
+
+def fit_sensor(grid: np.ndarray, axis: np.ndarray, fields: Mapping[str, np.ndarray]) -> Sensor | None:
+    """The sensor whose beams explain the points best, None if none does.
 
     ``grid``: (N, 3) int64 grid coordinates. ``axis``: (3,) the sensor's place in quarter cells. ``fields``: the cloud's.
     """
@@ -41,24 +81,48 @@ def fit_beams(grid: np.ndarray, axis: np.ndarray, fields: Mapping[str, np.ndarra
         return None
     place = 4.0 * grid - axis
     for label, least in _labels(place, fields):
-        rows = _some(np.arange(len(place)) if label is None else np.flatnonzero(label >= 0))
+        rows = some_rows(np.arange(len(place)) if label is None else np.flatnonzero(label >= 0))
         if not len(rows):
             continue
-        rho, z = np.hypot(place[rows, 0], place[rows, 1]), place[rows, 2]
+        sample = Sample.of(place[rows])
+        rho, z = sample.rho, sample.z
         lines = _peaks(rho, z) if label is None else _fit(rho, z, label[rows])
         for _ in range(4 if label is None else 2):
             if len(lines) >= _FEWEST_BEAMS:
                 lines = _fit(rho, z, _nearest(lines, rho, z)[0])
-        if _FEWEST_BEAMS <= len(lines) <= _MOST_BEAMS and _cone_bits(lines, rho, z) > least:
-            azimuth = np.arctan2(place[rows, 1], place[rows, 0]) / (2 * np.pi)
-            beam, error = _nearest(lines, rho, z)
-            right = (error < _SAME_BEAM) & (rho > _NEAR)
-            planes = fit_planes(azimuth[right], rho[right], beam[right], len(lines))
-            return _beams(lines, planes, axis, float(np.quantile(rho, 0.95)))
+        if not _FEWEST_BEAMS <= len(lines) <= _MOST_BEAMS:
+            continue
+        beam, error = _nearest(lines, rho, z)
+        told = _cone_bits(lines, rho, beam, error)
+        if told > least:
+            on_beam = _on_beam(sample, error)
+            planes = _find_planes(sample.azimuth[on_beam], rho[on_beam], beam[on_beam], len(lines))
+            return Sensor(lines, planes[0], told + planes[1]) if planes else Sensor(lines, None, told)
     return None
 
 
-def _some(rows: np.ndarray) -> np.ndarray:
+def seen_again(sensor: Sensor, sample: Sample) -> Sensor:
+    """A sensor that is known, by what it tells of other points. Its planes are turned to where they are now, as not every
+    sensor fires at the same azimuths in each turn."""
+    beam, error = _nearest(sensor.lines, sample.rho, sample.z)
+    told = _cone_bits(sensor.lines, sample.rho, beam, error)
+    on_beam = _on_beam(sample, error)
+    if sensor.planes is None or not on_beam.any():
+        return sensor._replace(told=told)
+    points = sample.azimuth[on_beam], sample.rho[on_beam], beam[on_beam]
+    saved = _plane_bits(sensor.planes, *points)
+    if told + saved < TOLD_ALIKE * sensor.told:
+        planes = _fit_planes(sensor.planes.columns, *points, len(sensor.lines))
+        saved = _plane_bits(planes, *points)
+        sensor = sensor._replace(planes=planes)
+    return sensor._replace(told=told + saved)
+
+
+def _on_beam(sample: Sample, error: np.ndarray) -> np.ndarray:
+    return (error < _SAME_BEAM) & (sample.rho > _NEAR)
+
+
+def some_rows(rows: np.ndarray) -> np.ndarray:
     """At most ``_SAMPLE`` of the rows, evenly but not regularly spread: lasers take turns, too."""
     if len(rows) <= _SAMPLE:
         return rows
@@ -134,11 +198,10 @@ def _nearest(lines: np.ndarray, rho: np.ndarray, z: np.ndarray) -> tuple[np.ndar
     return tried[best, row], offset[best, row]
 
 
-def _cone_bits(lines: np.ndarray, rho: np.ndarray, z: np.ndarray) -> float:
-    """Bits per point by which the lines tell more about z than lines at random would."""
-    nearest, error = _nearest(lines, rho, z)
+def _cone_bits(lines: np.ndarray, rho: np.ndarray, beam: np.ndarray, error: np.ndarray) -> float:
+    """Bits per point by which the lines tell more about z than lines at random would. ``beam``, ``error``: of ``_nearest``."""
     gap = np.diff(lines[:, 0])
-    return _bits_saved(np.minimum(np.append(gap, gap[-1]), np.insert(gap, 0, gap[0]))[nearest] * rho, error)
+    return _bits_saved(np.minimum(np.append(gap, gap[-1]), np.insert(gap, 0, gap[0]))[beam] * rho, error)
 
 
 def _bits_saved(spacing: np.ndarray, error: np.ndarray) -> float:
@@ -151,39 +214,30 @@ def _bits_saved(spacing: np.ndarray, error: np.ndarray) -> float:
     return told(error / np.maximum(spacing, 1)) - float(np.mean([told(part) for part in _AT_RANDOM]))
 
 
-class Planes(NamedTuple):
-    """``columns`` to a turn, with the ``phases`` (B,) of each beam in turns, and their distance from the axis, ``laterals``
-    (B,), in quarter cells."""
-
-    columns: int
-    phases: np.ndarray
-    laterals: np.ndarray
-
-
-def fit_planes(azimuth: np.ndarray, rho: np.ndarray, beam: np.ndarray, beams: int) -> Planes | None:
-    """The planes of equal azimuth of each beam, None if there are no regular ones that would save bits.
+def _find_planes(azimuth: np.ndarray, rho: np.ndarray, beam: np.ndarray, beams: int) -> tuple[Planes, float] | None:
+    """The planes of equal azimuth of each beam and the bits per point that they save; None if there are no regular ones that
+    save some.
 
     ``azimuth``: (n,) in turns. ``rho``: (n,) in quarter cells. ``beam``: (n,) of 0..beams - 1.
     """
     if len(azimuth) < 2 * _FEWEST_POINTS * _FEWEST_BEAMS:
         return None
     far = rho > np.quantile(rho, 0.3)  # there a lateral offset turns the azimuth least
-    some = slice(None, None, 2)
+    half = azimuth[::2], rho[::2], beam[::2]
     trials = [
-        (_plane_bits(columns, azimuth[some], rho[some], beam[some], beams), columns)
+        (_plane_bits(_fit_planes(columns, *half, beams), *half), columns)
         for columns in _periods(azimuth[far], beam[far], beams)
     ]
-    columns = max(trials)[1]
-    if _plane_bits(columns, azimuth, rho, beam, beams) < _WORTH_PLANES:
-        return None
-    return _fit_planes(columns, azimuth, rho, beam, beams)[0]
+    planes = _fit_planes(max(trials)[1], azimuth, rho, beam, beams)
+    saved = _plane_bits(planes, azimuth, rho, beam)
+    return (planes, saved) if saved >= _WORTH_PLANES else None
 
 
-def _plane_bits(columns: int, azimuth: np.ndarray, rho: np.ndarray, beam: np.ndarray, beams: int) -> float:
-    """Bits per point by which that many planes tell more than planes at random would."""
-    _, error = _fit_planes(columns, azimuth, rho, beam, beams)
-    spacing = 2 * np.pi * rho / columns
-    return _bits_saved(spacing, error * spacing)
+def _plane_bits(planes: Planes, azimuth: np.ndarray, rho: np.ndarray, beam: np.ndarray) -> float:
+    """Bits per point by which the planes tell more than planes at random would."""
+    spacing = 2 * np.pi * rho / planes.columns
+    apart = (azimuth - planes.laterals[beam] / (2 * np.pi * rho) - planes.phases[beam]) * planes.columns
+    return _bits_saved(spacing, np.abs(apart - np.rint(apart)) * spacing)
 
 
 def _periods(azimuth: np.ndarray, beam: np.ndarray, beams: int) -> list[int]:
@@ -198,9 +252,8 @@ def _periods(azimuth: np.ndarray, beam: np.ndarray, beams: int) -> list[int]:
     return [int(columns) for columns in np.argsort(power)[::-1][:_CANDIDATES]]
 
 
-def _fit_planes(columns: int, azimuth: np.ndarray, rho: np.ndarray, beam: np.ndarray, beams: int) -> tuple[Planes, np.ndarray]:
-    """Planes of a known number, and how far (n,) each point is from the nearest, 0..1/2 of their spacing: robust
-    regression of the azimuth on 1 / rho per beam, modulo the spacing."""
+def _fit_planes(columns: int, azimuth: np.ndarray, rho: np.ndarray, beam: np.ndarray, beams: int) -> Planes:
+    """Planes of a known number: robust regression of the azimuth on 1 / rho per beam, modulo their spacing."""
     inverse = 1 / (2 * np.pi * rho)
     phases, laterals, weight = np.zeros(beams), np.zeros(beams), (rho > np.quantile(rho, 0.3)).astype(float)
     for iteration in range(7):
@@ -221,12 +274,13 @@ def _fit_planes(columns: int, azimuth: np.ndarray, rho: np.ndarray, beam: np.nda
         safe = np.where(sound, spread, 1.0)
         laterals = laterals + np.where(sound, (s0 * t1 - s1 * t0) / safe, 0.0)
         phases = phases + np.where(sound, (s2 * t0 - s1 * t1) / safe, t0 / np.maximum(s0, 1e-9))
-    apart = (azimuth - laterals[beam] * inverse - phases[beam]) * columns
-    return Planes(columns, phases, laterals), np.abs(apart - np.rint(apart))
+    return Planes(columns, phases, laterals)
 
 
-def _beams(lines: np.ndarray, planes: Planes | None, axis: np.ndarray, far: float) -> Beams:
-    """In integers: the step of a slope and of a phase is what moves a far point by a quarter of a cell."""
+def integer_beams(sensor: Sensor, axis: np.ndarray, far: float) -> Beams:
+    """What is sent of a sensor at ``axis`` (3,): the step of a slope and of a phase is what moves a point at the distance
+    ``far`` by a quarter of a cell. All in quarter cells."""
+    lines, planes = sensor.lines, sensor.planes
     slopes = _rounded(lines[:, 0] * 2.0**SLOPE_BITS, 2.0**SLOPE_BITS / far, SLOPE_BITS)
     heights = np.rint(lines[:, 1] + axis[2]).astype(np.int64)
     columns, phases, laterals = 0, np.zeros_like(heights), np.zeros_like(heights)

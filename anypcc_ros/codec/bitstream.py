@@ -70,7 +70,8 @@ class CloudInfo:
 
     ``shift``: grid coordinates of the octree's corner. ``depth``: octree levels of the full grid, ``drop_scales`` of
     which were left out. ``checksum``: CRC-32 of the decoded cell coordinates, (voxels, 3) little-endian uint32 relative
-    to the corner, in Morton order. ``model_hash`` is empty where no model is needed.
+    to the corner, in Morton order. ``model_hash`` is empty where no model is needed. ``calibrated``: whether the model's
+    predictions are corrected while coding.
     """
 
     dtype: str
@@ -84,6 +85,7 @@ class CloudInfo:
     checksum: int
     model_name: str
     model_hash: str
+    calibrated: bool = True
 
     @property
     def coded_depth(self) -> int:
@@ -133,6 +135,7 @@ class StreamInfo:
     version: int
     model_name: str
     model_hash: str
+    calibrated: bool
     step: float
     origin: tuple[float, float, float]
     points: int
@@ -231,6 +234,7 @@ def inspect(data: Buffer, limits: DecoderConfig | None = None) -> StreamInfo:
         version=view[4],
         model_name=cloud.model_name,
         model_hash=cloud.model_hash,
+        calibrated=cloud.calibrated,
         step=cloud.step,
         origin=cloud.origin,
         points=cloud.points + layout.off_grid,
@@ -295,9 +299,10 @@ def _read_table(data: memoryview, max_bytes: int) -> list[tuple[str, memoryview,
 
 def _encode_cloud(cloud: CloudInfo) -> bytes:
     has_origin = any(cloud.origin)
+    kind = COORDINATE_DTYPES.index(cloud.dtype) | has_origin << 4 | (not cloud.calibrated) << 5
     name, digest = cloud.model_name.encode("utf-8", "replace")[:255], bytes.fromhex(cloud.model_hash)
     parts = [
-        bytes([COORDINATE_DTYPES.index(cloud.dtype) | has_origin << 4, cloud.depth, cloud.drop_scales]),
+        bytes([kind, cloud.depth, cloud.drop_scales]),
         _STEP.pack(cloud.step),
         _ORIGIN.pack(*cloud.origin) if has_origin else b"",
         *(encode_signed(value) for value in cloud.shift),
@@ -317,7 +322,7 @@ def _decode_cloud(data: memoryview) -> CloudInfo:
         (step,) = _STEP.unpack_from(data, 3)
         position = 3 + _STEP.size
         origin = (0.0, 0.0, 0.0)
-        if kind >> 4:
+        if kind >> 4 & 1:
             origin = _ORIGIN.unpack_from(data, position)
             position += _ORIGIN.size
         numbers = []
@@ -335,7 +340,7 @@ def _decode_cloud(data: memoryview) -> CloudInfo:
     dtype = kind & 15
     if digest_size not in (0, _HASH_SIZE):
         raise CorruptStreamError(f"a model's hash of {digest_size} bytes, not {_HASH_SIZE}")
-    if dtype >= len(COORDINATE_DTYPES) or kind >> 4 > 1 or len(name) != name_size:
+    if dtype >= len(COORDINATE_DTYPES) or kind >> 6 or len(name) != name_size:
         raise CorruptStreamError(f"chunk {CLOUD} is inconsistent (kind {kind}, {len(data)} bytes)")
     if not 0.0 < step < float("inf") or not all(abs(v) < float("inf") for v in origin):
         raise CorruptStreamError(f"step {step} and origin {origin} do not make a grid")
@@ -355,6 +360,7 @@ def _decode_cloud(data: memoryview) -> CloudInfo:
         checksum=checksum,
         model_name=bytes(name).decode("utf-8", "replace"),
         model_hash=bytes(digest).hex(),
+        calibrated=not kind >> 5,
     )
 
 

@@ -57,6 +57,15 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return frequencies.astype(np.float32)
 
 
+def predicted(logits: np.ndarray) -> np.ndarray:
+    """``softmax`` of the network's own logits, natively where that is possible."""
+    if not native.available():
+        return softmax(logits)
+    frequencies = np.empty(logits.shape, np.float32)
+    native.softmax(logits, _NATIVE_EXP2, frequencies)
+    return frequencies
+
+
 def chunk_size(symbols: int) -> int:
     """Symbols of a code part that are coded before learning from them: few, so that what was learned serves soon, but not so
     few that the calls cost more than the coding."""

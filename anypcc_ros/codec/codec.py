@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import threading
 from typing import NamedTuple
 
@@ -11,10 +12,10 @@ import numpy as np
 
 from anypcc_ros.codec import bitstream, geometry
 from anypcc_ros.codec.attributes import decode_fields, encode_fields, sources_of
-from anypcc_ros.codec.beam_fit import fit_beams
+from anypcc_ros.codec.beam_finder import BeamFinder
 from anypcc_ros.codec.beams import decode_beams, encode_beams
 from anypcc_ros.codec.bitstream import CloudInfo, Layout
-from anypcc_ros.codec.cloud import PointCloud
+from anypcc_ros.codec.cloud import PointCloud, finite_rows
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.counts import decode_counts, density_contexts, encode_counts
 from anypcc_ros.codec.cutting import encode_cuts, possible_cuts
@@ -32,9 +33,13 @@ from anypcc_ros.codec.lattice import Lattice, decode_lattice, encode_lattice, fi
 from anypcc_ros.codec.model import store
 from anypcc_ros.codec.model.backend import context_model
 from anypcc_ros.codec.model.network import ContextModel
-from anypcc_ros.codec.octree import Voxels, dequantise, quantise, voxelise
+from anypcc_ros.codec.occupancy import Correction
+from anypcc_ros.codec.octree import Voxels, children_per_node, dequantise, quantise, voxelise
 from anypcc_ros.codec.order import decode_order, encode_order
 from anypcc_ros.codec.surroundings import Context
+
+DENSE = 1.5
+"""Occupied cells per node of the level above from which on a cloud is dense."""
 
 NO_LATTICE = Lattice((None, None, None))
 NO_VOXELS = Voxels(np.zeros(3, np.int64), np.zeros((0, 3), np.int64), np.zeros(0, np.int64), 0)
@@ -42,26 +47,32 @@ NO_VOXELS = Voxels(np.zeros(3, np.int64), np.zeros((0, 3), np.int64), np.zeros(0
 
 class _OnGrid(NamedTuple):
     """Points on the grid. ``grid``: (N, 3) int64, their grid coordinates as the decoder has them, in the codec's order;
-    ``rows``: (N,) which of the points given each one is; ``points``: how many were given; ``chunks``: payloads by tag."""
+    ``rows``: (N,) which of the points given each one is; ``points``: how many were given; ``calibrated``: as in CloudInfo;
+    ``chunks``: payloads by tag."""
 
     voxels: Voxels
     grid: np.ndarray
     rows: np.ndarray
     points: int
+    calibrated: bool
     chunks: dict[str, bytes]
 
 
 class Encoder:
     """Compresses clouds with one configuration. Raises ModelNotFoundError, ModelFileError, BackendError.
 
+    ``successive``: the clouds come from one sensor, one after another; what one of them told of the sensor then serves the
+    next, whose bytes depend on that. Without it equal clouds give equal bytes.
     Several threads may encode at a time: one cloud passes through the network, which keeps every core busy, while others
     are prepared and their fields coded.
     """
 
-    def __init__(self, config: CodecConfig | None = None) -> None:
+    def __init__(self, config: CodecConfig | None = None, successive: bool = False) -> None:
         self.config = config or CodecConfig()
         self._model = store.by_name(self.config.model)
-        self._network = context_model(self._model, self.config.backend, self.config.threads)
+        self._calibrate = self._model.calibrate if self.config.calibrate == "auto" else self.config.calibrate
+        self._network = context_model(self._model, self.config.backend, self._network_threads())
+        self._beams = BeamFinder(successive)
         self._turn = threading.Lock()
 
     def on_grid(self, step: float, drop_scales: int) -> Encoder:
@@ -84,7 +95,7 @@ class Encoder:
         config, in_place = self.config, self.config.order == "original"
         kept = cloud if in_place else cloud.finite()[0]
         step, origin = suitable_grid(kept.xyz, config.step, config.origin) if config.exact else (config.step, config.origin)
-        held = on_grid(kept.xyz, step, origin) if config.exact else np.isfinite(kept.xyz).all(axis=1)
+        held = on_grid(kept.xyz, step, origin) if config.exact else finite_rows(kept.xyz)
         here, beside = np.flatnonzero(held), np.flatnonzero(~held)
 
         points = self._encode_points(PointCloud(kept.xyz[here], {k: v[here] for k, v in kept.fields.items()}), step, origin)
@@ -108,15 +119,17 @@ class Encoder:
     def _encode_points(self, cloud: PointCloud, step: float, origin: Origin) -> _OnGrid:
         drop_scales = self.config.drop_scales
         if not len(cloud):
-            return _OnGrid(NO_VOXELS, np.zeros((0, 3), np.int64), np.zeros(0, np.int64), 0, {})
+            return _OnGrid(NO_VOXELS, np.zeros((0, 3), np.int64), np.zeros(0, np.int64), 0, True, {})
         grid = quantise(cloud.xyz, step, origin)
         # Scales are dropped on the grid itself: on a lattice a coarser cell would have no size.
         lattice = NO_LATTICE if drop_scales else find_lattice(grid)
         voxels, rows = voxelise(lattice.compact(grid), drop_scales)
+        calibrated = self._calibrates(voxels)
         # A lattice bends the space in which beams are straight.
-        beams = None if lattice else fit_beams(grid, -4 * np.asarray(origin) / step, cloud.fields)
+        beams = self._beams.find(grid, step, origin, cloud.fields) if calibrated and not lattice else None
         with self._turn:
-            occupancy = geometry.encode_occupancy(self._network, voxels, drop_scales, beams, self.config.threads)
+            correction = Correction(calibrated, beams, self.config.threads)
+            occupancy = geometry.encode_occupancy(self._network, voxels, drop_scales, correction)
         tag, payload = bitstream.OCCUPANCY, occupancy.payload
         if len(voxels.coords) <= geometry.RAW_VOXELS:
             raw = geometry.encode_raw(voxels.coords, voxels.depth)
@@ -133,7 +146,16 @@ class Encoder:
         if occupancy.shorter and not lattice:
             chunks[bitstream.CUTS] = encode_cuts(possible_cuts(voxels.coords, occupancy.shorter), payload[1:])
         decoded = (voxels.coords << drop_scales) + voxels.shift if drop_scales else grid[rows]
-        return _OnGrid(voxels, decoded, rows, len(cloud), chunks)
+        return _OnGrid(voxels, decoded, rows, len(cloud), calibrated, chunks)
+
+    def _network_threads(self) -> int:
+        # One core is left to the calibration, which takes as long as the network does.
+        threads = self.config.threads or os.cpu_count() or 1
+        return max(threads - (self._calibrate == "always"), 1)
+
+    def _calibrates(self, voxels: Voxels) -> bool:
+        crowded = self._calibrate == "dense" and children_per_node(voxels.coords) >= DENSE
+        return crowded or self._calibrate == "always"
 
     @property
     def _keeps_duplicates(self) -> bool:
@@ -156,6 +178,7 @@ class Encoder:
             checksum=bitstream.cells_checksum(voxels.coords),
             model_name=self._model.name if model else "",
             model_hash=self._model.hash if model else "",
+            calibrated=points.calibrated or not model,
         )
 
 
@@ -221,11 +244,14 @@ class Decoder:
             return geometry.decode_raw(payloads[bitstream.RAW], depth, info.voxels)
         if not info.model_hash:
             raise CorruptStreamError(f"chunk {bitstream.OCCUPANCY} without the hash of a model")
+        if bitstream.BEAMS in payloads and not info.calibrated:
+            raise CorruptStreamError(f"chunk {bitstream.BEAMS} in a stream whose predictions are not corrected")
         beams = decode_beams(payloads[bitstream.BEAMS]) if bitstream.BEAMS in payloads else None
         shift, dropped, codes = np.array(info.shift), info.drop_scales, payloads[bitstream.OCCUPANCY]
         with self._turn:
             network = self._network(info.model_hash)
-            return geometry.decode_occupancy(network, codes, depth, info.voxels, shift, dropped, beams, self.config.threads)
+            correction = Correction(info.calibrated, beams, self.config.threads)
+            return geometry.decode_occupancy(network, codes, depth, info.voxels, shift, dropped, correction)
 
     def _decode_counts(self, info: CloudInfo, payload: memoryview, coords: np.ndarray) -> np.ndarray:
         counts = decode_counts(payload, density_contexts(coords)) + 1

@@ -11,6 +11,7 @@ from anypcc_ros.codec.errors import ConfigError
 
 BACKENDS = ("auto", "native", "torch", "cuda")
 ORDERS = ("codec", "original")
+CALIBRATIONS = ("auto", "always", "dense", "never")
 
 
 def option(
@@ -136,6 +137,12 @@ class CodecConfig:
         choices=ORDERS,
     )
     exact: bool = option(False, "bit-identical coordinates: what the grid leaves of each float is sent, too")
+    calibrate: str = option(
+        "auto",
+        "correct the network's predictions, and use a spinning sensor's laser beams, while coding: always (the smallest), "
+        "dense (only where cells crowd, which brings most and costs least: for real time), never, or auto (as the model asks)",
+        choices=CALIBRATIONS,
+    )
     backend: str = option("auto", "what runs the integer network; the bytes are the same", choices=BACKENDS)
     threads: int = option(0, "threads of the codec, 0 for one per core (the torch backend: one)", minimum=0, maximum=64)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder, decode_varint, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
+from anypcc_ros.codec.octree import changes
 
 SYMBOLS = 16
 _PRIOR = np.array([32, 8, 4, 2, *[1] * 12], np.int64)
@@ -31,8 +32,7 @@ def density_contexts(coords: np.ndarray) -> np.ndarray:
 
 def _run_lengths(coords: np.ndarray) -> np.ndarray:
     """(N,) int64: length of the run of equal rows that each row of (N, 3) belongs to."""
-    change = np.flatnonzero((coords[1:] != coords[:-1]).any(axis=1)) + 1
-    lengths = np.diff(np.concatenate([[0], change, [len(coords)]]))
+    lengths = np.diff(np.concatenate([[0], np.flatnonzero(changes(coords)) + 1, [len(coords)]]))
     return np.repeat(lengths, lengths)
 
 

@@ -7,12 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anypcc_ros.codec.beams import Beams
 from anypcc_ros.codec.contexts import Ancestry
 from anypcc_ros.codec.errors import CorruptStreamError
 from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.neighbors import root_level
-from anypcc_ros.codec.occupancy import OccupancyDecoder, OccupancyEncoder
+from anypcc_ros.codec.occupancy import CALIBRATED, Correction, OccupancyDecoder, OccupancyEncoder
 from anypcc_ros.codec.octree import CHILD_COUNT, Place, Voxels, occupancy_pyramid, sort_cells
 
 RAW_VOXELS = 64
@@ -28,19 +27,19 @@ class Occupancy(NamedTuple):
 
 
 def encode_occupancy(
-    model: ContextModel, voxels: Voxels, dropped: int = 0, beams: Beams | None = None, threads: int = 1
+    model: ContextModel, voxels: Voxels, dropped: int = 0, correction: Correction = CALIBRATED
 ) -> Occupancy:
     """The octree's codes: the root's raw, one byte, then those of every level below it range-coded.
 
-    ``dropped``: levels that the grid has below the voxels. ``beams``: the sensor's, in that grid. An octree of depth 0, a
-    single voxel, has no codes and no bytes. ``threads``: 0 for one per core.
+    ``dropped``: levels that the grid, in which the beams of ``correction`` are, has below the voxels. An octree of depth 0, a
+    single voxel, has no codes and no bytes.
     """
     if not voxels.depth:
         return Occupancy(b"", [])
     pyramid = occupancy_pyramid(voxels)
-    coder = OccupancyEncoder(beams, threads)
+    coder = OccupancyEncoder(correction)
     level, features = root_level(), model.root_features()
-    place = Place.of_root(voxels.shift, voxels.depth + dropped) if beams else None
+    place = Place.of_root(voxels.shift, voxels.depth + dropped) if correction.beams else None
     for finer, (above, codes) in zip(_finer_levels(voxels.depth, dropped), pairwise(pyramid), strict=False):
         below = model.arithmetic.expand(level, above)
         place = place and place.of_children(above)
@@ -59,8 +58,7 @@ def decode_occupancy(
     voxels: int,
     shift: np.ndarray,
     dropped: int = 0,
-    beams: Beams | None = None,
-    threads: int = 1,
+    correction: Correction = CALIBRATED,
 ) -> np.ndarray:
     """Voxel coordinates (voxels, 3) int64 in Morton order, of an octree of ``depth`` levels whose cube's corner is ``shift``
     (3,) int64 in the grid, which has ``dropped`` levels more. Raises CorruptStreamError.
@@ -73,7 +71,7 @@ def decode_occupancy(
         return np.zeros((1, 3), np.int64)
     if not len(data):
         raise CorruptStreamError("the root's occupancy code is missing")
-    coder = OccupancyDecoder(data[1:], beams, threads)
+    coder = OccupancyDecoder(data[1:], correction)
     codes = np.frombuffer(data[:1], np.uint8)
     level, features = root_level(), model.root_features()
     place = Place.of_root(shift, depth + dropped)

@@ -1,34 +1,50 @@
-"""Where the network's predictions meet the range coder: each code part, calibrated chunk by chunk."""
+"""Where the network's predictions meet the range coder: each code part, corrected chunk by chunk."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from anypcc_ros.codec.background import Background
 from anypcc_ros.codec.beams import Beams
-from anypcc_ros.codec.calibration import SYMBOLS, corrector, softmax
+from anypcc_ros.codec.calibration import SYMBOLS, Corrector, corrector, predicted
 from anypcc_ros.codec.contexts import CONTEXT_ROWS, Ancestry, GroupContexts
 from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder
 from anypcc_ros.codec.model.network import CodePart
 
 
+class Correction(NamedTuple):
+    """What is done about the network's predictions. ``calibrated``: they are corrected by what was seen of the cloud.
+    ``beams``: then also by the sensor's. ``threads`` for that, 0 for one per core."""
+
+    calibrated: bool = True
+    beams: Beams | None = None
+    threads: int = 1
+
+
+CALIBRATED = Correction()
+
+
 class _OccupancyCoder:
     """What encoder and decoder share: the calibration, and what is known about the level at hand."""
 
-    def __init__(self, beams: Beams | None, threads: int) -> None:
-        self._beams, self._threads = beams, threads
-        self._corrector = corrector(CONTEXT_ROWS)
+    def __init__(self, correction: Correction) -> None:
+        self._beams, self._threads = correction.beams, correction.threads
+        self._calibration = corrector(CONTEXT_ROWS) if correction.calibrated else None
         self._ancestry: Ancestry | None = None
         self._group: GroupContexts | None = None
 
     def enter(self, ancestry: Ancestry) -> None:
         """Begin a level."""
         self._ancestry = ancestry
+
+    def _corrector(self, logits: np.ndarray) -> Corrector | None:
+        """What corrects these; rows of biases have one entry per symbol of half a code."""
+        return self._calibration if logits.shape[1] == SYMBOLS else None
 
     def _contexts(self, part: CodePart, ancestry: Ancestry | None, logits: np.ndarray) -> np.ndarray:
         assert ancestry is not None, "enter() comes first"
@@ -44,15 +60,15 @@ SMALLEST_CUT = 1024
 class OccupancyEncoder(_OccupancyCoder):
     """A ``network.SymbolCoder`` that range-encodes the codes it was given, level by level.
 
-    The network needs nothing of what this does. ``threads``: with more than one, or 0 for one per core, it is done in the
-    background, a few code parts behind.
+    The network needs nothing of what this does. With more than one thread it is done in the background, a few code parts
+    behind.
     """
 
-    def __init__(self, beams: Beams | None, threads: int = 1) -> None:
-        super().__init__(beams, threads)
+    def __init__(self, correction: Correction) -> None:
+        super().__init__(correction)
         self._coder = SymbolEncoder()
         self._codes = np.zeros(0, np.uint8)
-        self._background = Background() if (threads or os.cpu_count() or 1) > 1 else None
+        self._background = Background() if (correction.threads or os.cpu_count() or 1) > 1 else None
         self._shorter: list[bytes] = []
 
     def enter(self, ancestry: Ancestry) -> None:
@@ -77,10 +93,10 @@ class OccupancyEncoder(_OccupancyCoder):
             call(*arguments)
 
     def _encode(self, logits: np.ndarray, part: CodePart, ancestry: Ancestry | None, symbols: np.ndarray) -> None:
-        if logits.shape[1] == SYMBOLS:
-            frequencies = self._corrector.replay(logits, self._contexts(part, ancestry, logits), symbols)
+        if calibration := self._corrector(logits):
+            frequencies = calibration.replay(logits, self._contexts(part, ancestry, logits), symbols)
         else:
-            frequencies = softmax(logits)
+            frequencies = predicted(logits)
         self._coder.encode(symbols, frequencies)
 
     def _note_cut(self) -> None:
@@ -100,19 +116,16 @@ class OccupancyEncoder(_OccupancyCoder):
 
 
 class OccupancyDecoder(_OccupancyCoder):
-    """A ``network.SymbolCoder`` that reads codes from range-coded bytes. Raises CorruptStreamError.
+    """A ``network.SymbolCoder`` that reads codes from range-coded bytes. Raises CorruptStreamError."""
 
-    ``threads``: 0 for one per core.
-    """
-
-    def __init__(self, data: bytes | memoryview, beams: Beams | None, threads: int = 1) -> None:
-        super().__init__(beams, threads)
+    def __init__(self, data: bytes | memoryview, correction: Correction) -> None:
+        super().__init__(correction)
         self._coder = SymbolDecoder(data)
 
     def code(self, logits: np.ndarray, part: CodePart) -> np.ndarray:
-        if logits.shape[1] != SYMBOLS:
-            return self._coder.decode(softmax(logits)).astype(np.uint8)
-        return self._corrector.decode(logits, self._contexts(part, self._ancestry, logits), self._coder.decode)
+        if not (calibration := self._corrector(logits)):
+            return self._coder.decode(predicted(logits)).astype(np.uint8)
+        return calibration.decode(logits, self._contexts(part, self._ancestry, logits), self._coder.decode)
 
     def exhausted(self) -> bool:
         """Whether, as far as one can tell, everything encoded was read."""

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 from anypcc_ros.codec import bitstream, codec, geometry, octree
+from anypcc_ros.codec.beam_finder import BeamFinder
 from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder
 from anypcc_ros.codec.kernels.levels import NativeLevels
 from anypcc_ros.codec.lattice import Lattice
@@ -54,7 +55,7 @@ _HOOKS: tuple[Hook, ...] = (
     (codec, "quantise", "grid"),
     (codec, "voxelise", "grid"),
     (codec, "dequantise", "grid"),
-    (codec, "fit_beams", "beams"),
+    (BeamFinder, "find", "beams"),
     (codec, "find_lattice", "lattice"),
     (codec, "encode_lattice", "lattice"),
     (codec, "decode_lattice", "lattice"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from sensor_msgs.msg import PointCloud2
 
@@ -27,7 +28,7 @@ class EncoderNode(CodecNode):
             (PointCloud2, "points"),
             (CompressedCloud, "points/anypcc"),
             CodecConfig(),
-            Encoder,
+            partial(Encoder, successive=True),
         )
         self._rate: ConfigParameters[TargetConfig, RateControl] = ConfigParameters(
             self, TargetConfig(), RateControl, self._log_change

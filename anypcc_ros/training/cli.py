@@ -6,6 +6,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
+from anypcc_ros.codec.config import CALIBRATIONS
 from anypcc_ros.codec.model.integer import save_model
 from anypcc_ros.codec.model.network import ModelConfig
 from anypcc_ros.training.dataset import load_clouds
@@ -53,13 +54,17 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``anypcc export``."""
     parser.add_argument("folder", type=Path, metavar="RUN", help="folder that `anypcc train --out` wrote")
     parser.add_argument("-o", "--output", type=Path, required=True, help="model file to write, NAME.safetensors")
+    parser.add_argument(
+        "--calibrate", choices=[way for way in CALIBRATIONS if way != "auto"], default="always",
+        help="what encoders do with it unless told (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--notes", default="", help="a sentence for the model card, such as the data it was trained on")
 
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Quantise the averaged weights of a run and write the model and its card. Returns the exit status."""
     network, step = load_checkpoint(arguments.folder / "checkpoint.pt")
-    model = quantise(network, arguments.output.stem)
+    model = quantise(network, arguments.output.stem, arguments.calibrate)
     save_model(model, arguments.output)
     card = arguments.output.with_suffix(".md")
     card.write_text(model_card(model, step, arguments.folder / "log.csv", arguments.notes), encoding="utf-8")

@@ -23,16 +23,17 @@ from anypcc_ros.codec.model.network import LayerSpec, ModelConfig, layers
 _BIAS_LIMIT = 1 << 21  # of the 2**24 that a sum may reach
 
 
-def quantise(network: FloatNetwork, name: str) -> IntegerModel:
+def quantise(network: FloatNetwork, name: str, calibrate: str = "always") -> IntegerModel:
     """The integer network of a float network: one scale per output channel of every layer, biases in sum units.
 
-    Raises ModelFileError when a sum could leave the exact range.
+    ``calibrate``: what encoders do with it unless told, as in CodecConfig. Raises ModelFileError when a sum could leave the
+    exact range.
     """
     parameters = {}
     for spec in layers(network.config):
         weight, bias = (p.detach().cpu().double().numpy() for p in network.parameters_of(spec.name))
         parameters[spec.name] = _quantise_layer(spec, weight, bias)
-    return IntegerModel(name, network.config, parameters)
+    return IntegerModel(name, network.config, parameters, calibrate)
 
 
 def _quantise_layer(spec: LayerSpec, weight: np.ndarray, bias: np.ndarray) -> IntegerLayer:
@@ -73,6 +74,7 @@ def model_card(model: IntegerModel, step: int, log: Path, notes: str) -> str:
 | identity | `{model.hash}` |
 | shape | {shape} |
 | parameters | {model.parameters} |
+| calibrate | {model.calibrate}, unless told |
 | trained | {step} steps, {float(last["seconds"]) / 3600:.2f} hours |
 
 {notes}

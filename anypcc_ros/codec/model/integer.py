@@ -68,12 +68,14 @@ class IntegerLayer:
 class IntegerModel:
     """A Universal Context Model ready to code with: a name, a shape, and integer layers by name.
 
+    ``calibrate``: as in CodecConfig, what an encoder does unless told; not part of the identity.
     Raises ModelFileError when a layer is missing, misshapen, or could leave the exact range.
     """
 
     name: str
     config: ModelConfig
     layers: Mapping[str, IntegerLayer]
+    calibrate: str = "always"
 
     def __post_init__(self) -> None:
         for spec in layers(self.config):
@@ -132,6 +134,7 @@ def save_model(model: IntegerModel, path: Path) -> None:
         tensors[f"{name}.bias"] = layer.bias
         tensors[f"{name}.multiplier"] = layer.multiplier
     metadata = {"format": FORMAT, "config": json.dumps(model.config.to_dict()), "hash": model.hash}
+    metadata["calibrate"] = model.calibrate
     unfinished = path.with_suffix(".part")
     unfinished.write_bytes(save(tensors, metadata))
     os.replace(unfinished, path)
@@ -154,7 +157,7 @@ def load_model(path: Path) -> IntegerModel:
         parameters = {name: IntegerLayer(*(tensors[f"{name}.{part}"] for part in parts)) for name in names}
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: incomplete model ({error!r})") from error
-    model = IntegerModel(path.stem, config, parameters)
+    model = IntegerModel(path.stem, config, parameters, metadata.get("calibrate", "always"))
     if model.hash != metadata.get("hash"):
         raise ModelFileError(f"{path}: the weights hash to {model.hash}, the file says {metadata.get('hash')}")
     return model
