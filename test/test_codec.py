@@ -160,8 +160,9 @@ def test_axes_on_a_coarser_lattice_are_renumbered(round_trip, offset):
 
 
 def surface(spacing: int) -> PointCloud:
-    """A wavy sheet with a point on every so-manieth cell of the grid."""
+    """A wavy sheet with a point on about every so-manieth cell of the grid."""
     x, y = (spacing * v.ravel() for v in np.meshgrid(np.arange(60), np.arange(60)))
+    x, y = (v + np.random.default_rng(spacing + i).integers(0, spacing, len(v)) for i, v in enumerate((x, y)))
     return PointCloud(np.stack([x, y, np.rint(20 * np.sin(x / 90) * np.cos(y / 70))], axis=1).astype(np.int32))
 
 
