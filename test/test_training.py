@@ -9,18 +9,17 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from anypcc_ros.codec import occupancy  # noqa: E402
-from anypcc_ros.codec.calibration import Calibration  # noqa: E402
 from anypcc_ros.codec.geometry import encode_occupancy  # noqa: E402
 from anypcc_ros.codec.kernels import native  # noqa: E402
 from anypcc_ros.codec.model.backend import context_model  # noqa: E402
 from anypcc_ros.codec.model.floating import FloatNetwork, TorchSparseProduct  # noqa: E402
-from anypcc_ros.codec.model.network import ModelConfig  # noqa: E402
+from anypcc_ros.codec.model.network import ModelConfig, layers  # noqa: E402
+from anypcc_ros.codec.occupancy import Correction  # noqa: E402
 from anypcc_ros.codec.octree import occupancy_pyramid, quantise, voxelise  # noqa: E402
 from anypcc_ros.training.dataset import TrainingCloud, load_clouds  # noqa: E402
 from anypcc_ros.training.export import load_checkpoint  # noqa: E402
 from anypcc_ros.training.export import quantise as quantise_network  # noqa: E402
-from anypcc_ros.training.loop import Trainer, TrainingConfig, batch_bits  # noqa: E402
+from anypcc_ros.training.loop import Trainer, TrainingConfig, batch_bits, validate, validation_batches  # noqa: E402
 from anypcc_ros.training.products import NativeSparseProduct  # noqa: E402
 from anypcc_ros.training.sampling import Batch, Sampler, forest  # noqa: E402
 
@@ -73,14 +72,7 @@ def test_native_gradients_equal_torch(clouds):
         assert float((one - other).norm()) <= 2e-2 * float(one.norm()) + 1e-4
 
 
-class Unlearning(Calibration):
-    """Leaves the network's predictions as they are."""
-
-    def learn(self, frequencies, contexts, symbols):
-        pass
-
-
-def test_export_keeps_the_loss_and_the_coder_reaches_it(clouds, tmp_path, scan, monkeypatch):
+def test_export_keeps_the_loss_and_the_coder_reaches_it(clouds, tmp_path, scan):
     trainer = Trainer(replace(TINY, steps=12), tmp_path)
     list(trainer.run(clouds, clouds))
     network, step = load_checkpoint(tmp_path / "checkpoint.pt")
@@ -90,8 +82,7 @@ def test_export_keeps_the_loss_and_the_coder_reaches_it(clouds, tmp_path, scan, 
         estimate, _ = batch_bits(network, Batch(occupancy_pyramid(voxels), len(scan)))
     model = context_model(quantise_network(network, "tiny"), "torch", 1)
     calibrated = 8 * len(encode_occupancy(model, voxels).payload)
-    monkeypatch.setattr(occupancy, "corrector", Unlearning)
-    coded = 8 * len(encode_occupancy(model, voxels).payload)
+    coded = 8 * len(encode_occupancy(model, voxels, correction=Correction(calibrated=False)).payload)
     assert coded == pytest.approx(float(estimate), rel=0.01)
     assert calibrated < coded
 
@@ -122,10 +113,22 @@ def test_a_smaller_tier_starts_with_the_layers_of_a_larger_one(tmp_path):
     small = Trainer(TINY, tmp_path / "small")
     before = small.network.parameters_of("fuse")[0].clone()
     taken = small.start_from(large.network)
-    assert "weight.parent0" in taken
-    assert not any("parent1" in name for name in taken)
+    assert "parent0" in taken
+    assert "parent1" not in taken
     for network in (small.network, small.average):
         assert torch.equal(network.parameters_of("fuse")[0], large.network.parameters_of("fuse")[0])
     assert not torch.equal(before, small.network.parameters_of("fuse")[0])
     small.step = 1
     assert small.start_from(large.network) == []
+
+
+def test_a_wider_tier_starts_as_good_as_the_narrower_one(tmp_path, clouds):
+    narrow = Trainer(TINY, tmp_path / "narrow")
+    wide = Trainer(replace(TINY, model=replace(TINY.model, channels=32), seed=1), tmp_path / "wide")
+    batches = validation_batches(clouds, points=1000)
+    before, expected = validate(wide.network, batches), validate(narrow.network, batches)
+    assert len(wide.start_from(narrow.network)) == len(list(layers(TINY.model)))
+    assert validate(wide.average, batches) == pytest.approx(expected, rel=1e-5)
+    assert before != pytest.approx(expected, rel=1e-3)
+    weight, _ = wide.network.parameters_of("parent0")
+    assert weight[:, :16, 16:].abs().min() > 0  # the new features see the old ones

@@ -19,7 +19,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of training clouds")
     parser.add_argument("--val", type=Path, nargs="+", required=True, help="folders of validation clouds")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint and log; an old run there goes on")
-    parser.add_argument("--start", type=Path, metavar="RUN", help="begin with the weights of another run, where layers agree")
+    parser.add_argument("--start", type=Path, metavar="RUN", help="begin with the layers of another run, as wide or narrower")
     parser.add_argument("--categories", nargs="+", help="train on these categories only (default: all)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     for item in fields(TrainingConfig):
@@ -40,7 +40,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     trainer = Trainer(TrainingConfig(model=model, **options), arguments.out, arguments.device)
     if arguments.start is not None:
         taken = trainer.start_from(load_checkpoint(arguments.start / "checkpoint.pt")[0])
-        print(f"{len(taken)} tensors taken over from {arguments.start}", flush=True)
+        print(f"{len(taken)} layers taken over from {arguments.start}", flush=True)
     train = load_clouds(arguments.data, arguments.categories)
     val = load_clouds(arguments.val, arguments.categories)
     parameters = sum(p.numel() for p in trainer.network.parameters())

@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from anypcc_ros.codec.model.floating import FloatNetwork
-from anypcc_ros.codec.model.network import CodePart, ContextModel, ModelConfig
+from anypcc_ros.codec.model.network import CodePart, ContextModel, ModelConfig, layers
 from anypcc_ros.codec.neighbors import root_level
 from anypcc_ros.training.dataset import TrainingCloud
 from anypcc_ros.training.products import choose_product
@@ -126,15 +126,29 @@ class Trainer:
         return self.folder / "checkpoint.pt"
 
     def start_from(self, other: FloatNetwork) -> list[str]:
-        """Take over the parameters that a trained network has under the same name and in the same shape, as a smaller or a
-        larger tier of the same width does with most; returns their names. Does nothing once the run has begun."""
+        """Take over the layers that a trained network has under the same name and that are no wider; returns their names. Does
+        nothing once the run has begun.
+
+        A wider layer computes the same as before in its first outputs, as nothing leads there from the inputs that are new; the
+        other outputs are as they were initialised. So a wider network with the same layers begins as good as the narrow one.
+        """
         if self.step:
             return []
-        own, others = self.network.state_dict(), other.state_dict()
-        shared = {name: others[name] for name in own if name in others and others[name].shape == own[name].shape}
-        for network in (self.network, self.average):
-            network.load_state_dict(shared, strict=False)
-        return sorted(shared)
+        known = {spec.name for spec in layers(other.config)}
+        taken = [spec.name for spec in layers(self.config.model) if spec.name in known and self._take_over(spec.name, other)]
+        self.average.load_state_dict(self.network.state_dict())
+        return taken
+
+    def _take_over(self, layer: str, other: FloatNetwork) -> bool:
+        (weight, bias), (old_weight, old_bias) = self.network.parameters_of(layer), other.parameters_of(layer)
+        taps, inputs, outputs = old_weight.shape
+        if weight.shape[0] != taps or weight.shape[1] < inputs or weight.shape[2] < outputs or len(bias) != len(old_bias):
+            return False
+        with torch.no_grad():
+            weight[:, inputs:, :outputs] = 0
+            weight[:, :inputs, :outputs] = old_weight
+            bias[:, :outputs] = old_bias
+        return True
 
     def run(self, train: list[TrainingCloud], val: list[TrainingCloud]) -> Iterator[dict[str, float]]:
         """Train to ``config.steps``; yields one record per validation. Stop and start again at any time."""
