@@ -1,68 +1,132 @@
-"""The native kernels of attributes equal their NumPy forms bit for bit."""
+"""The native kernels of attributes equal their NumPy forms bit for bit, on every code path."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from anypcc_ros.codec import channels, mixing, surroundings
+from anypcc_ros.codec import channels, surroundings
 from anypcc_ros.codec.kernels import native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the native kernels are not built here")
 
-
-@pytest.mark.parametrize("bits", [1, 4, 8])
-@pytest.mark.parametrize("spread", [2, 50])
-def test_the_mixers_learn_the_same(bits, spread):
-    rng = np.random.default_rng(bits)
-    sizes, selectors = (7, 1, 300), 5
-    fast, plain = mixing.mixer(bits, sizes, selectors), mixing.Mixer(bits, sizes, selectors)
-    assert isinstance(fast, native.Mixer)
-    for count in (1, 64, 0, 2048, 700, 2048):
-        contexts = np.stack([rng.integers(0, size, count) for size in sizes], axis=1)
-        selector = rng.integers(0, selectors, count)
-        tokens = np.minimum(contexts[:, 2] // spread, (1 << bits) - 1)
-        fast.begin(contexts, selector)
-        plain.begin(contexts, selector)
-        for place in range(bits - 1, -1, -1):
-            frequencies = plain.predict()
-            assert np.array_equal(fast.predict(), frequencies)
-            assert (frequencies.sum(axis=1) == 65536).all()
-            assert (frequencies > 0).all()
-            for mixer in (fast, plain):
-                mixer.learn((tokens >> place & 1).astype(np.int32))
+PATHS = native.usable_isas() if native.available() else []
+FIELDS = ("order", "lengths", "nearest", "weights", "distance", "reach", "elevation")
 
 
-def test_the_native_mixer_refuses_contexts_out_of_range():
-    mixer = mixing.mixer(3, (4, 5), 2)
-    for contexts, selector in (([[4, 0]], [0]), ([[0, -1]], [0]), ([[0, 0]], [2]), ([[0, 0]], [-1])):
-        with pytest.raises(IndexError):
-            mixer.begin(np.array(contexts), np.array(selector))
+@pytest.fixture(params=PATHS)
+def path(request):
+    native.set_isa(request.param)
+    yield request.param
+    native.set_isa("auto")
 
 
-@pytest.mark.parametrize("bits", [1, 5, 8])
-def test_the_contexts_are_the_same(bits, monkeypatch):
-    rng = np.random.default_rng(bits)
-    around = surroundings.surroundings(rng.integers(-99, 99, (2500, 3)))
-    channel = channels.Direct(around, 0, bits)
-    channel.tokens[:] = rng.integers(0, 1 << bits, 2500)
-    fast = [channel.contexts(rows) for rows in around.blocks]
-    monkeypatch.setattr(native, "available", lambda: False)
-    for (contexts, spread), rows in zip(fast, around.blocks, strict=True):
-        expected, selector = channel.contexts(rows)
-        assert np.array_equal(contexts, expected)
-        assert np.array_equal(spread, selector)
+@pytest.fixture
+def plainly(monkeypatch):
+    """Runs a function without the kernels."""
+
+    def run(function, *arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(native, "available", lambda: False)
+            return function(*arguments)
+
+    return run
 
 
-@pytest.mark.parametrize("spread", [0, 3, 1000, (1 << 32) - 1])
+def scattered(points: int, seed: int = 0) -> surroundings.Surroundings:
+    return surroundings.surroundings(np.random.default_rng(seed).integers(-99, 99, (points, 3)))
+
+
+def smooth(around: surroundings.Surroundings, scale: float, noise: int) -> np.ndarray:
+    """Values that follow their neighbours, and jump now and then."""
+    rng = np.random.default_rng(len(around))
+    values = (np.sin(np.arange(len(around)) / 50) * scale).astype(np.int64) + rng.integers(0, noise, len(around))
+    values[rng.random(len(around)) < 0.01] *= 3
+    return values
+
+
+@pytest.mark.parametrize("spread", [0, 3, 1000, (1 << 21) + 7, (1 << 32) - 1])
 @pytest.mark.parametrize("points", [0, 1, 2, 9, 3000])
-def test_the_searches_find_the_same(points, spread, monkeypatch):
+@pytest.mark.usefixtures("path")
+def test_the_searches_find_the_same(points, spread, plainly):
     rng = np.random.default_rng(points)
     grid = np.sort(rng.integers(0, spread, (points, 3), endpoint=True), axis=0) - (1 << 40)
-    fast = surroundings.surroundings(grid)
-    monkeypatch.setattr(native, "available", lambda: False)
-    plain = surroundings.surroundings(grid)
-    for name in ("nearest", "weights", "distance", "reach"):
-        assert np.array_equal(getattr(fast, name), getattr(plain, name)), name
-    for rows, others in zip(fast.blocks, plain.blocks, strict=True):
-        assert np.array_equal(rows, others)
+    fast, plain = surroundings.surroundings(grid), plainly(surroundings.surroundings, grid)
+    for name in FIELDS:
+        one, other = getattr(fast, name), getattr(plain, name)
+        assert one.dtype == other.dtype, name
+        assert np.array_equal(one, other), name
+
+
+def assert_same_channel(values: np.ndarray, around: surroundings.Surroundings, reference, plainly) -> int:
+    """Also that either decodes it. Returns the kind of the channel."""
+    payload, tokens = channels.encode_channel(values, around, reference)
+    expected, expected_tokens = plainly(channels.encode_channel, values, around, reference)
+    assert payload == expected
+    for decode in (channels.decode_channel, lambda *arguments: plainly(channels.decode_channel, *arguments)):
+        decoded, decoded_tokens = decode(memoryview(payload), around, reference)
+        assert np.array_equal(decoded, values)
+        for other in (tokens, expected_tokens):
+            assert other.dtype == decoded_tokens.dtype == np.uint8
+            assert np.array_equal(decoded_tokens, other)
+    return payload[0]
+
+
+@pytest.mark.parametrize("bits", range(9))
+@pytest.mark.usefixtures("path")
+def test_direct_channels_are_the_same(bits, plainly):
+    around = scattered(5000)
+    values = np.clip(smooth(around, 1 << bits, 1 + (1 << bits) // 8), 0, (1 << bits) - 1) - 77
+    values[:2] = -77, (1 << bits) - 78
+    assert assert_same_channel(values, around, None, plainly) == bits
+
+
+@pytest.mark.parametrize("predictor", [255, 254, 253])
+@pytest.mark.parametrize("reference", [False, True])
+@pytest.mark.usefixtures("path")
+def test_residual_channels_are_the_same(predictor, reference, plainly, monkeypatch):
+    around = scattered(3000)
+    monkeypatch.setattr(channels, "best_predictor", lambda values, around: (predictor, 0.0))
+    values = smooth(around, 1e5, 300)
+    values[5:9] = [np.iinfo(np.int64).min, np.iinfo(np.int64).max, 0, -1]
+    before = np.random.default_rng(1).integers(0, 256, len(around)).astype(np.uint8) if reference else None
+    assert assert_same_channel(values, around, before, plainly) == predictor
+
+
+@pytest.mark.parametrize("points", [1, 2, 511, 2049])
+@pytest.mark.usefixtures("path")
+def test_values_in_a_row_are_the_same(points, plainly):
+    line = surroundings.in_a_row(points)
+    assert_same_channel(np.arange(points) * 1000 + 5, line, None, plainly)
+    assert_same_channel(np.arange(points) % 3, line, None, plainly)
+
+
+def test_counts_that_reach_their_limit_are_halved_alike(plainly):
+    around = scattered(20_000)
+    assert_same_channel((np.arange(20_000) % 501 == 0).astype(np.int64), around, None, plainly)
+
+
+def test_rests_that_end_early_and_words_of_no_encoder_are_told():
+    around = scattered(300)
+    kernel = channels._kernel(around)
+    _, _, words = kernel.encode(255, 0, 1 << 14, None, np.arange(300) * 1_000_003 % 65_537)
+    coder = native.RangeDecoder(np.frombuffer(words, np.uint32))
+    _, _, used = kernel.decode(255, 0, 1 << 14, None, coder, np.zeros(9, np.uint8))
+    assert used > 72
+    nonsense = native.RangeDecoder(np.full(99, 0xFFFFFFFF, np.uint32))
+    with pytest.raises(IndexError):
+        kernel.decode(8, 0, 1 << 14, None, nonsense, np.zeros(0, np.uint8))
+
+
+def test_surroundings_out_of_range_are_refused():
+    around = scattered(30)
+    values = np.arange(30)
+    for kind in (0, 9, 252, 256, -1):
+        with pytest.raises(ValueError, match="out of range"):
+            channels._kernel(around).encode(kind, 0, 1 << 14, None, values)
+    for name in ("nearest", "order"):
+        for wrong in (30, -1):
+            changed = scattered(30)
+            getattr(changed, name).flat[7] = wrong
+            with pytest.raises(IndexError):
+                channels._kernel(changed).encode(8, 0, 1 << 14, None, values)

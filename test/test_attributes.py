@@ -133,7 +133,7 @@ def test_native_kernels_and_numpy_write_the_same_stream(encode, sample_cloud, mo
         pytest.skip("the native kernels are not built here")
     cloud = sample_cloud.take(np.arange(0, 29_000, 7))
     fast = encode(cloud, step=0.05, order="original", backend="native")
-    monkeypatch.setattr("anypcc_ros.codec.mixing.native.available", lambda: False)
+    monkeypatch.setattr(native, "available", lambda: False)
     plain = encode(cloud, step=0.05, order="original", backend="torch")
     wanted = ("FLDS", "ATTR", "ORDR")
     assert [payload_of(fast, tag) for tag in wanted] == [payload_of(plain, tag) for tag in wanted]

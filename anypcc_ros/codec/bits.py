@@ -44,7 +44,16 @@ class BitReader:
         self._at = end
         return values
 
-    def finish(self) -> None:
-        """Nothing but padding is left."""
-        if len(self._bits) - self._at >= 8 or self._bits[self._at :].any():
-            raise CorruptStreamError(f"{len(self._bits) - self._at} bits are left over")
+    @property
+    def used(self) -> int:
+        """How many bits were read."""
+        return self._at
+
+
+def check_rests(data: bytes | memoryview, used: int) -> None:
+    """Whether nothing but padding follows the first ``used`` bits. Raises StreamError subclasses."""
+    if used > 8 * len(data):
+        raise TruncatedError(f"{used} bits where there are {8 * len(data)}")
+    padding = 8 * len(data) - used
+    if padding >= 8 or (padding and data[-1] & (1 << padding) - 1):
+        raise CorruptStreamError(f"{padding} bits are left over")

@@ -11,11 +11,11 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from anypcc_ros.codec.bits import BitReader, BitWriter
+from anypcc_ros.codec.bits import BitReader, BitWriter, check_rests
 from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder, decode_varint, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
 from anypcc_ros.codec.kernels import native
-from anypcc_ros.codec.mixing import decode_block, encode_block, mixer
+from anypcc_ros.codec.mixing import PROBABILITY, Mixer, decode_block, encode_block, first_weight
 from anypcc_ros.codec.surroundings import NEIGHBORS, Surroundings
 
 DIRECT_BITS = 8
@@ -31,7 +31,7 @@ _ROOTS = np.array([min(int(spread**0.5), 7) for spread in range(1 << DIRECT_BITS
 
 
 class Channel(ABC):
-    """How the values of a channel become tokens in contexts, block by block.
+    """How the values of a channel become tokens in contexts, block by block: what the kernels do faster.
 
     ``known``: (N,) int64, the values that are decoded, 0 elsewhere. ``tokens``: their tokens, likewise.
     """
@@ -41,7 +41,7 @@ class Channel(ABC):
         self.known = np.zeros(len(surroundings), np.int64)
         self.tokens = np.zeros(len(surroundings), np.int64)
         self.bits = bits
-        self.mixer = mixer(max(bits, 1), sizes, selectors)
+        self.mixer = Mixer(bits, sizes, selectors)
 
     @abstractmethod
     def contexts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -63,6 +63,8 @@ class Channel(ABC):
 class Direct(Channel):
     """Values from ``low`` on, of ``bits`` bits, under contexts of the values around, of the place and of the elevation."""
 
+    KINDS = 7
+
     def __init__(self, surroundings: Surroundings, low: int, bits: int) -> None:
         values = 1 << bits
         super().__init__(surroundings, bits, (8 * values, 16 * values, 4096, 16 * values, 16 * values, 2048, 4096), 8)
@@ -70,9 +72,6 @@ class Direct(Channel):
 
     def contexts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         around = self.surroundings
-        if native.available():
-            classes = around.distance, around.reach, around.elevation
-            return native.direct_contexts(self.tokens, around.nearest, around.weights, classes, rows, self.bits)
         near, weights = self.tokens[around.nearest[rows]], around.weights[rows]
         distance, reach = around.distance[rows], around.reach[rows]
         three = near[:, :3]
@@ -85,8 +84,8 @@ class Direct(Channel):
             coarse[:, 0] * 64 + coarse[:, 1],
             mean * 16 + distance,
             np.sort(near, axis=1)[:, 2] * 16 + reach,
-            rows * 64 // len(around) * 32 + (mean >> max(self.bits - 5, 0)),
-            around.elevation[rows] * 16 + reach,
+            rows.astype(np.int64) * 64 // len(around) * 32 + (mean >> max(self.bits - 5, 0)),
+            around.elevation[rows].astype(np.int64) * 16 + reach,
         )
         return np.stack(contexts, axis=1), spread
 
@@ -100,10 +99,12 @@ class Direct(Channel):
 class Residual(Channel):
     """Any values, as what a prediction from those around leaves, under contexts of how much it left around."""
 
+    KINDS = 6
+
     def __init__(self, surroundings: Surroundings, predictor: int, reference: np.ndarray | None = None) -> None:
         super().__init__(surroundings, _TOKEN_BITS, (4096, 4096, 2048, 4096, 1, 4096), 16)
         self._predictor = predictor
-        self._reference = np.zeros(len(surroundings), np.int64) if reference is None else reference
+        self._reference = np.zeros(len(surroundings), np.int64) if reference is None else reference.astype(np.int64)
 
     def contexts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         around = self.surroundings
@@ -196,9 +197,9 @@ def _least(tokens: np.ndarray) -> np.ndarray:
 def encode_channel(
     values: np.ndarray, surroundings: Surroundings, reference: np.ndarray | None = None
 ) -> tuple[bytes, np.ndarray]:
-    """Code (N,) int64, one for each point; their bytes and tokens.
+    """Code (N,) int64, one for each point; their bytes and tokens (N,) uint8.
 
-    ``reference``: (N,) int64, 0 to 255, what the decoder has before and foretells the size of tokens, such as those of
+    ``reference``: (N,) uint8, what the decoder has before and foretells the size of tokens, such as those of
     another channel.
     """
     low = int(values.min(initial=_HIGHEST))
@@ -206,17 +207,15 @@ def encode_channel(
     direct = bits <= DIRECT_BITS and (reference is None or not bits)
     kind = bits if direct else best_predictor(values, surroundings)[0]
     low = low if direct else 0
-    channel = _channel(kind, low, surroundings, reference)
-    coder, rests = SymbolEncoder(), BitWriter()
-    for rows in surroundings.blocks if kind else ():
-        channel.mixer.begin(*channel.contexts(rows))
-        tokens, rest = channel.split(values[rows])
-        if kind > DIRECT_BITS:
-            rests.write(rest, rest_bits(tokens))
-        encode_block(coder, channel.mixer, tokens, channel.bits)
-        channel.settle(rows, values[rows], tokens)
-    packed = rests.finish()
-    return _HEADER.pack(kind, low) + encode_varint(len(packed)) + packed + coder.finish(), channel.tokens
+    header = _HEADER.pack(kind, low)
+    if not kind:
+        return header + encode_varint(0), np.zeros(len(values), np.uint8)
+    if native.available():
+        kernel, weight = _kernel(surroundings), first_weight(_kinds(kind))
+        tokens, rests, words = kernel.encode(kind, low, weight, reference, np.ascontiguousarray(values))
+    else:
+        tokens, rests, words = _encode_blocks(_channel(kind, low, surroundings, reference), values)
+    return header + encode_varint(len(rests)) + rests + words, tokens
 
 
 def decode_channel(
@@ -229,22 +228,56 @@ def decode_channel(
     size, at = decode_varint(data, _HEADER.size)
     if kind not in (*range(DIRECT_BITS + 1), _MEAN, _MEDIAN, _PLAIN) or size > len(data) - at:
         raise CorruptStreamError(f"a channel of kind {kind} with {size} bytes of low bits in {len(data)}")
-    channel = _channel(kind, low, surroundings, reference)
-    coder, rests = SymbolDecoder(data[at + size :]), BitReader(data[at : at + size])
-    values = np.full(len(surroundings), low)
-    for rows in surroundings.blocks if kind else ():
-        channel.mixer.begin(*channel.contexts(rows))
-        tokens = decode_block(coder, channel.mixer, len(rows), channel.bits)
-        values[rows] = channel.join(tokens, rests.read(rest_bits(tokens)) if kind > DIRECT_BITS else tokens)
-        channel.settle(rows, values[rows], tokens)
-    rests.finish()
-    if not coder.exhausted():
+    rests, words = data[at : at + size], SymbolDecoder(data[at + size :])
+    if not kind:
+        values, tokens, used = np.full(len(surroundings), low), np.zeros(len(surroundings), np.uint8), 0
+    elif words.native:
+        packed, weight = np.frombuffer(rests, np.uint8), first_weight(_kinds(kind))
+        with words.checked():
+            values, tokens, used = _kernel(surroundings).decode(kind, low, weight, reference, words.native, packed)
+    else:
+        values, tokens, used = _decode_blocks(_channel(kind, low, surroundings, reference), words, rests)
+    check_rests(rests, used)
+    if not words.exhausted():
         raise CorruptStreamError(f"words are left over in a channel of {len(data)} bytes")
-    return values, channel.tokens
+    return values, tokens
+
+
+def _kernel(around: Surroundings) -> native.ChannelKernel:
+    classes = around.distance, around.reach, around.elevation
+    return native.ChannelKernel(around.nearest, around.weights, classes, around.order, around.lengths, PROBABILITY)
+
+
+def _kinds(kind: int) -> int:
+    return Residual.KINDS if kind > DIRECT_BITS else Direct.KINDS
 
 
 def _channel(kind: int, low: int, surroundings: Surroundings, reference: np.ndarray | None) -> Channel:
     return Residual(surroundings, kind, reference) if kind > DIRECT_BITS else Direct(surroundings, low, kind)
+
+
+def _encode_blocks(channel: Channel, values: np.ndarray) -> tuple[np.ndarray, bytes, bytes]:
+    """Tokens, rests and words."""
+    coder, rests = SymbolEncoder(), BitWriter()
+    for rows in channel.surroundings.blocks():
+        channel.mixer.begin(*channel.contexts(rows))
+        tokens, rest = channel.split(values[rows])
+        if isinstance(channel, Residual):
+            rests.write(rest, rest_bits(tokens))
+        encode_block(coder, channel.mixer, tokens, channel.bits)
+        channel.settle(rows, values[rows], tokens)
+    return channel.tokens.astype(np.uint8), rests.finish(), coder.finish()
+
+
+def _decode_blocks(channel: Channel, coder: SymbolDecoder, data: memoryview) -> tuple[np.ndarray, np.ndarray, int]:
+    """Values, tokens, and how many bits of rests they took."""
+    rests = BitReader(data)
+    for rows in channel.surroundings.blocks():
+        channel.mixer.begin(*channel.contexts(rows))
+        tokens = decode_block(coder, channel.mixer, len(rows), channel.bits)
+        rest = rests.read(rest_bits(tokens)) if isinstance(channel, Residual) else tokens
+        channel.settle(rows, channel.join(tokens, rest), tokens)
+    return channel.known, channel.tokens.astype(np.uint8), rests.used
 
 
 def sized(payload: bytes) -> list[bytes]:

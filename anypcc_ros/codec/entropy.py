@@ -3,6 +3,8 @@ for headers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import constriction
@@ -37,23 +39,31 @@ class SymbolEncoder:
 class SymbolDecoder:
     """Inverse of ``SymbolEncoder``. Raises CorruptStreamError.
 
-    By the kernels where they are available, three times as fast, otherwise by constriction; both read the same.
+    By the kernels where they are available, three times as fast, otherwise by constriction; both read the same. ``native``:
+    the decoder of the kernels, for those that decode more than symbols.
     """
 
     def __init__(self, data: bytes | memoryview) -> None:
         if len(data) % 4:
             raise CorruptStreamError(f"range-coded payload of {len(data)} bytes is not a whole number of words")
         words = np.frombuffer(data, "<u4").astype(np.uint32)
-        self._native = native.RangeDecoder(words) if native.available() else None
-        self._coder: Any = self._native or _queue.RangeDecoder(words)
+        self.native = native.RangeDecoder(words) if native.available() else None
+        self._coder: Any = self.native or _queue.RangeDecoder(words)
 
     def decode(self, frequencies: np.ndarray) -> np.ndarray:
         """The next symbols (N,) int32, each under its row of frequencies (N, S) float32."""
-        try:
-            if self._native:
-                return self._native.decode(np.ascontiguousarray(frequencies))
+        with self.checked():
+            if self.native:
+                return self.native.decode(np.ascontiguousarray(frequencies))
             return self._coder.decode(_FAMILY, frequencies)
-        except (AssertionError, IndexError) as error:  # how either says that no encoder wrote these words
+
+    @staticmethod
+    @contextmanager
+    def checked() -> Iterator[None]:
+        """What either decoder raises for words that no encoder wrote becomes a CorruptStreamError."""
+        try:
+            yield
+        except (AssertionError, IndexError) as error:
             raise CorruptStreamError(f"range-coded payload does not fit its frequencies ({error})") from error
 
     def exhausted(self) -> bool:

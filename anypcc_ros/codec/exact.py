@@ -59,10 +59,10 @@ def decode_remainders(
 
 
 def _widths(grid: np.ndarray, step: float, origin: Origin, dtype: np.dtype) -> Sequence[np.ndarray]:
-    """For each axis (N,) int64: class of how many numbers of the dtype a cell holds."""
+    """For each axis (N,) uint8: class of how many numbers of the dtype a cell holds."""
     ends = (as_integers(dequantise(grid + half, step, origin, dtype)) for half in (0.5, -0.5))
     upper, lower = ends
-    return [token_of(width) for width in (upper - lower).T]
+    return [token_of(width).astype(np.uint8) for width in (upper - lower).T]
 
 
 def encode_off_grid(xyz: np.ndarray) -> bytes:

@@ -7,22 +7,19 @@ integers; within a block nothing is learned that the block's other tokens would 
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder
-from anypcc_ros.codec.kernels import native
 
 _LIMIT = 255  # of the sum of a decision's two counts
-_LOGARITHM = np.array([round(256 * math.log(count + 0.5)) for count in range(_LIMIT + 1)], np.int32)
-"""Natural logarithms of counts, in units of 1/256."""
-_STEEPEST = 2816  # 11 in units of 1/256
-_PROBABILITY = np.array(
-    [min(max(round(65536 / (1 + math.exp(-x / 256))), 1), 65535) for x in range(-_STEEPEST, _STEEPEST + 1)], np.int32
+STEEPEST = 4096  # 16 octaves in units of 2^-8
+PROBABILITY = np.array(
+    [min(max(round(65536 / (1 + 2 ** (-x / 256))), 1), 65535) for x in range(-STEEPEST, STEEPEST + 1)], np.int32
 )
 """Of a one, in units of 2^-16, by log ratio."""
 _WEIGHT_SUM = 3 << 15  # one and a half, in units of 2^-16
+_WEIGHT_LIMIT = (1 << 19) - 1
+_COARSER = 4  # bits of a weight that only learning uses
 _RATE = 13
 
 
@@ -36,7 +33,7 @@ class Mixer:
         self._bits = bits
         self._first = np.concatenate([[0], np.cumsum(sizes[:-1], dtype=np.int64)]) << bits
         self._counts = np.zeros((sum(sizes) << bits, 2), np.int32)
-        self._weights = np.full((bits, selectors, len(sizes)), _WEIGHT_SUM // len(sizes), np.int64)
+        self._weights = np.full((bits, selectors, len(sizes)), first_weight(len(sizes)), np.int64)
 
     def begin(self, contexts: np.ndarray, selector: np.ndarray) -> None:
         """Start a block of tokens in contexts (M, K) int64, each below the size of its kind, and weight sets (M,) int64."""
@@ -47,11 +44,11 @@ class Mixer:
     def predict(self) -> np.ndarray:
         """(M, 2) float32: frequencies of 0 and 1 for the next bit, of sum 2^16."""
         self._decisions = self._nodes + self._prefix[:, None]
-        counts = _LOGARITHM[self._counts[self._decisions]].astype(np.int64)
+        counts = _logarithms(self._counts[self._decisions])
         self._ratios = counts[:, :, 1] - counts[:, :, 0]
         weights = self._weights[self._level][self._selector]
-        mixed = (weights * self._ratios).sum(axis=1) + (1 << 15) >> 16
-        self._ones = _PROBABILITY[np.clip(mixed, -_STEEPEST, _STEEPEST) + _STEEPEST].astype(np.int64)
+        mixed = ((weights >> _COARSER) * self._ratios).sum(axis=1) + (1 << 15 - _COARSER) >> 16 - _COARSER
+        self._ones = PROBABILITY[np.clip(mixed, -STEEPEST, STEEPEST) + STEEPEST].astype(np.int64)
         return np.stack([65536 - self._ones, self._ones], axis=1).astype(np.float32)
 
     def learn(self, bits: np.ndarray) -> None:
@@ -62,6 +59,7 @@ class Mixer:
         np.add.at(gradient, self._selector, ((bits << 16) - self._ones)[:, None] * self._ratios)
         members = np.bincount(self._selector, minlength=len(weights))
         weights += gradient >> (_RATE + np.frexp(members)[1] // 2)[:, None]
+        np.clip(weights, -_WEIGHT_LIMIT, _WEIGHT_LIMIT, out=weights)
         np.add.at(self._counts, (self._decisions, bits[:, None]), 1)
         large = np.unique(self._decisions)
         while len(large := large[self._counts[large].sum(axis=1) > _LIMIT]):
@@ -70,15 +68,17 @@ class Mixer:
         self._level += 1
 
 
-def mixer(bits: int, sizes: tuple[int, ...], selectors: int) -> Mixer | native.Mixer:
-    """A mixer, the native one where it can be had: both give the same frequencies."""
-    if not native.available():
-        return Mixer(bits, sizes, selectors)
-    weight = _WEIGHT_SUM // len(sizes)
-    return native.Mixer(bits, np.array(sizes, np.int64), selectors, weight, _LOGARITHM, _PROBABILITY)
+def _logarithms(counts: np.ndarray) -> np.ndarray:
+    """Of 2 c + 1, for c of int32, in units of 2^-8, int64; with f for log2(1 + f) within an octave: those of float32 bits."""
+    return ((2 * counts + 1).astype(np.float32).view(np.int32) >> 15).astype(np.int64)
 
 
-def encode_block(coder: SymbolEncoder, mixer: Mixer | native.Mixer, tokens: np.ndarray, bits: int) -> None:
+def first_weight(kinds: int) -> int:
+    """The weight with which each of so many kinds of contexts begins."""
+    return _WEIGHT_SUM // kinds
+
+
+def encode_block(coder: SymbolEncoder, mixer: Mixer, tokens: np.ndarray, bits: int) -> None:
     """Range-code the tokens (M,) int64 of the block that the mixer has begun."""
     for place in range(bits - 1, -1, -1):
         bit = (tokens >> place & 1).astype(np.int32)
@@ -86,7 +86,7 @@ def encode_block(coder: SymbolEncoder, mixer: Mixer | native.Mixer, tokens: np.n
         mixer.learn(bit)
 
 
-def decode_block(coder: SymbolDecoder, mixer: Mixer | native.Mixer, count: int, bits: int) -> np.ndarray:
+def decode_block(coder: SymbolDecoder, mixer: Mixer, count: int, bits: int) -> np.ndarray:
     """The tokens (count,) int64 of the block that the mixer has begun."""
     tokens = np.zeros(count, np.int64)
     for _ in range(bits):

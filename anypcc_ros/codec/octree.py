@@ -73,9 +73,7 @@ def quantise(xyz: np.ndarray, step: float, origin: tuple[float, float, float]) -
     return scaled.astype(np.int64)
 
 
-def dequantise(
-    coords: np.ndarray, step: float, origin: tuple[float, float, float], dtype: DTypeLike
-) -> np.ndarray:
+def dequantise(coords: np.ndarray, step: float, origin: tuple[float, float, float], dtype: DTypeLike) -> np.ndarray:
     """Positions origin + coords * step, (N, 3) of ``dtype``; what lies beyond a floating dtype becomes infinite.
 
     Integer dtypes are rounded half to even and clamped to their range, int64 to ``EXACT_INTEGER``: the grid point of a
@@ -138,10 +136,20 @@ def sort_cells(local: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     permutation (N,) that sorts the points."""
     if _fits_native(local):
         return _sort_cells_natively(local)
-    high, low = _morton_keys(local)
-    order = np.lexsort((low, high)) if high.any() else np.argsort(low, kind="stable")
-    starts = _run_starts(high[order], low[order])
+    order = morton_order(local)
+    high, low = _morton_keys(local[order])
+    starts = _run_starts(high, low)
     return local[order[starts]], np.diff(np.append(starts, len(order))), order
+
+
+def morton_order(local: np.ndarray) -> np.ndarray:
+    """The permutation (N,) that sorts (N, 3) coordinates in [0, 2**32) stably in Morton order."""
+    if _fits_native(local):
+        keys, order = _native_keys(local), np.empty(len(local), np.uint32)
+        native.sort_keys(keys, order)
+        return order
+    high, low = _morton_keys(local)
+    return np.lexsort((low, high)) if high.any() else np.argsort(low, kind="stable")
 
 
 def occupancy_pyramid(voxels: Voxels) -> list[np.ndarray]:

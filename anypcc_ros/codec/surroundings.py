@@ -14,28 +14,31 @@ from functools import cached_property
 import numpy as np
 
 from anypcc_ros.codec.kernels import native
-from anypcc_ros.codec.octree import MAX_DEPTH, sort_cells
+from anypcc_ros.codec.octree import morton_order
 
 NEIGHBORS = 5
 _WINDOW = 4  # candidates on either side, along each curve
-_BLOCK = 2048  # points coded with the same statistics
+_BLOCK = 512  # points coded with the same statistics
 _SPLIT = 1024  # levels of so many points or more are coded in four parts
 _PARTS = (0, 2, 1, 3)
-_FARTHEST = 1 << 30  # of a coordinate difference, so that squares add up within int64
+_SEARCH_BITS = 20  # of the coordinates with which neighbours are looked for: squares fit float64, Morton codes 64 bits
+_FARTHEST = 1 << 30  # of a coordinate, so that squares add up within int64
 _FARTHEST_ORIGIN = 1 << 53
 _FAR = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, eq=False)
 class Surroundings:
-    """``blocks``: rows of the points that are coded together, in coding order. ``nearest``: (N, 5) int64, rows of the nearest
-    points of the passes before, the nearest first; where there are fewer the nearest is repeated, and the first point has
-    itself. ``weights``: (N, 5) int64, 1 to 2^20, inversely as the distance. ``distance``: (N,) int64, 0 to 15, octave of the
-    distance to the nearest. ``reach``: (N,) int64, 0 to 15, of the distance from position (0, 0, 0), in half octaves.
-    ``elevation``: (N,) int64, 0 to 255: which of 256 equal parts of the points, by elevation from there, a point is in.
+    """``order``: (N,) int32, the points in coding order. ``lengths``: int64, how many of them each block codes together.
+    ``nearest``: (N, 5) int32, rows of the nearest points of the passes before, the nearest first; where there are fewer the
+    nearest is repeated, and the first point has itself. ``weights``: (N, 5) int32, 1 to 2^20, inversely as the distance. And
+    classes (N,) uint8. ``distance``: 0 to 15, octave of the distance to the nearest. ``reach``: 0 to 15, of the distance from
+    position (0, 0, 0), in half octaves. ``elevation``: which of 256 equal parts of the points, by elevation from there, a
+    point is in.
     """
 
-    blocks: tuple[np.ndarray, ...]
+    order: np.ndarray
+    lengths: np.ndarray
     nearest: np.ndarray
     weights: np.ndarray
     distance: np.ndarray
@@ -43,31 +46,33 @@ class Surroundings:
     elevation: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.reach)
+        return len(self.order)
+
+    def blocks(self) -> list[np.ndarray]:
+        """Rows of the points of each block, int32."""
+        return np.split(self.order, np.cumsum(self.lengths)[:-1]) if len(self.lengths) else []
 
 
 def surroundings(grid: np.ndarray) -> Surroundings:
     """The surroundings of points at these grid coordinates (N, 3) int64, equal ones included, in the codec's order."""
     passes = coding_passes(len(grid))
-    nearest, squares = _nearest(grid, passes)
-    distances = np.sqrt(squares.astype(np.float64)).astype(np.int64)  # IEEE 754 rounds roots correctly, everywhere
-    near_origin = np.minimum(np.abs(grid), _FARTHEST)
-    squares_to_origin = near_origin * near_origin
-    reach = _bit_length(squares_to_origin.sum(axis=1))
-    return Surroundings(
-        tuple(rows[start : start + _BLOCK] for rows in passes for start in range(0, len(rows), _BLOCK)),
-        nearest,
-        np.maximum((1 << 20) // (1 + distances), 1),
-        np.minimum(_bit_length(distances[:, 0]), 15),
-        np.minimum(reach - reach.min(initial=64), 15),
-        _elevation(grid[:, 2], squares_to_origin[:, :2].sum(axis=1)),
-    )
+    sizes = [len(rows) for rows in passes]
+    order = np.concatenate([np.zeros(0, np.int32), *passes], dtype=np.int32)
+    lengths = [min(size - start, _BLOCK) for size in sizes for start in range(0, size, _BLOCK)]
+    nearest, weights, distance = _nearest(grid, order, sizes)
+    squares = np.minimum(np.abs(grid), _FARTHEST)
+    squares *= squares
+    across = squares[:, 0] + squares[:, 1]
+    reach = _bit_length(across + squares[:, 2])
+    reach = np.minimum(reach - reach.min(initial=64), 15).astype(np.uint8)
+    elevation = _elevation(grid[:, 2], across)
+    return Surroundings(order, np.array(lengths, np.int64), nearest, weights, distance, reach, elevation)
 
 
 def _elevation(height: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    across = np.maximum(np.sqrt(squares.astype(np.float64)).astype(np.int64), 1)
+    across = np.maximum(_root(squares), 1)
     slope = (np.clip(height, -_FARTHEST, _FARTHEST) << 24) // across
-    part = np.empty(len(slope), np.int64)
+    part = np.empty(len(slope), np.uint8)
     part[_stable_order(slope)] = np.arange(len(slope)) * 256 // max(len(slope), 1)
     return part
 
@@ -116,11 +121,15 @@ def in_a_row(points: int) -> Surroundings:
 
 
 def _bit_length(values: np.ndarray) -> np.ndarray:
-    return np.frexp(values.astype(np.float64))[1].astype(np.int64)
+    return np.frexp(values.astype(np.float64))[1]
+
+
+def _root(squares: np.ndarray) -> np.ndarray:
+    return np.sqrt(squares.astype(np.float64)).astype(np.int64)  # IEEE 754 rounds roots correctly, everywhere
 
 
 def coding_passes(points: int) -> list[np.ndarray]:
-    """Rows of the points of each pass, int64: what a pass codes may depend on all passes before it."""
+    """Rows of the points of each pass: what a pass codes may depend on all passes before it."""
     passes = [np.arange(min(points, 1))]
     for level in range(max(points - 1, 0).bit_length() - 1, -1, -1):
         rows = np.arange(1 << level, points, 2 << level)
@@ -131,30 +140,36 @@ def coding_passes(points: int) -> list[np.ndarray]:
     return passes
 
 
-def _nearest(grid: np.ndarray, passes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """``Surroundings.nearest`` and ``squares``: of the candidates those of the smallest (square, row)."""
-    points = len(grid)
+def _nearest(grid: np.ndarray, order: np.ndarray, sizes: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``Surroundings.nearest``, ``weights`` and ``distance``: of the candidates the first by square."""
+    local, curve = _search_grid(grid)
     if native.available():
-        return _nearest_natively(grid, passes)
-    curves = [np.arange(points), _shifted_curve(grid)]
+        return native.nearest_known(local, curve, order, np.array(sizes, np.int64))
+    points, local = len(grid), local.astype(np.int64)
+    curves = [np.arange(points), curve.astype(np.int64)]
     places = [np.empty(points, np.int64) for _ in curves]
-    for place, curve in zip(places, curves, strict=True):
-        place[curve] = np.arange(points)
-    nearest, squares = np.zeros((points, NEIGHBORS), np.int64), np.zeros((points, NEIGHBORS), np.int64)
+    for place, along in zip(places, curves, strict=True):
+        place[along] = np.arange(points)
+    nearest, squares = np.zeros((points, NEIGHBORS), np.int32), np.zeros((points, NEIGHBORS), np.int64)
     known = np.zeros(points, bool)
-    for rows in passes:
+    for rows in np.split(order, np.cumsum(sizes)[:-1]):
         if known.any():
             candidates = [_along(curve, known[curve], place[rows]) for curve, place in zip(curves, places, strict=True)]
-            nearest[rows], squares[rows] = _choose(grid, rows, np.concatenate(candidates, axis=1))
+            nearest[rows], squares[rows] = _choose(local, rows, np.concatenate(candidates, axis=1))
         known[rows] = True
-    return nearest, squares
+    roots = _root(squares)
+    distance = np.minimum(_bit_length(roots[:, 0]), 15).astype(np.uint8)
+    return nearest, np.maximum((1 << 20) // (1 + roots), 1).astype(np.int32), distance
 
 
-def _nearest_natively(grid: np.ndarray, passes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    nearest, squares = np.zeros((2, len(grid), NEIGHBORS), np.int64)
-    lengths = np.array([len(rows) for rows in passes], np.int64)
-    native.nearest_known(np.ascontiguousarray(grid), _shifted_curve(grid), np.concatenate(passes), lengths, nearest, squares)
-    return nearest, squares
+def _search_grid(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates (N, 3) int32 to look for neighbours by, and the rows (N,) uint32 in Morton order of these coordinates,
+    shifted by a third of the cube."""
+    local = grid - grid.min(axis=0, initial=_FAR)
+    depth = int(local.max(initial=0)).bit_length()
+    local >>= max(depth - _SEARCH_BITS, 0)
+    third = (1 << min(depth, _SEARCH_BITS)) // 3
+    return local.astype(np.int32), morton_order(local + third).astype(np.uint32)
 
 
 def _along(curve: np.ndarray, known: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -165,22 +180,14 @@ def _along(curve: np.ndarray, known: np.ndarray, places: np.ndarray) -> np.ndarr
     return np.where(inside, curve[decoded[np.where(inside, window, 0)]], -1)
 
 
-def _choose(grid: np.ndarray, rows: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    candidates = np.sort(candidates, axis=1)
+def _choose(local: np.ndarray, rows: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of candidates (M, 16), first those along one curve, then along the other."""
     unusable = candidates < 0
-    unusable[:, 1:] |= candidates[:, 1:] == candidates[:, :-1]
-    apart = np.minimum(np.abs(grid[candidates] - grid[rows][:, None]), _FARTHEST)
+    one, other = np.split(candidates, 2, axis=1)
+    unusable[:, one.shape[1] :] |= (other[:, :, None] == one[:, None]).any(axis=2)
+    apart = local[candidates] - local[rows][:, None]
     squares = np.where(unusable, _FAR, (apart * apart).sum(axis=2))
     first = np.argsort(squares, axis=1, kind="stable")[:, :NEIGHBORS]
     nearest, squares = np.take_along_axis(candidates, first, 1), np.take_along_axis(squares, first, 1)
     missing = squares == _FAR
     return np.where(missing, nearest[:, :1], nearest), np.where(missing, squares[:, :1], squares)
-
-
-def _shifted_curve(grid: np.ndarray) -> np.ndarray:
-    """The rows in Morton order of the coordinates shifted by a third of the cube."""
-    if not len(grid):
-        return np.zeros(0, np.int64)
-    local = grid - grid.min(axis=0)
-    depth = int(local.max()).bit_length()
-    return sort_cells(local + (1 << depth) // 3 >> max(depth + 1 - MAX_DEPTH, 0))[2]

@@ -10,7 +10,7 @@ import numpy as np
 from specified_basics import RangeDecoder, Reader
 
 DTYPES = ("i1", "u1", "<i2", "<u2", "<i4", "<u4", "<f4", "<f8", "<i8", "<u8", "<f2", "?")
-LOGARITHMS = [round(256 * math.log(count + 0.5)) for count in range(256)]
+LOGARITHMS = [math.floor(256 * (e + (2 * c + 1) / (1 << e) - 1)) for c in range(256) for e in [(2 * c + 1).bit_length() - 1]]
 CLAMP = 1 << 30
 
 
@@ -111,7 +111,7 @@ def passes(points: int) -> list[list[int]]:
 
 
 def blocks(points: int) -> list[list[int]]:
-    return [rows[start : start + 2048] for rows in passes(points) for start in range(0, len(rows), 2048)]
+    return [rows[start : start + 512] for rows in passes(points) for start in range(0, len(rows), 512)]
 
 
 def morton(position: list[int]) -> int:
@@ -128,7 +128,8 @@ def surroundings(grid: np.ndarray, in_a_row: bool = False) -> list[Point]:
     low = [min(axis) for axis in zip(*n, strict=True)]
     local = [[v - m for v, m in zip(row, low, strict=True)] for row in n]
     depth = max(map(max, local)).bit_length()
-    shifted = [morton([v + (1 << depth) // 3 >> max(depth - 31, 0) for v in row]) for row in local]
+    local = [[v >> max(depth - 20, 0) for v in row] for row in local]
+    shifted = [morton([v + (1 << min(depth, 20)) // 3 for v in row]) for row in local]
     curves = [list(range(count)), sorted(range(count), key=lambda i: shifted[i])]
 
     nearest: list[list[tuple[int, int]]] = [[(0, 0)] * 5 for _ in n]
@@ -144,10 +145,11 @@ def surroundings(grid: np.ndarray, in_a_row: bool = False) -> list[Point]:
                     before += known[i]
                 starts.append(start)
             for row in rows:
-                candidates = set()
+                candidates: dict[int, None] = {}  # in their order
                 for along, start in zip(decoded, starts, strict=True):
-                    candidates.update(along[max(start[row] - 4, 0) : start[row] + 4])
-                found = sorted((square(n[row], n[other]), other) for other in candidates)[:5]
+                    candidates.update(dict.fromkeys(along[max(start[row] - 4, 0) : start[row] + 4]))
+                squares = [(square(local[row], local[other]), other) for other in candidates]
+                found = sorted(squares, key=lambda candidate: candidate[0])[:5]
                 nearest[row] = found + [found[0]] * (5 - len(found))
         for row in rows:
             known[row] = True
@@ -175,7 +177,7 @@ def surroundings(grid: np.ndarray, in_a_row: bool = False) -> list[Point]:
 
 
 def square(one: list[int], other: list[int]) -> int:
-    return sum(min(abs(a - b), CLAMP) ** 2 for a, b in zip(one, other, strict=True))
+    return sum((a - b) ** 2 for a, b in zip(one, other, strict=True))
 
 
 def row_of(points: int) -> list[Point]:
@@ -200,15 +202,16 @@ class Mixer:
             for context, selector, prefix in zip(contexts, selectors, prefixes, strict=True):
                 decisions = [self.counts.setdefault((k, c, prefix), [0, 0]) for k, c in enumerate(context)]
                 ratios = [LOGARITHMS[ones] - LOGARITHMS[zeros] for zeros, ones in decisions]
-                mixed = sum(w * r for w, r in zip(weights[selector], ratios, strict=True)) + (1 << 15) >> 16
-                p = min(max(round(65536 / (1 + math.exp(-max(min(mixed, 2816), -2816) / 256))), 1), 65535)
+                mixed = sum((w >> 4) * r for w, r in zip(weights[selector], ratios, strict=True)) + (1 << 11) >> 12
+                p = min(max(round(65536 / (1 + 2 ** (-max(min(mixed, 4096), -4096) / 256))), 1), 65535)
                 seen.append((decisions, ratios, p))
             bits_read = [int(decoder.decode(np.array([[65536 - p, p]]))[0]) for _, _, p in seen]
             for selector in range(len(weights)):
                 members = [i for i, s in enumerate(selectors) if s == selector]
                 for kind in range(len(weights[selector])):
                     gradient = sum((65536 * bits_read[i] - seen[i][2]) * seen[i][1][kind] for i in members)
-                    weights[selector][kind] += gradient >> 13 + len(members).bit_length() // 2
+                    weight = weights[selector][kind] + (gradient >> 13 + len(members).bit_length() // 2)
+                    weights[selector][kind] = max(min(weight, (1 << 19) - 1), 1 - (1 << 19))
             for (decisions, _, _), bit in zip(seen, bits_read, strict=True):
                 for counts in decisions:
                     counts[bit] += 1

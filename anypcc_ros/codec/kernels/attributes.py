@@ -1,96 +1,128 @@
-"""Mixed contexts and the neighbour search of the attributes."""
+"""Channels of attributes, and the search for the points around each."""
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 
-from anypcc_ros.codec.kernels.library import Array, address_of, call, functions
+from anypcc_ros.codec.kernels.library import Array, address_of, call, optional_address, pointer
+from anypcc_ros.codec.kernels.probabilities import RangeDecoder
 
 
-class Mixer:
-    """The native ``codec.mixing.Mixer``, with the same results bit for bit.
+class _SurroundingsStruct(ctypes.Structure):
+    """``Surroundings`` of src/api.hpp."""
 
-    ``sizes`` int64 (kinds,), at most 16; ``logarithm`` int32 (256,) and ``probability`` int32 (2 * steepest + 1,) are copied.
+    _fields_ = (
+        *((name, pointer) for name in ("nearest", "weights", "distance", "reach", "elevation", "order", "lengths")),
+        ("points", ctypes.c_int64),
+        ("blocks", ctypes.c_int64),
+    )
+
+
+class _TablesStruct(ctypes.Structure):
+    """``MixingTables`` of src/api.hpp."""
+
+    _fields_ = (
+        ("probability", pointer),
+        ("steepest", ctypes.c_int32),
+        ("weight", ctypes.c_int32),
+    )
+
+
+class ChannelKernel:
+    """Codes channels as ``codec.channels`` does, bit for bit.
+
+    ``nearest`` and ``weights`` int32 (N, 5), ``classes``: distance, reach and elevation, uint8 (N,); ``order`` int32 (N,): the
+    points in coding order, ``lengths`` int64 (B,): how many are in each block, at most 2^15. ``probability`` int32
+    (2 * steepest + 1,).
     """
 
-    def __init__(self, bits: int, sizes: Array, selectors: int, weight: int, logarithm: Array, probability: Array) -> None:
-        self._bits, self._kinds, self._count = bits, len(sizes), 0
-        self.handle: int | None = call(
-            "mixer_new",
-            bits,
-            address_of(sizes, "sizes", "int64", (None,)),
-            len(sizes),
-            selectors,
-            weight,
-            address_of(logarithm, "logarithm", "int32", (256,)),
-            256,
+    def __init__(
+        self,
+        nearest: Array,
+        weights: Array,
+        classes: tuple[Array, Array, Array],
+        order: Array,
+        lengths: Array,
+        probability: Array,
+    ) -> None:
+        points = int(nearest.shape[0])
+        self._points = points
+        self._arrays = nearest, weights, classes, order, lengths, probability
+        self._around = _SurroundingsStruct(
+            address_of(nearest, "nearest", "int32", (points, 5)),
+            address_of(weights, "weights", "int32", (points, 5)),
+            *(address_of(values, "classes", "uint8", (points,)) for values in classes),
+            address_of(order, "order", "int32", (points,)),
+            address_of(lengths, "lengths", "int64", (None,)),
+            points,
+            len(lengths),
+        )
+        self._tables = _TablesStruct(
             address_of(probability, "probability", "int32", (None,)),
             len(probability) // 2,
         )
-        if not self.handle:
-            raise MemoryError(f"a mixer of {sizes} contexts: out of memory or out of range")
 
-    def begin(self, contexts: Array, selector: Array) -> None:
-        """Start a block of tokens, 2^15 at most, in ``contexts`` int64 (M, kinds) and weight sets ``selector`` int64 (M,)."""
-        self._count = len(selector)
-        context = address_of(contexts, "contexts", "int64", (self._count, self._kinds))
-        call("mixer_begin", self.handle, context, address_of(selector, "selector", "int64", (self._count,)), self._count)
+    def encode(
+        self, kind: int, low: int, weight: int, reference: Array | None, values: Array
+    ) -> tuple[np.ndarray, bytes, bytes]:
+        """Tokens uint8 (N,) of ``values`` int64 (N,), the rests and the words of the range coder.
 
-    def predict(self) -> np.ndarray:
-        """float32 (M, 2): frequencies of 0 and 1 for the next bit, of sum 2^16."""
-        frequencies = np.empty((self._count, 2), np.float32)
-        call("mixer_predict", self.handle, frequencies.ctypes.data)
-        return frequencies
+        ``kind`` and ``low``: of the channel's header; ``weight``: with which every context begins; ``reference`` uint8 (N,).
+        """
+        arguments = self._arguments(kind, low, weight, reference)
+        tokens, sizes = np.zeros(self._points, np.uint8), np.zeros(2, np.int64)
+        rests, words = np.empty(8 * self._points, np.uint8), np.empty(4 * self._points + 4, np.uint32)
+        call(
+            "channel_encode",
+            *arguments,
+            address_of(values, "values", "int64", (self._points,)),
+            tokens.ctypes.data,
+            rests.ctypes.data,
+            words.ctypes.data,
+            sizes.ctypes.data,
+        )
+        return tokens, rests[: sizes[0]].tobytes(), words[: sizes[1]].astype("<u4").tobytes()
 
-    def learn(self, bits: Array) -> None:
-        """The bits, int32 (M,), were these."""
-        call("mixer_learn", self.handle, address_of(bits, "bits", "int32", (self._count,)))
+    def decode(
+        self, kind: int, low: int, weight: int, reference: Array | None, words: RangeDecoder, rests: Array
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Values int64 (N,), tokens uint8 (N,), and how many bits of ``rests`` uint8 (any,) they took, more than there are if
+        these are not all. Raises IndexError for words that no encoder wrote."""
+        arguments = self._arguments(kind, low, weight, reference)
+        values, tokens = np.zeros(self._points, np.int64), np.zeros(self._points, np.uint8)
+        used = ctypes.c_int64(0)
+        rest = address_of(rests, "rests", "uint8", (None,))
+        results = values.ctypes.data, tokens.ctypes.data, ctypes.addressof(used)
+        call("channel_decode", *arguments, words.address, rest, len(rests), *results)
+        return values, tokens, used.value
 
-    def __del__(self) -> None:
-        handle, self.handle = getattr(self, "handle", None), None
-        if handle and functions:
-            functions["mixer_free"](handle)
+    def _arguments(self, kind: int, low: int, weight: int, reference: Array | None) -> tuple[int | None, ...]:
+        self._tables.weight = weight
+        addresses = ctypes.addressof(self._around), ctypes.addressof(self._tables)
+        return (*addresses, kind, low, optional_address(reference, "reference", "uint8", (self._points,)))
 
 
-def direct_contexts(
-    tokens: Array, nearest: Array, weights: Array, classes: tuple[Array, Array, Array], rows: Array, bits: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """What ``codec.channels.Direct.contexts`` gives for a block of points ``rows`` int64 (M,).
+def nearest_known(local: Array, curve: Array, order: Array, passes: Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What ``codec.surroundings`` looks for: ``nearest`` and ``weights`` int32 (N, 5) and ``distance`` uint8 (N,).
 
-    ``tokens`` int64 (N,), ``nearest`` and ``weights`` int64 (N, 5), ``classes``: distance, reach and elevation, int64 (N,).
+    ``local`` int32 (N, 3) from 0 to 2^20 - 1, ``curve`` uint32 (N,), ``order`` int32 (N,): the points of pass after pass,
+    ``passes`` int64: how many each has, at most 255.
     """
-    points, count = int(tokens.shape[0]), int(rows.shape[0])
-    contexts, spread = np.empty((count, 7), np.int64), np.empty(count, np.int64)
-    call(
-        "direct_contexts",
-        address_of(tokens, "tokens", "int64", (None,)),
-        address_of(nearest, "nearest", "int64", (points, 5)),
-        address_of(weights, "weights", "int64", (points, 5)),
-        *(address_of(values, "classes", "int64", (points,)) for values in classes),
-        points,
-        address_of(rows, "rows", "int64", (count,)),
-        count,
-        bits,
-        contexts.ctypes.data,
-        spread.ctypes.data,
-    )
-    return contexts, spread
-
-
-def nearest_known(grid: Array, curve: Array, rows: Array, passes: Array, nearest: Array, squares: Array) -> None:
-    """What ``codec.surroundings`` looks for, for all passes: ``rows`` int64 (N,), ``passes`` int64 of their lengths.
-
-    ``grid`` int64 (N, 3), ``curve`` int64 (N,); ``nearest`` and ``squares`` int64 (N, 5) get everything but the first pass.
-    """
-    points = int(grid.shape[0])
+    points = int(local.shape[0])
+    nearest, weights = np.empty((2, points, 5), np.int32)
+    distance = np.empty(points, np.uint8)
     call(
         "nearest_known",
-        address_of(grid, "grid", "int64", (None, 3)),
-        address_of(curve, "curve", "int64", (points,)),
+        address_of(local, "local", "int32", (points, 3)),
+        address_of(curve, "curve", "uint32", (points,)),
         points,
-        address_of(rows, "rows", "int64", (points,)),
+        address_of(order, "order", "int32", (points,)),
         address_of(passes, "passes", "int64", (None,)),
         len(passes),
-        address_of(nearest, "nearest", "int64", (points, 5)),
-        address_of(squares, "squares", "int64", (points, 5)),
+        nearest.ctypes.data,
+        weights.ctypes.data,
+        distance.ctypes.data,
     )
+    return nearest, weights, distance

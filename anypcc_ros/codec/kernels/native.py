@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from anypcc_ros.codec.kernels.attributes import Mixer, direct_contexts, nearest_known
+from anypcc_ros.codec.kernels.attributes import ChannelKernel, nearest_known
 from anypcc_ros.codec.kernels.cells import (
     child_coords,
     child_keys,
@@ -49,10 +49,10 @@ __all__ = [
     "Array",
     "Beams",
     "Calibration",
+    "ChannelKernel",
     "Exp2",
     "Layer",
     "LevelData",
-    "Mixer",
     "Plan",
     "RangeDecoder",
     "active_isa",
@@ -64,7 +64,6 @@ __all__ = [
     "conv_f32",
     "conv_f32_dw",
     "conv_int8",
-    "direct_contexts",
     "face_cells",
     "head_int8",
     "library_path",

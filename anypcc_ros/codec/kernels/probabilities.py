@@ -32,6 +32,7 @@ class RangeDecoder:
         first, second = (int(words[i]) if i < len(words) else 0 for i in (0, 1))
         address = address_of(words, "words", "uint32", (None,))
         self._state = _RangeDecoderStruct(address, len(words), min(2, len(words)), first << 32 | second, self._WHOLE)
+        self.address = ctypes.addressof(self._state)
 
     def decode(self, frequencies: Array) -> np.ndarray:
         """The next symbols int32 (count,), each under its row of ``frequencies`` float32 (count, S), whole numbers from 1 that
@@ -40,7 +41,7 @@ class RangeDecoder:
         count, size = (int(n) for n in frequencies.shape)
         symbols = np.empty(count, np.int32)
         frequency = address_of(frequencies, "frequencies", "float32", (count, size))
-        call("range_decode", ctypes.addressof(self._state), frequency, count, size, symbols.ctypes.data)
+        call("range_decode", self.address, frequency, count, size, symbols.ctypes.data)
         return symbols
 
     def maybe_exhausted(self) -> bool:

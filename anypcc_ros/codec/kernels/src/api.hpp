@@ -27,7 +27,22 @@ struct RangeDecoder {
   uint64_t value, range;
 };
 struct Calibration;
-struct Mixer;
+
+// codec/surroundings.py: of each point five others and their weights (points, 5), and classes (points,); the points in
+// coding order (points,), and how many make each block (blocks,).
+struct Surroundings {
+  const int32_t *nearest, *weights;
+  const uint8_t *distance, *reach, *elevation;  // the first two at most 15
+  const int32_t* order;
+  const int64_t* lengths;
+  int64_t points, blocks;
+};
+
+// Of codec/mixing.py: `probability` of log ratios -steepest to steepest, and what weights begin with.
+struct MixingTables {
+  const int32_t* probability;
+  int32_t steepest, weight;
+};
 
 // The arrays of a level, which live as long as it does.
 struct LevelArrays {
@@ -246,34 +261,26 @@ int64_t anypcc_child_keys(const uint64_t* keys, const uint8_t* codes, int64_t co
 
 // ---- attributes ----
 
-// The mixer of codec/mixing.py for tokens of 1 to 8 bits: `kinds` (16 at most) of contexts, sizes[k] of each,
-// and `selectors` sets of weights. The tables are copied: `logarithm` of counts 0 to 255, `probability` of
-// log ratios -steepest to steepest. Null when out of memory or out of range.
-anypcc::Mixer* anypcc_mixer_new(int bits, const int64_t* sizes, int kinds, int selectors, int64_t weight,
-                                const int32_t* logarithm, int64_t logarithms, const int32_t* probability,
-                                int steepest);
-void anypcc_mixer_free(anypcc::Mixer* mixer);
+// A channel of codec/channels.py under the contexts of codec/mixing.py: `kind` 1 to 8, 253, 254 or 255 and `low` as in its
+// header; `reference` (points,) or null. Encoding reads values (points,) and writes tokens (points,), rests (8 for each
+// point), words (4 for each point and 4 more), and to sizes (2,) the bytes of the rests and the number of words.
+int64_t anypcc_channel_encode(const anypcc::Surroundings* around, const anypcc::MixingTables* tables, int kind,
+                              int64_t low, const uint8_t* reference, const int64_t* values, uint8_t* tokens,
+                              uint8_t* rests, uint32_t* words, int64_t* sizes);
 
-// Starts a block of tokens in contexts (count, kinds) with weight sets (count,); kBadIndex for one out of
-// range. Then for every bit `predict`, which writes frequencies (count, 2) of 0 and 1, and `learn` with the
-// bits (count,).
-int64_t anypcc_mixer_begin(anypcc::Mixer* mixer, const int64_t* contexts, const int64_t* selector,
-                           int64_t count);
-int64_t anypcc_mixer_predict(anypcc::Mixer* mixer, float* frequencies);
-int64_t anypcc_mixer_learn(anypcc::Mixer* mixer, const int32_t* bits);
+// Writes values and tokens (points,), both zero before, and to `used` how many bits of the rests were read, more than there
+// are if they end too early. kBadIndex for words that no encoder wrote.
+int64_t anypcc_channel_decode(const anypcc::Surroundings* around, const anypcc::MixingTables* tables, int kind,
+                              int64_t low, const uint8_t* reference, anypcc::RangeDecoder* words,
+                              const uint8_t* rests, int64_t rest_bytes, int64_t* values, uint8_t* tokens,
+                              int64_t* used);
 
-// The contexts of codec/channels.py's direct values of 1 to 8 bits for the block of points rows (count,): contexts
-// (count, 7), spread (count,). tokens, distance, reach, elevation (points,); nearest, weights (points, 5).
-int64_t anypcc_direct_contexts(const int64_t* tokens, const int64_t* nearest, const int64_t* weights,
-                               const int64_t* distance, const int64_t* reach, const int64_t* elevation,
-                               int64_t points, const int64_t* rows, int64_t count, int bits, int64_t* contexts,
-                               int64_t* spread);
-
-// The neighbour search of codec/surroundings.py. grid (points, 3); curve (points,): a permutation of the
-// points; rows: those of pass after pass, ascending within each; passes (n_passes,): how many rows each has.
-// Written for every row but those of the first pass: nearest (points, 5), squares (points, 5).
-int64_t anypcc_nearest_known(const int64_t* grid, const int64_t* curve, int64_t points, const int64_t* rows,
-                             const int64_t* passes, int64_t n_passes, int64_t* nearest, int64_t* squares);
+// The neighbour search of codec/surroundings.py. local (points, 3): 0 to 2^20 - 1; curve (points,): a permutation of the
+// points; order (points,): those of pass after pass; passes (n_passes,), at most 255: how many each has.
+// Written: nearest (points, 5), weights (points, 5), distance (points,).
+int64_t anypcc_nearest_known(const int32_t* local, const uint32_t* curve, int64_t points, const int32_t* order,
+                             const int64_t* passes, int64_t n_passes, int32_t* nearest, int32_t* weights,
+                             uint8_t* distance);
 
 }  // extern "C"
 #pragma GCC visibility pop

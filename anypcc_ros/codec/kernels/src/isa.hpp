@@ -52,6 +52,29 @@ struct PlaneBins {
   int32_t last;
 };
 
+constexpr int kMixed = 8;         // kinds of contexts, and what fills them up to a whole vector
+constexpr int kCountLimit = 255;  // of the sum of a decision's two counts
+
+// A block of tokens under mixed contexts (codec/mixing.py), at one of their bits.
+struct MixBlock {
+  int64_t size;
+  int kinds;
+  uint32_t* counts;                    // of decisions: zeros, and ones times 2^16
+  const uint32_t* nodes;               // (size, kMixed): where the counts of a context begin
+  const uint8_t *prefix, *selector;    // (size,): which of its decisions it is, and the weights
+  int32_t* ratios;                     // (size, kMixed): of counts, as logarithms
+};
+
+constexpr int kNeighbors = 5, kCandidates = 8;  // points around one, and those along each of two curves
+constexpr float kNowhere = 1e18f;               // a coordinate that no point has
+
+// Points that are known along a curve, and before and after them kCandidates / 2 that are nowhere.
+struct CurveWindow {
+  const float *x, *y, *z;
+  const uint32_t* row;
+  const uint32_t* rank;  // by row: where its candidates begin
+};
+
 struct Isa {
   const char* name;
 
@@ -103,6 +126,19 @@ struct Isa {
   // Bins of the nearest planes there, of beams with these laterals in radians, as 2^-32 turn, and phases.
   void (*plane_bins)(const int32_t* x, const int32_t* y, const int32_t* rho, const double* lateral,
                      const uint32_t* phase, const PlaneBins& scale, int32_t* bins);
+
+  // Log ratios of the next bits being ones, mixed (size,), with weights (selectors, kMixed) in units of 2^-12; and how
+  // they were made up, in the block.
+  void (*mix)(const MixBlock& block, const int32_t* weights, int32_t* mixed);
+
+  // Counts the bits (size,) of which `ones` of 2^16 were expected to be one, and adds what they say of the weights to
+  // gradient (selectors, kMixed).
+  void (*learn_mix)(const MixBlock& block, const uint8_t* bits, const int32_t* ones, double* gradient);
+
+  // The nearest (count, kNeighbors) of the candidates of points at local (., 3), and the squares of their distances.
+  // Where there are fewer the nearest takes their place, and where there are none the point itself.
+  void (*nearest_candidates)(const CurveWindow* curves, const int32_t* local, const int32_t* rows, int64_t count,
+                             uint32_t* nearest, double* squares);
 };
 
 extern const Isa kIsaGeneric, kIsaAvx2, kIsaAvxVnni, kIsaAvx512, kIsaNeon, kIsaNeonDot;

@@ -258,6 +258,8 @@ void rescale(const int32_t* sum, const int32_t* multiplier, int shift, int32_t* 
 
 #include "isa_calibration.hpp"
 #include "isa_beams.hpp"
+#include "isa_mixing.hpp"
+#include "isa_surroundings.hpp"
 
 constexpr Isa isa_table(const char* name) {
   return {name,
@@ -273,5 +275,8 @@ constexpr Isa isa_table(const char* name) {
           learn,
           favourites,
           distances,
-          plane_bins};
+          plane_bins,
+          mix,
+          learn_mix,
+          nearest_candidates};
 }
