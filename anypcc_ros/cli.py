@@ -383,6 +383,8 @@ def _field_summary(field: FieldInfo, points: int) -> str:
 
 def _summary(info: StreamInfo) -> str:
     grid = f"step {info.step:.6g}" + (f", {info.drop_scales} scales dropped" if info.drop_scales else "")
+    if info.filled_scales:
+        grid += f", {info.filled_scales} scales filled in (rms error {info.rms_error:.4g})"
     return f"{info.points} points, {info.voxels} voxels, {grid}, {info.size} bytes, {info.bpp:.3f} bpp"
 
 

@@ -27,7 +27,8 @@ def test_there_is_a_golden_stream_of_every_case_and_shipped_model():
 @pytest.mark.parametrize("name", STREAMS)
 def test_golden_streams_decode_to_the_bit(golden, name, backend):
     decoded = Decoder(DecoderConfig(model_dir=str(golden), backend=backend)).decode((golden / name).read_bytes())
-    expected = MAKE["load_cloud"](golden / f"{name.split('.')[0]}.decoded")
+    case, label, _ = name.split(".")
+    expected = MAKE["load_cloud"](MAKE["decoded_path"](case, label))
     assert list(decoded.fields) == list(expected.fields)
     assert decoded.height == expected.height
     for values, wanted in zip([decoded.xyz, *decoded.fields.values()], [expected.xyz, *expected.fields.values()], strict=True):

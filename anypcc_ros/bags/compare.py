@@ -93,7 +93,7 @@ class Policy:
 
         # Points beside the grid, which only streams in order or exact hold, have no cells; in those nothing is ever merged.
         told = info.order == "original" or info.exact or any(chunk.tag == COUNTS for chunk in info.chunks)
-        if info.drop_scales or (info.points != info.voxels and not told):
+        if info.drop_scales or info.filled_scales or (info.points != info.voxels and not told):
             raise InputError(f"{info.points} points were merged into {info.voxels} cells, which is not verified")
         steps = {described.name: step(described) for described in info.fields if described.policy != "drop"}
         return cls(0.0 if info.exact else info.step, info.order == "original", steps)

@@ -34,13 +34,14 @@ RAW = "RAWC"
 COUNTS = "DUPL"
 LATTICE = "LATT"
 BEAMS = "BEAM"
+LIKELIEST = "LIKE"
 FIELDS = "FLDS"
 ATTRIBUTES = "ATTR"
 OFF_GRID = "OFFG"
 REMAINDERS = "REST"
 ORDER = "ORDR"
 CUTS = "cuts"
-CRITICAL_CHUNKS = (CLOUD, OCCUPANCY, RAW, COUNTS, LATTICE, BEAMS, FIELDS, ATTRIBUTES, OFF_GRID, REMAINDERS, ORDER)
+CRITICAL_CHUNKS = (CLOUD, OCCUPANCY, RAW, COUNTS, LATTICE, BEAMS, LIKELIEST, FIELDS, ATTRIBUTES, OFF_GRID, REMAINDERS, ORDER)
 
 KNOWN_CHUNKS = (*CRITICAL_CHUNKS, CUTS)
 
@@ -52,6 +53,7 @@ _STEP = struct.Struct("<d")
 _ORIGIN = struct.Struct("<3d")
 _CHECKSUM = struct.Struct("<I")
 _LOSS = struct.Struct("<2d")  # step, largest error
+_FILLING = struct.Struct("<Bd")  # levels, error
 _HASH_SIZE = 8
 
 
@@ -94,6 +96,16 @@ class CloudInfo:
 
 
 @dataclass(frozen=True)
+class Filling:
+    """What the LIKE chunk says first: the octree's finest ``levels`` are filled in; ``error``: root mean square of the distance
+    between the cloud on its grid and the decoded one, the larger of both directions, in the coordinates' unit, as the encoder
+    measured it. The default goes without the chunk."""
+
+    levels: int = 0
+    error: float = 0.0
+
+
+@dataclass(frozen=True)
 class FieldInfo:
     """One field of the cloud that went into the encoder, as the FLDS chunk lists it.
 
@@ -130,6 +142,7 @@ class StreamInfo:
     """What can be known of a stream without decoding it: that of ``CloudInfo`` and ``Layout``, the version and the chunks.
 
     ``points``: points that decoding gives, unless scales were dropped or duplicates merged; ``order``: "codec" or "original".
+    ``filled_scales`` and ``rms_error``: as in ``Filling``.
     """
 
     version: int
@@ -142,6 +155,8 @@ class StreamInfo:
     voxels: int
     depth: int
     drop_scales: int
+    filled_scales: int
+    rms_error: float
     dtype: str
     order: str
     exact: bool
@@ -161,14 +176,16 @@ class StreamInfo:
     def axis_error(self) -> float:
         """How far a coordinate may be from that of its point, at most, before it is rounded to its dtype.
 
-        0 where it comes back bit for bit: exact streams, and integers on their own grid.
+        0 where it comes back bit for bit: exact streams, and integers on their own grid. With scales filled in: from that of
+        some decoded point, and as far from any decoded one to some point of the cloud.
         """
+        on_grid = math.ldexp(self.step, self.drop_scales + self.filled_scales) - math.ldexp(self.step, self.drop_scales)
         own_grid = self.step == 1 and not self.drop_scales and "int" in self.dtype and all(v.is_integer() for v in self.origin)
-        return 0.0 if self.exact or own_grid else math.ldexp(self.step, self.drop_scales - 1)
+        return 0.0 if self.exact else on_grid + (0.0 if own_grid else math.ldexp(self.step, self.drop_scales - 1))
 
     @property
     def point_error(self) -> float:
-        """How far a point may be from where it was, at most, before its coordinates are rounded to their dtype."""
+        """Length of the diagonal of such errors."""
         return math.sqrt(3) * self.axis_error
 
     def to_dict(self) -> dict[str, Any]:
@@ -191,6 +208,21 @@ def write_stream(cloud: CloudInfo, payloads: Mapping[str, bytes], layout: Layout
     return b"".join([header, table, *chunks.values()])
 
 
+def encode_filling(filling: Filling, words: bytes) -> bytes:
+    """The LIKE chunk: ``words`` are what ``likeliest.FillingEncoder`` has to tell."""
+    return _FILLING.pack(filling.levels, filling.error) + words
+
+
+def decode_filling(data: memoryview) -> tuple[Filling, memoryview]:
+    """Inverse of ``encode_filling``. Raises StreamError subclasses."""
+    if len(data) < _FILLING.size:
+        raise TruncatedError(f"chunk {LIKELIEST} of {len(data)} bytes is too short")
+    levels, error = _FILLING.unpack_from(data)
+    if not levels or not 0.0 <= error < float("inf"):
+        raise CorruptStreamError(f"{levels} levels filled in with an error of {error}")
+    return Filling(levels, error), data[_FILLING.size :]
+
+
 def read_stream(data: Buffer, limits: DecoderConfig) -> tuple[CloudInfo, Layout, dict[str, memoryview]]:
     """The cloud's description and the payloads of all other known chunks, every checksum verified.
 
@@ -211,13 +243,15 @@ def read_stream(data: Buffer, limits: DecoderConfig) -> tuple[CloudInfo, Layout,
         raise CorruptStreamError(f"chunk {CLOUD} is missing")
     cloud = _decode_cloud(payloads.pop(CLOUD))
     layout = _decode_layout(payloads.pop(FIELDS)) if FIELDS in payloads else Layout()
-    points = cloud.points + layout.off_grid
+    if cloud.voxels > cloud.points and LIKELIEST not in payloads:
+        raise CorruptStreamError(f"{cloud.voxels} voxels for {cloud.points} points")
+    points = max(cloud.points, cloud.voxels) + layout.off_grid
     if points > limits.max_points:
         raise LimitExceededError(f"{points} points declared, the limit is {limits.max_points}")
     size = points * sum(np.dtype(field.dtype).itemsize * field.count for field in layout.fields if field.policy != "drop")
     if size > limits.max_field_bytes:
         raise LimitExceededError(f"fields of {size} bytes declared, the limit is {limits.max_field_bytes}")
-    if points % layout.height:
+    if (cloud.points + layout.off_grid) % layout.height:
         raise CorruptStreamError(f"{points} points do not make {layout.height} rows of one length")
     return cloud, layout, payloads
 
@@ -226,6 +260,7 @@ def inspect(data: Buffer, limits: DecoderConfig | None = None) -> StreamInfo:
     """Describe a stream without decoding it. Raises StreamError subclasses, as ``read_stream`` does."""
     limits = limits or DecoderConfig()
     cloud, layout, payloads = read_stream(data, limits)
+    filling, _ = decode_filling(payloads[LIKELIEST]) if LIKELIEST in payloads else (Filling(), None)
     view = _bytes_of(data)
     chunks = tuple(
         ChunkInfo(tag, len(payload), _is_critical(tag)) for tag, payload, _ in _read_table(view, limits.max_bytes)
@@ -241,6 +276,8 @@ def inspect(data: Buffer, limits: DecoderConfig | None = None) -> StreamInfo:
         voxels=cloud.voxels,
         depth=cloud.depth,
         drop_scales=cloud.drop_scales,
+        filled_scales=filling.levels,
+        rms_error=filling.error,
         dtype=cloud.dtype,
         order="original" if ORDER in payloads else "codec",
         exact=REMAINDERS in payloads,
@@ -346,7 +383,7 @@ def _decode_cloud(data: memoryview) -> CloudInfo:
         raise CorruptStreamError(f"step {step} and origin {origin} do not make a grid")
     if depth > MAX_DEPTH or drop_scales > depth:
         raise CorruptStreamError(f"{depth} octree levels, {drop_scales} of them dropped")
-    if not (voxels <= points and bool(voxels) == bool(points)) or max(abs(x), abs(y), abs(z)) >= 1 << 53:
+    if bool(voxels) != bool(points) or max(abs(x), abs(y), abs(z)) >= 1 << 53:
         raise CorruptStreamError(f"{voxels} voxels for {points} points at {x, y, z}")
     return CloudInfo(
         dtype=COORDINATE_DTYPES[dtype],

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import os
 import threading
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from anypcc_ros.codec import bitstream, geometry
+from anypcc_ros.codec import bitstream, filling, geometry
 from anypcc_ros.codec.attributes import decode_fields, encode_fields, sources_of
 from anypcc_ros.codec.beam_finder import BeamFinder
 from anypcc_ros.codec.beams import decode_beams, encode_beams
-from anypcc_ros.codec.bitstream import CloudInfo, Layout
+from anypcc_ros.codec.bitstream import CloudInfo, Filling, Layout
 from anypcc_ros.codec.cloud import PointCloud, finite_rows
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.counts import decode_counts, density_contexts, encode_counts
@@ -30,9 +32,11 @@ from anypcc_ros.codec.exact import (
     suitable_grid,
 )
 from anypcc_ros.codec.lattice import Lattice, decode_lattice, encode_lattice, find_lattice
+from anypcc_ros.codec.likeliest import FillingDecoder, FillingEncoder
 from anypcc_ros.codec.model import store
 from anypcc_ros.codec.model.backend import context_model
 from anypcc_ros.codec.model.network import ContextModel
+from anypcc_ros.codec.nearness import CellIndex, squared_error
 from anypcc_ros.codec.occupancy import Correction
 from anypcc_ros.codec.octree import Voxels, children_per_node, dequantise, quantise, voxelise
 from anypcc_ros.codec.order import decode_order, encode_order
@@ -42,15 +46,18 @@ DENSE = 1.5
 """Occupied cells per node of the level above from which on a cloud is dense."""
 
 NO_LATTICE = Lattice((None, None, None))
-NO_VOXELS = Voxels(np.zeros(3, np.int64), np.zeros((0, 3), np.int64), np.zeros(0, np.int64), 0)
 
 
 class _OnGrid(NamedTuple):
-    """Points on the grid. ``grid``: (N, 3) int64, their grid coordinates as the decoder has them, in the codec's order;
+    """Points on the grid. ``cells``: (V, 3) int64, those that the decoder will have, ``depth`` levels deep, with ``dropped``
+    ones below them; ``grid``: (N, 3) int64, the points' grid coordinates as the decoder has them, in the codec's order;
     ``rows``: (N,) which of the points given each one is; ``points``: how many were given; ``calibrated``: as in CloudInfo;
     ``chunks``: payloads by tag."""
 
-    voxels: Voxels
+    cells: np.ndarray
+    shift: np.ndarray
+    depth: int
+    dropped: int
     grid: np.ndarray
     rows: np.ndarray
     points: int
@@ -75,10 +82,10 @@ class Encoder:
         self._beams = BeamFinder(successive)
         self._turn = threading.Lock()
 
-    def on_grid(self, step: float, drop_scales: int) -> Encoder:
-        """This encoder with another step and other scales dropped, with the same network. Raises ConfigError."""
+    def on_grid(self, step: float, drop_scales: int, truth: float = 0.0) -> Encoder:
+        """This encoder with another step, other scales dropped and ``truth``, with the same network. Raises ConfigError."""
         other = copy.copy(self)
-        other.config = dataclasses.replace(self.config, step=step, drop_scales=drop_scales)
+        other.config = dataclasses.replace(self.config, step=step, drop_scales=drop_scales, truth=truth)
         return other
 
     @property
@@ -117,19 +124,25 @@ class Encoder:
         return bitstream.write_stream(self._describe(cloud.xyz.dtype.name, points, step, origin), chunks, layout)
 
     def _encode_points(self, cloud: PointCloud, step: float, origin: Origin) -> _OnGrid:
-        drop_scales = self.config.drop_scales
         if not len(cloud):
-            return _OnGrid(NO_VOXELS, np.zeros((0, 3), np.int64), np.zeros(0, np.int64), 0, True, {})
+            nothing = np.zeros((0, 3), np.int64)
+            return _OnGrid(nothing, np.zeros(3, np.int64), 0, 0, nothing, np.zeros(0, np.int64), 0, True, {})
         grid = quantise(cloud.xyz, step, origin)
+        filled = self._encode_filled(grid, step, origin, cloud.fields) if self.config.drop_scales else None
+        return filled or self._encode_cells(grid, step, origin, cloud.fields)
+
+    def _encode_cells(self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray]) -> _OnGrid:
+        """All cells as they are, but for dropped scales."""
+        dropped = self.config.drop_scales
         # Scales are dropped on the grid itself: on a lattice a coarser cell would have no size.
-        lattice = NO_LATTICE if drop_scales else find_lattice(grid)
-        voxels, rows = voxelise(lattice.compact(grid), drop_scales)
+        lattice = NO_LATTICE if dropped else find_lattice(grid)
+        voxels, rows = voxelise(lattice.compact(grid), dropped)
         calibrated = self._calibrates(voxels)
         # A lattice bends the space in which beams are straight.
-        beams = self._beams.find(grid, step, origin, cloud.fields) if calibrated and not lattice else None
+        beams = self._beams.find(grid, step, origin, fields) if calibrated and not lattice else None
         with self._turn:
             correction = Correction(calibrated, beams, self.config.threads)
-            occupancy = geometry.encode_occupancy(self._network, voxels, drop_scales, correction)
+            occupancy = geometry.encode_occupancy(self._network, voxels, dropped, correction)
         tag, payload = bitstream.OCCUPANCY, occupancy.payload
         if len(voxels.coords) <= geometry.RAW_VOXELS:
             raw = geometry.encode_raw(voxels.coords, voxels.depth)
@@ -140,13 +153,39 @@ class Encoder:
         if lattice:
             chunks[bitstream.LATTICE] = encode_lattice(lattice)
         if not self._keeps_duplicates:
-            rows = rows[np.cumsum(voxels.counts) - voxels.counts]
+            rows = rows[voxels.first_points]
         elif voxels.counts.max() > 1:
             chunks[bitstream.COUNTS] = encode_counts(voxels.counts - 1, density_contexts(voxels.coords))
         if occupancy.shorter and not lattice:
             chunks[bitstream.CUTS] = encode_cuts(possible_cuts(voxels.coords, occupancy.shorter), payload[1:])
-        decoded = (voxels.coords << drop_scales) + voxels.shift if drop_scales else grid[rows]
-        return _OnGrid(voxels, decoded, rows, len(cloud), calibrated, chunks)
+        decoded = (voxels.coords << dropped) + voxels.shift if dropped else grid[rows]
+        return _OnGrid(voxels.coords, voxels.shift, voxels.depth, dropped, decoded, rows, len(grid), calibrated, chunks)
+
+    def _encode_filled(self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray]) -> _OnGrid | None:
+        """Dropped scales filled in with the likeliest cells; None where they are better left out."""
+        cells, _ = voxelise(grid)
+        levels = filling.scales_to_fill(cells, self.config, fields)
+        if not levels:
+            return None
+        dropped = self.config.drop_scales - levels
+        voxels, rows = voxelise(grid, dropped)
+        calibrated, told = self._calibrates(voxels), FillingEncoder(self.config.truth)
+        beams = self._beams.find(grid, step, origin, fields) if calibrated else None
+        with self._turn:
+            correction = Correction(calibrated, beams, self.config.threads)
+            occupancy = geometry.encode_occupancy(self._network, voxels, dropped, correction, levels, told)
+        error = squared_error(cells.coords, occupancy.cells, dropped)
+        if self.config.lossy == "auto" and error >= filling.error_of_middles(cells.coords, self.config.drop_scales):
+            return None
+        chunks = {bitstream.OCCUPANCY: occupancy.payload}
+        if beams:
+            chunks[bitstream.BEAMS] = encode_beams(beams)
+        chunks[bitstream.LIKELIEST] = bitstream.encode_filling(Filling(levels, step * math.sqrt(error)), told.finish())
+        decoded = (occupancy.cells << dropped) + voxels.shift
+        # As in MPEG's recolouring, every decoded point has the fields of the nearest one of the cloud.
+        nearest = CellIndex(voxels.coords).nearest(occupancy.cells) if fields else np.zeros(len(decoded), np.int64)
+        rows = rows[voxels.first_points[nearest]]
+        return _OnGrid(occupancy.cells, voxels.shift, voxels.depth, dropped, decoded, rows, len(grid), calibrated, chunks)
 
     def _network_threads(self) -> int:
         # One core is left to the calibration, which takes as long as the network does.
@@ -163,19 +202,18 @@ class Encoder:
         return not self.config.merge_duplicates and not self.config.drop_scales
 
     def _describe(self, dtype: str, points: _OnGrid, step: float, origin: Origin) -> CloudInfo:
-        drop = self.config.drop_scales if points.points else 0
-        voxels, model = points.voxels, bitstream.OCCUPANCY in points.chunks
-        x, y, z = map(int, voxels.shift)
+        model = bitstream.OCCUPANCY in points.chunks
+        x, y, z = map(int, points.shift)
         return CloudInfo(
             dtype=dtype,
             step=step,
             origin=origin,
             shift=(x, y, z),
             points=points.points,
-            voxels=len(voxels.coords),
-            depth=voxels.depth + drop,
-            drop_scales=drop,
-            checksum=bitstream.cells_checksum(voxels.coords),
+            voxels=len(points.cells),
+            depth=points.depth + points.dropped,
+            drop_scales=points.dropped,
+            checksum=bitstream.cells_checksum(points.cells),
             model_name=self._model.name if model else "",
             model_hash=self._model.hash if model else "",
             calibrated=points.calibrated or not model,
@@ -193,8 +231,8 @@ class Decoder:
     def decode(self, data: bitstream.Buffer) -> PointCloud:
         """The cloud in the order that the stream has, in the dtypes it had, with all fields that were not dropped.
 
-        Dropped scales give the centres of the coarser cells. Raises StreamError subclasses for anything wrong with the
-        bytes, ModelNotFoundError for a model that is not installed.
+        Scales that were left out give the centres of the coarser cells. Raises StreamError subclasses for anything wrong with
+        the bytes, ModelNotFoundError for a model that is not installed.
         """
         info, layout, chunks = bitstream.read_stream(data, self.config)
         xyz, grid = np.zeros((0, 3), info.dtype), np.zeros((0, 3), np.int64)
@@ -241,17 +279,29 @@ class Decoder:
         if (bitstream.RAW in payloads) == (bitstream.OCCUPANCY in payloads):
             raise CorruptStreamError(f"{info.voxels} voxels and not exactly one of {bitstream.RAW} and {bitstream.OCCUPANCY}")
         if bitstream.RAW in payloads:
+            if bitstream.LIKELIEST in payloads:
+                raise CorruptStreamError(f"chunk {bitstream.LIKELIEST} beside {bitstream.RAW}")
             return geometry.decode_raw(payloads[bitstream.RAW], depth, info.voxels)
         if not info.model_hash:
             raise CorruptStreamError(f"chunk {bitstream.OCCUPANCY} without the hash of a model")
         if bitstream.BEAMS in payloads and not info.calibrated:
             raise CorruptStreamError(f"chunk {bitstream.BEAMS} in a stream whose predictions are not corrected")
         beams = decode_beams(payloads[bitstream.BEAMS]) if bitstream.BEAMS in payloads else None
+        filled, told = self._filling(info, payloads)
         shift, dropped, codes = np.array(info.shift), info.drop_scales, payloads[bitstream.OCCUPANCY]
         with self._turn:
             network = self._network(info.model_hash)
             correction = Correction(info.calibrated, beams, self.config.threads)
-            return geometry.decode_occupancy(network, codes, depth, info.voxels, shift, dropped, correction)
+            return geometry.decode_occupancy(network, codes, depth, info.voxels, shift, dropped, correction, filled, told)
+
+    def _filling(self, info: CloudInfo, payloads: dict[str, memoryview]) -> tuple[int, FillingDecoder | None]:
+        if bitstream.LIKELIEST not in payloads:
+            return 0, None
+        described, words = bitstream.decode_filling(payloads[bitstream.LIKELIEST])
+        others = {bitstream.COUNTS, bitstream.LATTICE, bitstream.REMAINDERS} & set(payloads)
+        if described.levels >= info.coded_depth or others:
+            raise CorruptStreamError(f"{described.levels} of {info.coded_depth} levels filled in, beside {[*others]}")
+        return described.levels, FillingDecoder(words)
 
     def _decode_counts(self, info: CloudInfo, payload: memoryview, coords: np.ndarray) -> np.ndarray:
         counts = decode_counts(payload, density_contexts(coords)) + 1

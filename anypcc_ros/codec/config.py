@@ -12,6 +12,7 @@ from anypcc_ros.codec.errors import ConfigError
 BACKENDS = ("auto", "native", "torch", "cuda")
 ORDERS = ("codec", "original")
 CALIBRATIONS = ("auto", "always", "dense", "never")
+LOSSY = ("auto", "scales", "likeliest")
 
 
 def option(
@@ -118,9 +119,23 @@ class CodecConfig:
     model: str = option("standard", "name of the installed model that predicts the occupancy codes")
     drop_scales: int = option(
         0,
-        "finest octree scales left out (lossy: each one doubles the step, and points in one cell merge)",
+        "finest octree scales that are not sent (lossy: points in one cell merge, and lossy says what is decoded instead)",
         minimum=0,
         maximum=20,
+    )
+    lossy: str = option(
+        "auto",
+        "with drop_scales: scales (left out, which doubles the step for each one), likeliest (filled in with the cells that "
+        "the model holds likeliest, of which only the number is sent), auto (filled in where surfaces are dense, the result is "
+        "nearer to the cloud, and no field is sent that every cell would need)",
+        choices=LOSSY,
+    )
+    truth: float = option(
+        0.0,
+        "of the coarsest scale that is filled in, the share of the codes that are sent all the same: those that the model "
+        "doubts most; 1 sends what one scale less to drop would send",
+        minimum=0,
+        maximum=1,
     )
     merge_duplicates: bool = option(
         False, "send points of one grid cell once, with the fields of the first, instead of as often as they occur"

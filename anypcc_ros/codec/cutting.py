@@ -93,6 +93,8 @@ def cut(data: bitstream.Buffer, scales: int, limits: DecoderConfig | None = None
         raise CutError(f"{scales} scales cannot be dropped from the {info.coded_depth} of the stream")
     if bitstream.LATTICE in chunks:
         raise CutError("the cells of a stream with a lattice have no coarser ones of one size; encode again with drop_scales")
+    if bitstream.LIKELIEST in chunks:
+        raise CutError("the finest scales are filled in, nothing was sent that could be cut off; encode again with drop_scales")
     payloads: dict[str, bytes] = {}
     if info.voxels:
         info, payloads = _cut_points(info, chunks, scales)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from anypcc_ros.codec.contexts import Ancestry
 from anypcc_ros.codec.errors import CorruptStreamError
+from anypcc_ros.codec.likeliest import FillingDecoder, FillingEncoder
 from anypcc_ros.codec.model.network import ContextModel
+from anypcc_ros.codec.nearness import CellIndex
 from anypcc_ros.codec.neighbors import root_level
 from anypcc_ros.codec.occupancy import CALIBRATED, Correction, OccupancyDecoder, OccupancyEncoder
-from anypcc_ros.codec.octree import CHILD_COUNT, Place, Voxels, occupancy_pyramid, sort_cells
+from anypcc_ros.codec.octree import CHILD_COUNT, Place, Voxels, coarser_cells, occupancy_pyramid, sort_cells
 
 RAW_VOXELS = 64
 """The raw form is for clouds of at most this many voxels."""
@@ -20,35 +21,56 @@ RAW_VOXELS = 64
 
 class Occupancy(NamedTuple):
     """``payload``: the coded octree. ``shorter``: the range coder's words of octrees of 1, 2, ... levels less, as long as they
-    are many enough."""
+    are many enough. ``cells``: (N, 3) int64, those that the decoder will have, in Morton order."""
 
     payload: bytes
     shorter: list[bytes]
+    cells: np.ndarray
 
 
 def encode_occupancy(
-    model: ContextModel, voxels: Voxels, dropped: int = 0, correction: Correction = CALIBRATED
+    model: ContextModel,
+    voxels: Voxels,
+    dropped: int = 0,
+    correction: Correction = CALIBRATED,
+    filled: int = 0,
+    filling: FillingEncoder | None = None,
 ) -> Occupancy:
     """The octree's codes: the root's raw, one byte, then those of every level below it range-coded.
 
     ``dropped``: levels that the grid, in which the beams of ``correction`` are, has below the voxels. An octree of depth 0, a
-    single voxel, has no codes and no bytes.
+    single voxel, has no codes and no bytes. ``filled``: so many of the finest levels, less than all, are filled in as
+    ``filling`` says.
     """
     if not voxels.depth:
-        return Occupancy(b"", [])
+        return Occupancy(b"", [], voxels.coords)
     pyramid = occupancy_pyramid(voxels)
     coder = OccupancyEncoder(correction)
     level, features = root_level(), model.root_features()
-    place = Place.of_root(voxels.shift, voxels.depth + dropped) if correction.beams else None
-    for finer, (above, codes) in zip(_finer_levels(voxels.depth, dropped), pairwise(pyramid), strict=False):
+    located = correction.beams or filling
+    place = Place.of_root(voxels.shift, voxels.depth + dropped) if located else None
+    above = pyramid[0]
+    for finer, codes in zip(_finer_levels(voxels.depth, dropped), pyramid[1:], strict=True):
         below = model.arithmetic.expand(level, above)
         place = place and place.of_children(above)
         features = model.descend(features, above, level, below)
         coder.enter(Ancestry(finer, above, place))
-        coder.know(codes)
-        model.code_level(features, below, coder)
+        scales = finer - dropped + 1  # that the voxels are below this level's nodes
+        if filling and place and scales <= filled:
+            true = codes_at(place.coords, coarser_cells(voxels.coords, scales), codes)
+            coder.fill(filling, int(CHILD_COUNT[codes].sum(dtype=np.int64)), true)
+        else:
+            coder.know(codes)
+        above = model.code_level(features, below, coder)
         level = below
-    return Occupancy(pyramid[0].tobytes() + coder.finish(), coder.shorter())
+    cells = place.of_children(above).coords.astype(np.int64) if filling and place else voxels.coords
+    return Occupancy(pyramid[0].tobytes() + coder.finish(), coder.shorter(), cells)
+
+
+def codes_at(places: np.ndarray, cells: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The codes (n,) uint8 of the nodes at ``places`` (n, 3): of the ``cells`` (M, 3) with ``codes`` (M,), or 0."""
+    rows = CellIndex(cells).find(places.astype(np.int64))
+    return np.where(rows >= 0, codes[rows], 0).astype(np.uint8)
 
 
 def decode_occupancy(
@@ -59,9 +81,12 @@ def decode_occupancy(
     shift: np.ndarray,
     dropped: int = 0,
     correction: Correction = CALIBRATED,
+    filled: int = 0,
+    filling: FillingDecoder | None = None,
 ) -> np.ndarray:
     """Voxel coordinates (voxels, 3) int64 in Morton order, of an octree of ``depth`` levels whose cube's corner is ``shift``
-    (3,) int64 in the grid, which has ``dropped`` levels more. Raises CorruptStreamError.
+    (3,) int64 in the grid, which has ``dropped`` levels more. Raises CorruptStreamError, TruncatedError. ``filled`` and
+    ``filling`` as in ``encode_occupancy``.
 
     A level never has more nodes than the cloud has voxels; this bounds memory before anything is allocated.
     """
@@ -81,11 +106,13 @@ def decode_occupancy(
         place = place.of_children(codes)
         features = model.descend(features, codes, level, below)
         coder.enter(Ancestry(finer, codes, place))
+        if filling and finer - dropped < filled:
+            coder.fill(filling)
         codes = model.code_level(features, below, coder)
         level = below
     _check_growth(codes, voxels)
     coords = place.of_children(codes).coords.astype(np.int64)
-    if len(coords) != voxels or not coder.exhausted():
+    if len(coords) != voxels or not coder.exhausted() or (filling and not filling.exhausted()):
         raise CorruptStreamError(f"{len(coords)} voxels decoded, {voxels} declared")
     return coords
 

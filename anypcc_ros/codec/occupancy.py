@@ -14,6 +14,7 @@ from anypcc_ros.codec.beams import Beams
 from anypcc_ros.codec.calibration import SYMBOLS, Corrector, corrector, predicted
 from anypcc_ros.codec.contexts import CONTEXT_ROWS, Ancestry, GroupContexts
 from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder
+from anypcc_ros.codec.likeliest import FillingDecoder, FillingEncoder
 from anypcc_ros.codec.model.network import CodePart
 
 
@@ -46,11 +47,12 @@ class _OccupancyCoder:
         """What corrects these; rows of biases have one entry per symbol of half a code."""
         return self._calibration if logits.shape[1] == SYMBOLS else None
 
-    def _contexts(self, part: CodePart, ancestry: Ancestry | None, logits: np.ndarray) -> np.ndarray:
+    def _contexts(self, part: CodePart, ancestry: Ancestry | None, logits: np.ndarray, told: np.ndarray | None) -> np.ndarray:
         assert ancestry is not None, "enter() comes first"
         if self._group is None or self._group.nodes is not part.rows:
             self._group = GroupContexts(part, ancestry, self._beams, self._threads)
-        return self._group.rows(part.first_bit > 0, logits)
+        contexts = self._group.rows(part.first_bit > 0, logits)
+        return contexts if told is None else contexts[told]
 
 
 SMALLEST_CUT = 1024
@@ -70,6 +72,7 @@ class OccupancyEncoder(_OccupancyCoder):
         self._codes = np.zeros(0, np.uint8)
         self._background = Background() if (correction.threads or os.cpu_count() or 1) > 1 else None
         self._shorter: list[bytes] = []
+        self._filling: FillingEncoder | None = None
 
     def enter(self, ancestry: Ancestry) -> None:
         super().enter(ancestry)
@@ -79,7 +82,17 @@ class OccupancyEncoder(_OccupancyCoder):
         """The codes (N,) uint8 of the level at hand."""
         self._codes = codes
 
+    def fill(self, filling: FillingEncoder, children: int, codes: np.ndarray) -> None:
+        """In place of ``know``, for a level that is filled in: see ``FillingEncoder.enter``."""
+        self._filling, self._codes = filling, codes
+        filling.enter(children, codes)
+
     def code(self, logits: np.ndarray, part: CodePart) -> np.ndarray:
+        if self._filling:
+            symbols, told = self._filling.code(logits, part, self._codes)
+            if len(told):
+                self._do(self._encode, logits, part, self._ancestry, symbols[told], told)
+            return symbols
         symbols = self._codes[part.rows] >> part.first_bit & ((1 << part.bits) - 1)
         # All codes, as the caller goes on filling in those of the part; only what a decoder knows is looked at.
         work = logits, replace(part, codes=self._codes), self._ancestry, symbols
@@ -92,11 +105,15 @@ class OccupancyEncoder(_OccupancyCoder):
         else:
             call(*arguments)
 
-    def _encode(self, logits: np.ndarray, part: CodePart, ancestry: Ancestry | None, symbols: np.ndarray) -> None:
+    def _encode(
+        self, logits: np.ndarray, part: CodePart, ancestry: Ancestry | None, symbols: np.ndarray, told: np.ndarray | None = None
+    ) -> None:
+        """The symbols (n,) of a part, or of those rows of it that are ``told``."""
+        chosen = logits if told is None else logits[told]
         if calibration := self._corrector(logits):
-            frequencies = calibration.replay(logits, self._contexts(part, ancestry, logits), symbols)
+            frequencies = calibration.replay(chosen, self._contexts(part, ancestry, logits, told), symbols)
         else:
-            frequencies = predicted(logits)
+            frequencies = predicted(chosen)
         self._coder.encode(symbols, frequencies)
 
     def _note_cut(self) -> None:
@@ -121,11 +138,23 @@ class OccupancyDecoder(_OccupancyCoder):
     def __init__(self, data: bytes | memoryview, correction: Correction) -> None:
         super().__init__(correction)
         self._coder = SymbolDecoder(data)
+        self._filling: FillingDecoder | None = None
+
+    def fill(self, filling: FillingDecoder) -> None:
+        """The level at hand and all below it are filled in."""
+        self._filling = filling
+        filling.enter()
 
     def code(self, logits: np.ndarray, part: CodePart) -> np.ndarray:
+        if self._filling:
+            return self._filling.code(logits, part, lambda told: self._decode(logits, part, told))
+        return self._decode(logits, part)
+
+    def _decode(self, logits: np.ndarray, part: CodePart, told: np.ndarray | None = None) -> np.ndarray:
+        chosen = logits if told is None else logits[told]
         if not (calibration := self._corrector(logits)):
-            return self._coder.decode(predicted(logits)).astype(np.uint8)
-        return calibration.decode(logits, self._contexts(part, self._ancestry, logits), self._coder.decode)
+            return self._coder.decode(predicted(chosen)).astype(np.uint8)
+        return calibration.decode(chosen, self._contexts(part, self._ancestry, logits, told), self._coder.decode)
 
     def exhausted(self) -> bool:
         """Whether, as far as one can tell, everything encoded was read."""

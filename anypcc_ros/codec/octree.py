@@ -48,6 +48,11 @@ class Voxels:
     counts: np.ndarray
     depth: int
 
+    @property
+    def first_points(self) -> np.ndarray:
+        """(N,) int64: where in Morton order the first point of each cell stands."""
+        return np.asarray(np.cumsum(self.counts) - self.counts)
+
 
 def quantise(xyz: np.ndarray, step: float, origin: tuple[float, float, float]) -> np.ndarray:
     """Grid coordinates q = round-half-even((xyz - origin) / step), (N, 3) int64.
@@ -204,6 +209,12 @@ class Place:
     def of_children(self, codes: np.ndarray) -> Place:
         """The level below, of nodes with these ``codes`` (N,) uint8."""
         return Place(child_coords(self.coords, codes), self.shift, self.levels_below - 1)
+
+
+def local_keys(coords: np.ndarray) -> np.ndarray:
+    """Morton keys (N,) int64 of the 21 lowest bits of coordinates (N, 3) int64: different where these are."""
+    low = coords & ((1 << _LOW_BITS) - 1)
+    return _native_keys(low).astype(np.int64) if native.available() else _interleave(low)
 
 
 def _fits_native(coords: np.ndarray) -> bool:
