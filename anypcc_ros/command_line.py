@@ -83,7 +83,7 @@ def _metavar(item: dataclasses.Field[Any]) -> str:
     if unit:
         return "METRES" if unit == "m" else str(unit).upper()
     if isinstance(item.default, str):
-        return "DIR" if item.name.endswith("_dir") else "NAME"
+        return "DIR" if item.name.endswith("_dir") else "PATH" if item.name == "adaptation" else "NAME"
     return "N"
 
 

@@ -7,6 +7,7 @@ what they read.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import json
@@ -47,7 +48,8 @@ def chunks_of(data: bytes) -> dict[str, bytes]:
         chunks[tag.decode()] = payload
         end += length
     assert end == len(data)
-    unknown = set(chunks) - {"CLOU", "OCCU", "RAWC", "DUPL", "LATT", "BEAM", "LIKE", "FLDS", "ATTR", "OFFG", "REST", "ORDR"}
+    needed = {"CLOU", "OCCU", "RAWC", "DUPL", "LATT", "BEAM", "ADAP", "LIKE", "FLDS", "ATTR", "OFFG", "REST", "ORDR"}
+    unknown = set(chunks) - needed
     assert not any(tag[0].isupper() for tag in unknown)
     return chunks
 
@@ -244,6 +246,70 @@ class Filling:
         return np.flatnonzero(sent), symbols
 
 
+# -- ADAP --------------------------------------------------------------------------------------------------------------
+
+
+def adapted(model: Model, payload: bytes, shared: dict[bytes, bytes] | None) -> Model:
+    """The model as an ``ADAP`` chunk changes it."""
+    delta = payload[1:]
+    if payload[0]:
+        assert payload[0] == 1
+        assert len(delta) == 8
+        file = (shared or {})[delta]
+        assert file[:5] == b"APAD\1"
+        assert file[5:13] == model.hash()
+        assert hashlib.sha256(b"anypcc-adaptation/1" + file[5:13] + file[21:]).digest()[:8] == file[13:21] == delta
+        delta = file[21:]
+    changed = copy.copy(model)
+    changed.tensors = dict(model.tensors)
+    reader, slices = Reader(delta), []
+    for number, name in enumerate(model.layers()):
+        if first := reader.byte():
+            second = reader.byte()
+            assert first <= 23
+            assert second <= 22
+            for part, (kind, shift) in enumerate((("weight", first - 1), ("bias", second))):
+                base = model.tensors[f"{name}.{kind}"].astype(np.int64)
+                changed.tensors[f"{name}.{kind}"] = base.copy()
+                places = range(len(base)) if kind == "weight" else [slice(None)]
+                slices += [(base[i], changed.tensors[f"{name}.{kind}"][i], 2 * number + part, shift) for i in places]
+    rests = Reader(reader.take(reader.varint()))
+    decoder = RangeDecoder(reader.rest())
+    zeros, values = specified_fields.Mixer(1, 5, 2), specified_fields.Mixer(4, 3, 2)
+    before: dict[tuple[int, ...], np.ndarray] = {}
+    for base, target, tensor, shift in slices:
+        alike = before.get(base.shape, np.zeros(base.shape, np.int64))
+        numbers = np.zeros(base.shape, np.int64)
+        height = max(128 // base.shape[1], 1)
+        for start in range(0, len(base), height):
+            block = numbers[start : start + height]
+            last = numbers[start - len(block) : start] if start else np.zeros(block.shape, np.int64)
+            of_zeros, of_values = [], []
+            for row, column in np.ndindex(block.shape):
+                like = alike[start + row]
+                density = 8 * np.count_nonzero(numbers[:start, column]) // max(start, 1)
+                length = int(abs(base[start + row, column])).bit_length() - 7 * (tensor % 2)
+                signs = int(np.sign(last[:, column]).sum())
+                near = min(np.count_nonzero(last[:, column]), 4)
+                crowd = 9 * min(abs(like[column]), 2) + 8 * np.count_nonzero(like) // len(like)
+                busy = 8 * np.count_nonzero(last) // last.size
+                of_zeros.append([tensor % 128, 2 * near + tensor % 2, 9 * density + busy])
+                of_zeros[-1] += [2 * min(max(length, 0), 7) + tensor % 2, int(crowd)]
+                of_values.append([tensor % 128, 5 * min(max(signs, -2), 2) + min(max(int(like[column]), -2), 2) + 12, density])
+            some = zeros.block(decoder, 1, of_zeros, [tensor % 2] * block.size)
+            places = [i for i, token in enumerate(some) if token]
+            tokens = values.block(decoder, 4, [of_values[i] for i in places], [tensor % 2] * len(places)) if places else []
+            for place, token in zip(places, tokens, strict=True):
+                size = 1 + token % 8 + (rests.varint() if token % 8 == 7 else 0)
+                block[divmod(place, base.shape[1])] = -size if token >= 8 else size
+        target += numbers << shift
+        before[base.shape] = numbers
+    assert not rests.rest()
+    assert decoder.exhausted()
+    assert all(abs(changed.tensors[f"{name}.weight"]).max() <= 127 for name in model.layers())
+    return changed
+
+
 # -- OCCU --------------------------------------------------------------------------------------------------------------
 
 
@@ -317,13 +383,14 @@ class Cloud:
     height: int
 
 
-def decode(data: bytes, models: dict[bytes, Model]) -> Cloud:
-    """The cloud of a stream."""
+def decode(data: bytes, models: dict[bytes, Model], shared: dict[bytes, bytes] | None = None) -> Cloud:
+    """The cloud of a stream; ``shared``: .apad files by hash."""
     chunks = chunks_of(data)
     grid = grid_of(chunks["CLOU"])
     if "OCCU" in chunks:
         beams = Beams(chunks["BEAM"]) if "BEAM" in chunks else None
-        cells = octree_cells(chunks["OCCU"], grid, models[grid.model], beams, chunks.get("LIKE", b""))
+        model = adapted(models[grid.model], chunks["ADAP"], shared) if "ADAP" in chunks else models[grid.model]
+        cells = octree_cells(chunks["OCCU"], grid, model, beams, chunks.get("LIKE", b""))
     elif "RAWC" in chunks:
         cells = raw_cells(chunks["RAWC"], grid.depth - grid.dropped, grid.cells)
     else:

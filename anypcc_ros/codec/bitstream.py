@@ -34,6 +34,7 @@ RAW = "RAWC"
 COUNTS = "DUPL"
 LATTICE = "LATT"
 BEAMS = "BEAM"
+ADAPTATION = "ADAP"
 LIKELIEST = "LIKE"
 FIELDS = "FLDS"
 ATTRIBUTES = "ATTR"
@@ -41,7 +42,10 @@ OFF_GRID = "OFFG"
 REMAINDERS = "REST"
 ORDER = "ORDR"
 CUTS = "cuts"
-CRITICAL_CHUNKS = (CLOUD, OCCUPANCY, RAW, COUNTS, LATTICE, BEAMS, LIKELIEST, FIELDS, ATTRIBUTES, OFF_GRID, REMAINDERS, ORDER)
+CRITICAL_CHUNKS = (
+    *(CLOUD, OCCUPANCY, RAW, COUNTS, LATTICE, BEAMS, ADAPTATION, LIKELIEST),
+    *(FIELDS, ATTRIBUTES, OFF_GRID, REMAINDERS, ORDER),
+)
 
 KNOWN_CHUNKS = (*CRITICAL_CHUNKS, CUTS)
 
@@ -49,6 +53,9 @@ POLICIES = ("exact", "step", "drop")
 
 _HEADER = struct.Struct("<4sBBHQI")  # magic, major, minor, chunks, stream bytes, CRC-32 of header and table
 _ENTRY = struct.Struct("<4sQI")  # tag, payload bytes, CRC-32 of the payload
+ENTRY_SIZE = _ENTRY.size
+"""Bytes that a chunk takes besides its payload."""
+
 _STEP = struct.Struct("<d")
 _ORIGIN = struct.Struct("<3d")
 _CHECKSUM = struct.Struct("<I")
@@ -141,6 +148,7 @@ class Layout:
 class StreamInfo:
     """What can be known of a stream without decoding it: that of ``CloudInfo`` and ``Layout``, the version and the chunks.
 
+    ``adaptation``: "inline" where the stream brings a delta of the model, the hash of a shared one, or "".
     ``points``: points that decoding gives, unless scales were dropped or duplicates merged; ``order``: "codec" or "original".
     ``filled_scales`` and ``rms_error``: as in ``Filling``.
     """
@@ -149,6 +157,7 @@ class StreamInfo:
     model_name: str
     model_hash: str
     calibrated: bool
+    adaptation: str
     step: float
     origin: tuple[float, float, float]
     points: int
@@ -270,6 +279,7 @@ def inspect(data: Buffer, limits: DecoderConfig | None = None) -> StreamInfo:
         model_name=cloud.model_name,
         model_hash=cloud.model_hash,
         calibrated=cloud.calibrated,
+        adaptation=_adaptation_named(payloads),
         step=cloud.step,
         origin=cloud.origin,
         points=cloud.points + layout.off_grid,
@@ -288,6 +298,28 @@ def inspect(data: Buffer, limits: DecoderConfig | None = None) -> StreamInfo:
         size=len(view),
         chunks=chunks,
     )
+
+
+def write_adaptation(delta: bytes = b"", shared: str = "") -> bytes:
+    """The ADAP chunk: a delta of the model, or else the hash of a shared one."""
+    return b"\1" + bytes.fromhex(shared) if shared else b"\0" + delta
+
+
+def read_adaptation(payload: memoryview) -> tuple[memoryview, str]:
+    """Inverse of ``write_adaptation``: the delta, and the hash, which is empty where the delta itself is there.
+
+    Raises CorruptStreamError.
+    """
+    kind = payload[0] if len(payload) else 255
+    if kind > 1 or (kind == 1 and len(payload) != 1 + _HASH_SIZE):
+        raise CorruptStreamError(f"chunk {ADAPTATION} of kind {kind} and {len(payload)} bytes")
+    return (payload[1:], "") if kind == 0 else (payload[:0], bytes(payload[1:]).hex())
+
+
+def _adaptation_named(payloads: Mapping[str, memoryview]) -> str:
+    if ADAPTATION not in payloads:
+        return ""
+    return read_adaptation(payloads[ADAPTATION])[1] or "inline"
 
 
 def _bytes_of(data: Buffer) -> memoryview:

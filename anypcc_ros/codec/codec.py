@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
+import logging
 import math
 import os
 import threading
 from collections.abc import Mapping
-from typing import NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +25,7 @@ from anypcc_ros.codec.cloud import PointCloud, finite_rows
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.counts import decode_counts, density_contexts, encode_counts
 from anypcc_ros.codec.cutting import encode_cuts, possible_cuts
-from anypcc_ros.codec.errors import CorruptStreamError
+from anypcc_ros.codec.errors import AdaptationNotFoundError, BackendError, CorruptStreamError
 from anypcc_ros.codec.exact import (
     Origin,
     decode_off_grid,
@@ -31,16 +35,21 @@ from anypcc_ros.codec.exact import (
     on_grid,
     suitable_grid,
 )
+from anypcc_ros.codec.geometry import Occupancy
 from anypcc_ros.codec.lattice import Lattice, decode_lattice, encode_lattice, find_lattice
 from anypcc_ros.codec.likeliest import FillingDecoder, FillingEncoder
 from anypcc_ros.codec.model import store
+from anypcc_ros.codec.model.adaptations import Adaptation, adaptations_in, load_adaptation
 from anypcc_ros.codec.model.backend import context_model
+from anypcc_ros.codec.model.delta import adapt, decode_delta, encode_delta
 from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.nearness import CellIndex, squared_error
 from anypcc_ros.codec.occupancy import Correction
 from anypcc_ros.codec.octree import Voxels, children_per_node, dequantise, quantise, voxelise
 from anypcc_ros.codec.order import decode_order, encode_order
 from anypcc_ros.codec.surroundings import Context
+
+_log = logging.getLogger(__name__)
 
 DENSE = 1.5
 """Occupied cells per node of the level above from which on a cloud is dense."""
@@ -66,7 +75,9 @@ class _OnGrid(NamedTuple):
 
 
 class Encoder:
-    """Compresses clouds with one configuration. Raises ModelNotFoundError, ModelFileError, BackendError.
+    """Compresses clouds with one configuration.
+
+    Raises ModelNotFoundError, ModelFileError, BackendError, and StreamError or FileError for an adaptation's file.
 
     ``successive``: the clouds come from one sensor, one after another; what one of them told of the sensor then serves the
     next, whose bytes depend on that. Without it equal clouds give equal bytes.
@@ -77,10 +88,14 @@ class Encoder:
     def __init__(self, config: CodecConfig | None = None, successive: bool = False) -> None:
         self.config = config or CodecConfig()
         self._model = store.by_name(self.config.model)
+        self._adaptation = load_adaptation(Path(self.config.adaptation)) if self.config.adaptation else None
+        used = self._adaptation.applied(self._model) if self._adaptation else self._model
         self._calibrate = self._model.calibrate if self.config.calibrate == "auto" else self.config.calibrate
-        self._network = context_model(self._model, self.config.backend, self._network_threads())
+        self._network = context_model(used, self.config.backend, self._network_threads())
         self._beams = BeamFinder(successive)
         self._turn = threading.Lock()
+        if self.config.adapt_steps:
+            _tuning()  # better known before the first cloud
 
     def on_grid(self, step: float, drop_scales: int, truth: float = 0.0) -> Encoder:
         """This encoder with another step, other scales dropped and ``truth``, with the same network. Raises ConfigError."""
@@ -142,7 +157,7 @@ class Encoder:
         beams = self._beams.find(grid, step, origin, fields) if calibrated and not lattice else None
         with self._turn:
             correction = Correction(calibrated, beams, self.config.threads)
-            occupancy = geometry.encode_occupancy(self._network, voxels, dropped, correction)
+            occupancy, adaptation = self._encode_occupancy(voxels, correction)
         tag, payload = bitstream.OCCUPANCY, occupancy.payload
         if len(voxels.coords) <= geometry.RAW_VOXELS:
             raw = geometry.encode_raw(voxels.coords, voxels.depth)
@@ -150,6 +165,8 @@ class Encoder:
         chunks = {tag: payload}
         if beams and tag == bitstream.OCCUPANCY:
             chunks[bitstream.BEAMS] = encode_beams(beams)
+        if adaptation and tag == bitstream.OCCUPANCY:
+            chunks[bitstream.ADAPTATION] = adaptation
         if lattice:
             chunks[bitstream.LATTICE] = encode_lattice(lattice)
         if not self._keeps_duplicates:
@@ -180,6 +197,8 @@ class Encoder:
         chunks = {bitstream.OCCUPANCY: occupancy.payload}
         if beams:
             chunks[bitstream.BEAMS] = encode_beams(beams)
+        if self._adaptation:
+            chunks[bitstream.ADAPTATION] = bitstream.write_adaptation(shared=self._adaptation.hash)
         chunks[bitstream.LIKELIEST] = bitstream.encode_filling(Filling(levels, step * math.sqrt(error)), told.finish())
         decoded = (occupancy.cells << dropped) + voxels.shift
         # As in MPEG's recolouring, every decoded point has the fields of the nearest one of the cloud.
@@ -195,6 +214,24 @@ class Encoder:
     def _calibrates(self, voxels: Voxels) -> bool:
         crowded = self._calibrate == "dense" and children_per_node(voxels.coords) >= DENSE
         return crowded or self._calibrate == "always"
+
+    def _encode_occupancy(self, voxels: Voxels, correction: Correction) -> tuple[Occupancy, bytes]:
+        """The octree's codes, and the chunk that says how the model was adapted, empty where it was not."""
+        config = self.config
+        encode = partial(geometry.encode_occupancy, voxels=voxels, dropped=config.drop_scales, correction=correction)
+        if self._adaptation:
+            return encode(self._network), bitstream.write_adaptation(shared=self._adaptation.hash)
+        if not config.adapt_steps:
+            return encode(self._network), b""
+        tuner = _tuning().HeadTuner(self._model, self._network)
+        plain = encode(tuner.watched, witness=tuner)
+        delta = tuner.tune(config.adapt_steps)
+        chunk = bitstream.write_adaptation(encode_delta(self._model, delta))
+        adapted = encode(context_model(adapt(self._model, delta), config.backend, self._network_threads()))
+        gain = len(plain.payload) - len(adapted.payload) - len(chunk) - bitstream.ENTRY_SIZE
+        summary = f"{len(plain.payload)} bytes of octree, {len(adapted.payload)} and {len(chunk)} of weights if adapted"
+        _log.info("%s: %s", summary, "adapted" if gain > 0 else "not adapted")
+        return (adapted, chunk) if gain > 0 else (plain, b"")
 
     @property
     def _keeps_duplicates(self) -> bool:
@@ -225,14 +262,20 @@ class Decoder:
 
     def __init__(self, config: DecoderConfig | None = None) -> None:
         self.config = config or DecoderConfig()
-        self._networks: dict[str, ContextModel] = {}
+        self._networks: dict[tuple[str, str], ContextModel] = {}
+        self._adaptations = {found.hash: found for found in adaptations_in(self.config.adaptation)}
         self._turn = threading.Lock()
+
+    def add_adaptation(self, adaptation: Adaptation) -> None:
+        """From now on streams may name this one, besides those of the configuration."""
+        with self._turn:
+            self._adaptations[adaptation.hash] = adaptation
 
     def decode(self, data: bitstream.Buffer) -> PointCloud:
         """The cloud in the order that the stream has, in the dtypes it had, with all fields that were not dropped.
 
         Scales that were left out give the centres of the coarser cells. Raises StreamError subclasses for anything wrong with
-        the bytes, ModelNotFoundError for a model that is not installed.
+        the bytes, ModelNotFoundError for a model that is not installed, AdaptationNotFoundError.
         """
         info, layout, chunks = bitstream.read_stream(data, self.config)
         xyz, grid = np.zeros((0, 3), info.dtype), np.zeros((0, 3), np.int64)
@@ -290,7 +333,7 @@ class Decoder:
         filled, told = self._filling(info, payloads)
         shift, dropped, codes = np.array(info.shift), info.drop_scales, payloads[bitstream.OCCUPANCY]
         with self._turn:
-            network = self._network(info.model_hash)
+            network = self._network(info.model_hash, payloads.get(bitstream.ADAPTATION))
             correction = Correction(info.calibrated, beams, self.config.threads)
             return geometry.decode_occupancy(network, codes, depth, info.voxels, shift, dropped, correction, filled, told)
 
@@ -314,11 +357,30 @@ class Decoder:
             raise CorruptStreamError(f"a lattice in a stream with {info.drop_scales} scales dropped")
         return decode_lattice(payload, info.voxels).restore(grid)
 
-    def _network(self, digest: str) -> ContextModel:
-        if digest not in self._networks:
-            model = store.by_hash(digest, self.config.model_dir)
-            self._networks[digest] = context_model(model, self.config.backend, self.config.threads)
-        return self._networks[digest]
+    def _network(self, digest: str, adaptation: memoryview | None) -> ContextModel:
+        """The network that a stream needs. Those that several streams may need are kept; one of its own never outlives it."""
+        delta, shared = bitstream.read_adaptation(adaptation) if adaptation is not None else (None, "")
+        key = digest, shared
+        if key in self._networks and (shared or delta is None):
+            return self._networks[key]
+        model = store.by_hash(digest, self.config.model_dir)
+        if shared:
+            if shared not in self._adaptations:
+                raise AdaptationNotFoundError(shared, self._adaptations)
+            model = self._adaptations[shared].applied(model)
+        elif delta is not None:
+            own = adapt(model, decode_delta(model, delta))
+            return context_model(own, self.config.backend, self.config.threads)
+        self._networks[key] = context_model(model, self.config.backend, self.config.threads)
+        return self._networks[key]
+
+
+def _tuning() -> Any:
+    """The package that adapts models, which alone needs torch. Raises BackendError."""
+    try:
+        return importlib.import_module("anypcc_ros.adaptation")
+    except ModuleNotFoundError as error:
+        raise BackendError(f"adapting needs torch (pip install 'anypcc_ros[torch]'): {error}") from error
 
 
 def _rows_of(places: np.ndarray, points: int) -> np.ndarray:

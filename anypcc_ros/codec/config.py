@@ -158,6 +158,16 @@ class CodecConfig:
         "dense (only where cells crowd, which brings most and costs least: for real time), never, or auto (as the model asks)",
         choices=CALIBRATIONS,
     )
+    adapt_steps: int = option(
+        0,
+        "steps by which the model is tuned to each cloud; what changed is sent along where the stream gets smaller by it (0: not; "
+        "200 is usual; needs torch)",
+        minimum=0,
+        maximum=100_000,
+    )
+    adaptation: str = option(
+        "", "an .apad file (anypcc adapt) by which the model is adapted; streams name it, and decoders need it"
+    )
     backend: str = option("auto", "what runs the integer network; the bytes are the same", choices=BACKENDS)
     threads: int = option(0, "threads of the codec, 0 for one per core (the torch backend: one)", minimum=0, maximum=64)
 
@@ -168,6 +178,8 @@ class CodecConfig:
                 FieldPolicy.parse(text)
             except ValueError as error:
                 raise ConfigError("fields", text, str(error)) from error
+        if self.adaptation and self.adapt_steps:
+            raise ConfigError("adapt_steps", self.adapt_steps, "not together with adaptation")
         merging = self.merge_duplicates or self.drop_scales > 0
         if merging and self.order == "original":
             raise ConfigError("order", self.order, "not with merged points (merge_duplicates, drop_scales)")
@@ -226,6 +238,7 @@ class DecoderConfig:
     backend: str = option("auto", "what runs the integer network; the result is the same", choices=BACKENDS)
     threads: int = option(0, "threads of the codec, 0 for one per core (the torch backend: one)", minimum=0, maximum=64)
     model_dir: str = option("", "folder of further models, besides the installed ones")
+    adaptation: str = option("", "an .apad file, or a folder of them, for streams that name one of them")
     max_points: int = option(
         20_000_000, "streams that declare more points are refused", minimum=1, maximum=4_000_000_000
     )

@@ -122,8 +122,7 @@ def _cut_points(info: CloudInfo, chunks: dict[str, memoryview], scales: int) -> 
         raise CutError(f"{scales} scales: of this stream {can} can be cut off; decode it and encode it with drop_scales")
     chosen, rest = cuts[scales - 1], cuts[scales:]
     payloads = {bitstream.OCCUPANCY: root + chosen.words}
-    if bitstream.BEAMS in chunks:
-        payloads[bitstream.BEAMS] = bytes(chunks[bitstream.BEAMS])
+    payloads |= {tag: bytes(chunks[tag]) for tag in (bitstream.BEAMS, bitstream.ADAPTATION) if tag in chunks}
     if rest:
         payloads[bitstream.CUTS] = encode_cuts(rest, chosen.words)
     return replace(described, voxels=chosen.voxels, checksum=chosen.checksum), payloads

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 
 class AnypccError(Exception):
@@ -46,6 +46,19 @@ class ModelNotFoundError(AnypccError):
         super().__init__(f"model {wanted} is not installed (installed: {have})")
         self.wanted = wanted
         self.installed = dict(installed)
+
+
+class AdaptationNotFoundError(AnypccError):
+    """The adaptation that a stream names is not at hand.
+
+    Attributes: ``wanted`` (16 hex digits of its hash), ``known`` (the hashes of those that are).
+    """
+
+    def __init__(self, wanted: str, known: Collection[str]) -> None:
+        have = ", ".join(sorted(known)) or "none"
+        super().__init__(f"adaptation {wanted} is needed and not at hand (known: {have}); give its .apad file or a folder of them")
+        self.wanted = wanted
+        self.known = frozenset(known)
 
 
 class CutError(AnypccError):

@@ -12,7 +12,7 @@ from anypcc_ros.codec.likeliest import FillingDecoder, FillingEncoder
 from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.nearness import CellIndex
 from anypcc_ros.codec.neighbors import root_level
-from anypcc_ros.codec.occupancy import CALIBRATED, Correction, OccupancyDecoder, OccupancyEncoder
+from anypcc_ros.codec.occupancy import CALIBRATED, Correction, OccupancyDecoder, OccupancyEncoder, Witness
 from anypcc_ros.codec.octree import CHILD_COUNT, Place, Voxels, coarser_cells, occupancy_pyramid, sort_cells
 
 RAW_VOXELS = 64
@@ -35,17 +35,18 @@ def encode_occupancy(
     correction: Correction = CALIBRATED,
     filled: int = 0,
     filling: FillingEncoder | None = None,
+    witness: Witness | None = None,
 ) -> Occupancy:
     """The octree's codes: the root's raw, one byte, then those of every level below it range-coded.
 
     ``dropped``: levels that the grid, in which the beams of ``correction`` are, has below the voxels. An octree of depth 0, a
     single voxel, has no codes and no bytes. ``filled``: so many of the finest levels, less than all, are filled in as
-    ``filling`` says.
+    ``filling`` says. ``witness``: who looks on, if anybody, where nothing is filled in.
     """
     if not voxels.depth:
         return Occupancy(b"", [], voxels.coords)
     pyramid = occupancy_pyramid(voxels)
-    coder = OccupancyEncoder(correction)
+    coder = OccupancyEncoder(correction, witness)
     level, features = root_level(), model.root_features()
     located = correction.beams or filling
     place = Place.of_root(voxels.shift, voxels.depth + dropped) if located else None

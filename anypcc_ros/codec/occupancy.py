@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -59,16 +59,25 @@ SMALLEST_CUT = 1024
 """Words that a stream still has to have for it to be worth telling that it can be cut there."""
 
 
+class Witness(Protocol):
+    """Who looks on while codes are encoded."""
+
+    def saw(self, part: CodePart, logits: np.ndarray, frequencies: np.ndarray, symbols: np.ndarray) -> None:
+        """``symbols`` (n,) uint8 of a part were predicted by ``logits`` (n, S) int32 and coded under ``frequencies`` (n, S)
+        float32, none of which it may keep. Called in the order of the parts, maybe some later."""
+
+
 class OccupancyEncoder(_OccupancyCoder):
     """A ``network.SymbolCoder`` that range-encodes the codes it was given, level by level.
 
     The network needs nothing of what this does. With more than one thread it is done in the background, a few code parts
-    behind.
+    behind. ``witness``: who looks on, if anybody.
     """
 
-    def __init__(self, correction: Correction) -> None:
+    def __init__(self, correction: Correction, witness: Witness | None = None) -> None:
         super().__init__(correction)
         self._coder = SymbolEncoder()
+        self._witness = witness
         self._codes = np.zeros(0, np.uint8)
         self._background = Background() if (correction.threads or os.cpu_count() or 1) > 1 else None
         self._shorter: list[bytes] = []
@@ -115,6 +124,8 @@ class OccupancyEncoder(_OccupancyCoder):
         else:
             frequencies = predicted(chosen)
         self._coder.encode(symbols, frequencies)
+        if self._witness:
+            self._witness.saw(part, logits, frequencies, symbols)
 
     def _note_cut(self) -> None:
         if self._coder.words() >= SMALLEST_CUT:
