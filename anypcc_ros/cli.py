@@ -141,6 +141,8 @@ def _encode(options: argparse.Namespace) -> int:
         out.write(data)
     info = inspect(data)
     print(f"{options.output}: {_summary(info)}, {seconds:.3f} s")
+    if config.adapt_steps:
+        print(f"{options.output}: {_adaptation_summary(info)}")
     if info.left_out:
         print(f"{options.input}: {info.left_out} of {len(cloud)} points are not finite, left out", file=sys.stderr)
     return 0
@@ -379,6 +381,13 @@ def _field_summary(field: FieldInfo, points: int) -> str:
         return f"{shape}, dropped"
     kept = "exact" if field.policy == "exact" else f"step {field.step:g}, largest error {field.largest_error:.6g}"
     return f"{shape}, {kept}, {field.size} bytes, {8 * field.size / max(points, 1):.3f} bits per point"
+
+
+def _adaptation_summary(info: StreamInfo) -> str:
+    sizes = {chunk.tag: chunk.size for chunk in info.chunks}
+    if not info.adaptation:
+        return "the model as it is, as no adaptation is worth its bytes"
+    return f"the model adapted, {sizes['ADAP']} bytes of weights to {sizes['OCCU']} of octree"
 
 
 def _summary(info: StreamInfo) -> str:

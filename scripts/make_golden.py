@@ -20,6 +20,11 @@ sys.path[:0] = [str(ROOT)]
 from anypcc_ros.codec.cloud import PointCloud  # noqa: E402
 from anypcc_ros.codec.codec import Decoder, Encoder  # noqa: E402
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig  # noqa: E402
+from anypcc_ros.codec.model import store  # noqa: E402
+from anypcc_ros.codec.model.adaptations import Adaptation  # noqa: E402
+from anypcc_ros.codec.model.delta import LayerDelta, encode_delta  # noqa: E402
+from anypcc_ros.codec.model.integer import WEIGHT_LIMIT  # noqa: E402
+from anypcc_ros.codec.model.network import layers  # noqa: E402
 
 GOLDEN = ROOT / "test" / "golden"
 
@@ -33,12 +38,34 @@ CASES = {
     "empty": ("none", {}),
     "lattice": ("scaled", {"step": 1.0}),
     "corners": ("corners", {"step": 1.0}),
+    "adapted": ("scan", {"step": 0.02, "adaptation": "adapted"}),
     "fields": ("fields", {"step": 0.02, "fields": ("spare=drop", "range=step:0.25")}),
     "plain": ("scan", {"step": 0.02, "calibrate": "never"}),
     "likeliest": ("fields", {"step": 0.05, "drop_scales": 2, "lossy": "likeliest", "truth": 0.3}),
     "original": ("organised", {"step": 0.01, "order": "original", "exact": True}),
 }
-"""Case to its input (``<input>.npz``, or .npy where it has no fields) and the encoder's options."""
+"""Case to its input (``<input>.npz``, or .npy where it has no fields) and the encoder's options; of an adaptation the name."""
+
+
+def config_of(case: str, label: str, **more: str) -> CodecConfig:
+    """The encoder's configuration of a case with one of the models."""
+    options = {"model": str(GOLDEN / "tiny.safetensors") if label == "tiny" else label, **CASES[case][1], **more}
+    if "adaptation" in options:
+        options["adaptation"] = str(GOLDEN / f"{options['adaptation']}.{label}.apad")
+    return CodecConfig(**options)
+
+
+def write_adaptation(label: str) -> None:
+    """Random changes of a convolution and of the heads of one of the models."""
+    model = store.by_name(config_of("scan", label).model)
+    rng, delta = np.random.default_rng(2511), {}
+    for spec in layers(model.config):
+        if spec.name == "child0" or spec.name.startswith("head"):
+            weight = np.rint(rng.laplace(0, 0.4, (spec.taps, spec.inputs, spec.outputs))).astype(np.int64)
+            weight[abs(model.layers[spec.name].weight + (weight << 1)) > WEIGHT_LIMIT] = 0
+            bias = np.rint(rng.laplace(0, 4, (spec.rows, spec.outputs))).astype(np.int64)
+            delta[spec.name] = LayerDelta(weight, bias, 1, 9)
+    (GOLDEN / f"adapted.{label}.apad").write_bytes(Adaptation(model.hash, encode_delta(model, delta)).to_bytes())
 
 
 def decoded_path(case: str, label: str) -> Path:
@@ -107,8 +134,8 @@ def write_inputs() -> None:
 
 
 def main() -> None:
-    models = {"tiny": str(GOLDEN / "tiny.safetensors")}
-    models |= {path.stem: path.stem for path in sorted((ROOT / "anypcc_ros" / "models").glob("*.safetensors"))}
+    models = ["tiny"]
+    models += [path.stem for path in sorted((ROOT / "anypcc_ros" / "models").glob("*.safetensors"))]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", action="append", choices=models, help="only this model; may be repeated")
     parser.add_argument("--case", action="append", choices=CASES, help="only this case; may be repeated")
@@ -116,11 +143,10 @@ def main() -> None:
     GOLDEN.mkdir(exist_ok=True)
     write_inputs()
     for label in arguments.model or models:
+        write_adaptation(label)
         for case in arguments.case or CASES:
-            source, options = CASES[case]
-            encoder = Encoder(CodecConfig(model=models[label], **options))
-            data = encoder.encode(load_cloud(GOLDEN / source))
-            decoded = Decoder(DecoderConfig(model_dir=str(GOLDEN))).decode(data)
+            data = Encoder(config_of(case, label)).encode(load_cloud(GOLDEN / CASES[case][0]))
+            decoded = Decoder(DecoderConfig(model_dir=str(GOLDEN), adaptation=str(GOLDEN))).decode(data)
             (GOLDEN / f"{case}.{label}.apcc").write_bytes(data)
             save_cloud(decoded_path(case, label), decoded)
             print(f"{case}.{label}: {len(decoded)} points, {len(data)} bytes")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from anypcc_ros.codec.codec import Decoder, Encoder
-from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.codec.config import DecoderConfig
 from anypcc_ros.codec.kernels import native
 from anypcc_ros.codec.model import store
 
@@ -26,7 +26,8 @@ def test_there_is_a_golden_stream_of_every_case_and_shipped_model():
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", STREAMS)
 def test_golden_streams_decode_to_the_bit(golden, name, backend):
-    decoded = Decoder(DecoderConfig(model_dir=str(golden), backend=backend)).decode((golden / name).read_bytes())
+    decoder = Decoder(DecoderConfig(model_dir=str(golden), adaptation=str(golden), backend=backend))
+    decoded = decoder.decode((golden / name).read_bytes())
     case, label, _ = name.split(".")
     expected = MAKE["load_cloud"](MAKE["decoded_path"](case, label))
     assert list(decoded.fields) == list(expected.fields)
@@ -40,7 +41,5 @@ def test_golden_streams_decode_to_the_bit(golden, name, backend):
 @pytest.mark.parametrize("name", STREAMS)
 def test_encoding_again_gives_the_golden_bytes(golden, name, backend):
     case, label, _ = name.split(".")
-    source, options = CASES[case]
-    model = str(golden / "tiny.safetensors") if label == "tiny" else label
-    encoder = Encoder(CodecConfig(model=model, backend=backend, **options))
-    assert encoder.encode(MAKE["load_cloud"](golden / source)) == (golden / name).read_bytes()
+    encoder = Encoder(MAKE["config_of"](case, label, backend=backend))
+    assert encoder.encode(MAKE["load_cloud"](golden / CASES[case][0])) == (golden / name).read_bytes()

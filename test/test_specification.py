@@ -31,6 +31,10 @@ TAPS = tuple(itertools.product((-1, 0, 1), repeat=3))
 ODD_TAPS = tuple(tap for tap in TAPS if sum(tap) % 2)
 
 
+SHARED = {file.read_bytes()[13:21]: file.read_bytes() for file in GOLDEN.glob("*.apad")}
+"""Shared adaptations by hash."""
+
+
 # -- Header and chunk table --------------------------------------------------------------------------------------------
 
 
@@ -457,7 +461,7 @@ def assert_same(decoded: np.ndarray, expected: np.ndarray) -> None:
 @pytest.mark.parametrize("case", sorted(path.name.split(".")[0] for path in GOLDEN.glob("*.tiny.apcc")))
 def test_golden_stream_decodes_by_the_document(case: str) -> None:
     tiny = Model(GOLDEN / "tiny.safetensors")
-    decoded = decode((GOLDEN / f"{case}.tiny.apcc").read_bytes(), {tiny.hash(): tiny})
+    decoded = decode((GOLDEN / f"{case}.tiny.apcc").read_bytes(), {tiny.hash(): tiny}, SHARED)
     expected = np.load(next(itertools.chain(GOLDEN.glob(f"{case}.tiny.decoded.np?"), GOLDEN.glob(f"{case}.decoded.np?"))))
     if isinstance(expected, np.ndarray):
         assert_same(decoded.xyz, expected)
@@ -483,6 +487,17 @@ def test_a_golden_stream_has_beams_with_planes() -> None:
     beams = Beams(chunks_of((GOLDEN / "scan.tiny.apcc").read_bytes())["BEAM"])
     assert beams.count > 3
     assert beams.columns > 0
+
+
+def test_the_golden_adaptation_has_rests_and_several_kinds_of_slices() -> None:
+    tiny, chunks = Model(GOLDEN / "tiny.safetensors"), chunks_of((GOLDEN / "adapted.tiny.apcc").read_bytes())
+    model = adapted(tiny, chunks["ADAP"], SHARED)
+    change = {name: tensor.astype(np.int64) - tiny.tensors[name] for name, tensor in model.tensors.items()}
+    assert {name.split(".")[0] for name, c in change.items() if c.any()} == {"child0", "head0", "head1"}
+    assert abs(change["head0.high.hidden.bias"]).max() >= 9 << 9
+    # The same, sent along:
+    again = adapted(tiny, b"\0" + SHARED[chunks["ADAP"][1:]][21:], None)
+    assert all(np.array_equal(again.tensors[name], tensor) for name, tensor in model.tensors.items())
 
 
 @pytest.mark.parametrize("switched_off", ["carry", "spatial_grouping", "aggregation", "channel_grouping"])

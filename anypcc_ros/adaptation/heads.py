@@ -17,6 +17,7 @@ from anypcc_ros.codec.model.delta import LayerDelta
 from anypcc_ros.codec.model.integer import (
     ACTIVATION_LIMIT,
     EXACT_SUM,
+    FREQUENCY_BITS,
     LOGIT_STEPS_PER_BIT,
     REQUANTISE_SHIFT,
     WEIGHT_LIMIT,
@@ -50,13 +51,14 @@ _MOMENTS = 0.9, 0.999
 class _Seen:
     """Nodes of one code part of one level, as the head met them. ``inputs``: (n, channels) integers; ``known``: (n,) the part
     before it, if there is one; ``symbols``: (n,) what was coded; ``correction``: (n, S) float32 nats that calibration added
-    to the logits; ``weight``: nodes that each one stands for."""
+    to the logits; ``weight``: nodes that each one stands for; ``bits``: what all nodes of the part have cost."""
 
     inputs: np.ndarray
     known: np.ndarray | None
     symbols: np.ndarray
     correction: np.ndarray
     weight: float
+    bits: float
 
 
 class HeadTuner:
@@ -91,7 +93,9 @@ class HeadTuner:
         head, rows, inputs, known = self._met[self._parts]
         self._parts += 1
         correction = np.log(frequencies[rows]) - logits[rows].astype(np.float32) * np.float32(_NATS)
-        self._seen[head].append(_Seen(inputs, known, symbols[rows], correction, len(symbols) / len(rows)))
+        coded = frequencies[np.arange(len(symbols)), symbols]
+        bits = FREQUENCY_BITS * len(symbols) - float(np.log2(coded).sum(dtype=np.float64))
+        self._seen[head].append(_Seen(inputs, known, symbols[rows], correction, len(symbols) / len(rows), bits))
 
     def tune(self, steps: int) -> dict[str, LayerDelta]:
         """The changes, of at most so many steps; none where nothing was seen or nothing is worth its price."""
@@ -145,8 +149,7 @@ class _Head:
         known = [part.known for part in seen if part.known is not None]
         self._known = torch.as_tensor(np.concatenate(known).astype(np.int64)) if known else None
         self._nodes = float(self._weight.sum())
-        with torch.no_grad():
-            self.bits = float(self._cost(torch.arange(len(self._symbols))))
+        self.bits = sum(part.bits for part in seen)
 
     def step(self, rate: float) -> float:
         """One step of Adam and of the proximal operator of the L1 penalty; returns the estimated bits of all nodes."""
@@ -154,7 +157,7 @@ class _Head:
         bits = self._cost(rows) * (self._nodes / float(self._weight[rows].sum()))
         self._optimiser.param_groups[0]["lr"] = rate
         self._optimiser.zero_grad()
-        bits.backward()  # type: ignore[no-untyped-call]
+        bits.backward()
         self._optimiser.step()
         with torch.no_grad():
             for change, (low, high) in zip(self._change, self._range, strict=True):

@@ -271,9 +271,7 @@ def inspect(data: Buffer, limits: DecoderConfig | None = None) -> StreamInfo:
     cloud, layout, payloads = read_stream(data, limits)
     filling, _ = decode_filling(payloads[LIKELIEST]) if LIKELIEST in payloads else (Filling(), None)
     view = _bytes_of(data)
-    chunks = tuple(
-        ChunkInfo(tag, len(payload), _is_critical(tag)) for tag, payload, _ in _read_table(view, limits.max_bytes)
-    )
+    chunks = tuple(ChunkInfo(tag, len(payload), _is_critical(tag)) for tag, payload, _ in _read_table(view, limits.max_bytes))
     return StreamInfo(
         version=view[4],
         model_name=cloud.model_name,

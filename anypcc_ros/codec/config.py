@@ -160,8 +160,8 @@ class CodecConfig:
     )
     adapt_steps: int = option(
         0,
-        "steps by which the model is tuned to each cloud; what changed is sent along where the stream gets smaller by it (0: not; "
-        "200 is usual; needs torch)",
+        "steps by which the model is tuned to each cloud, 0 for none, 200 is usual; what changed is sent along where it makes the "
+        "stream smaller (needs torch)",
         minimum=0,
         maximum=100_000,
     )
@@ -239,9 +239,7 @@ class DecoderConfig:
     threads: int = option(0, "threads of the codec, 0 for one per core (the torch backend: one)", minimum=0, maximum=64)
     model_dir: str = option("", "folder of further models, besides the installed ones")
     adaptation: str = option("", "an .apad file, or a folder of them, for streams that name one of them")
-    max_points: int = option(
-        20_000_000, "streams that declare more points are refused", minimum=1, maximum=4_000_000_000
-    )
+    max_points: int = option(20_000_000, "streams that declare more points are refused", minimum=1, maximum=4_000_000_000)
     max_field_bytes: int = option(
         1 << 30, "streams whose decoded fields take more memory are refused", unit="bytes", minimum=0, maximum=1 << 40
     )

@@ -56,7 +56,7 @@ class AdaptationNotFoundError(AnypccError):
 
     def __init__(self, wanted: str, known: Collection[str]) -> None:
         have = ", ".join(sorted(known)) or "none"
-        super().__init__(f"adaptation {wanted} is needed and not at hand (known: {have}); give its .apad file or a folder of them")
+        super().__init__(f"adaptation {wanted} is not at hand (known: {have}); give its .apad file, or a folder of them")
         self.wanted = wanted
         self.known = frozenset(known)
 

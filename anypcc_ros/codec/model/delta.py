@@ -62,7 +62,7 @@ def adapt(model: IntegerModel, delta: Delta) -> IntegerModel:
             raise CorruptStreamError(f"an adaptation of model {model.name} takes {name} beyond the exact range")
         changed[name] = IntegerLayer(weight.astype(np.int8), bias.astype(np.int32), layer.multiplier)
     try:
-        return IntegerModel(model.name, model.config, changed)
+        return IntegerModel(model.name, model.config, changed, model.calibrate)
     except ModelFileError as error:
         raise CorruptStreamError(f"an adaptation does not fit its model: {error}") from error
 

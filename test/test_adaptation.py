@@ -1,0 +1,219 @@
+"""Adapted models: a delta comes back as it was, belongs to one model, stays with its stream, and is sent where it pays."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from anypcc_ros.codec import bitstream
+from anypcc_ros.codec.bitstream import inspect
+from anypcc_ros.codec.cloud import PointCloud
+from anypcc_ros.codec.codec import Decoder, Encoder
+from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.codec.cutting import cut
+from anypcc_ros.codec.errors import AdaptationNotFoundError, ConfigError, CorruptStreamError, StreamError
+from anypcc_ros.codec.kernels import native
+from anypcc_ros.codec.model.adaptations import Adaptation, load_adaptation
+from anypcc_ros.codec.model.delta import LayerDelta, adapt, decode_delta, encode_delta
+from anypcc_ros.codec.model.integer import IntegerModel, load_model, save_model
+from anypcc_ros.codec.model.network import ModelConfig, layers
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def model(make_model) -> IntegerModel:
+    return make_model(ModelConfig(channels=16, parent_convs=1, child_convs=1))
+
+
+@pytest.fixture(scope="module")
+def model_file(model, tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("models") / "small.safetensors"
+    save_model(model, path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def tuned(model_file, scan) -> bytes:
+    """A stream with a delta of its own."""
+    return Encoder(CodecConfig(model=model_file, step=0.02, adapt_steps=STEPS)).encode(scan)
+
+
+@pytest.fixture
+def decoder(model_file) -> Decoder:
+    return Decoder(DecoderConfig(model_dir=str(Path(model_file).parent)))
+
+
+def random_delta(model: IntegerModel, seed: int, density: float, spread: float) -> dict[str, LayerDelta]:
+    """Changes of some layers, within what the model's weights leave."""
+    rng, delta = np.random.default_rng(seed), {}
+    for spec in layers(model.config):
+        if rng.random() < 0.5:
+            weight = np.rint(rng.laplace(0, spread, (spec.taps, spec.inputs, spec.outputs))).astype(np.int64)
+            weight[rng.random(weight.shape) > density] = 0
+            weight[abs(model.layers[spec.name].weight + (weight << 1)) > 127] = 0
+            bias = np.rint(rng.laplace(0, 4 * spread, (spec.rows, spec.outputs))).astype(np.int64)
+            bias[rng.random(bias.shape) > density] = 0
+            delta[spec.name] = LayerDelta(weight, bias, 1, int(rng.integers(0, 8)))
+    return delta
+
+
+# -- The delta
+
+
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 1000), density=st.sampled_from([0.0, 0.02, 1.0]), spread=st.sampled_from([0.4, 3.0, 40.0]))
+def test_a_delta_comes_back_as_it_was(model, seed, density, spread) -> None:
+    delta = random_delta(model, seed, density, spread)
+    back = decode_delta(model, encode_delta(model, delta))
+    assert list(back) == list(delta)
+    for name, change in delta.items():
+        assert np.array_equal(back[name].weight, change.weight)
+        assert np.array_equal(back[name].bias, change.bias)
+        assert (back[name].weight_shift, back[name].bias_shift) == (change.weight_shift, change.bias_shift)
+    assert adapt(model, back).hash == adapt(model, delta).hash
+
+
+def test_zeros_cost_next_to_nothing(model) -> None:
+    delta = {"child0": LayerDelta(np.zeros((27, 16, 16), np.int64), np.zeros((1, 16), np.int64), 0, 0)}
+    delta["child0"].weight[3, 4, 5] = -2
+    assert len(encode_delta(model, delta)) < 32 + sum(1 for _ in layers(model.config))
+
+
+def test_the_reference_coder_gives_the_same_bytes(model, monkeypatch) -> None:
+    if not native.available():
+        pytest.skip("no native kernels to compare with")
+    delta = random_delta(model, 3, 0.3, 3.0)
+    data = encode_delta(model, delta)
+    monkeypatch.setattr(native, "available", lambda: False)
+    assert encode_delta(model, delta) == data
+
+
+@pytest.mark.parametrize(("part", "change"), [("weight", 200), ("weight", -1 << 40), ("bias", 1 << 24), ("bias", -1 << 50)])
+def test_a_delta_that_leaves_the_exact_range_is_refused(model, part, change) -> None:
+    zeros = LayerDelta(np.zeros((1, 16, 16), np.int64), np.zeros((1, 16), np.int64), 0, 0)
+    getattr(zeros, part)[..., 3] = change
+    with pytest.raises(CorruptStreamError, match=r"head0\.low\.out"):
+        adapt(model, {"head0.low.out": zeros})
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_bytes_are_a_delta_or_a_typed_error(model, data) -> None:
+    good = bytearray(encode_delta(model, random_delta(model, 1, 0.2, 3.0)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(StreamError):
+        adapt(model, decode_delta(model, bytes(good[: data.draw(st.integers(0, len(good)))])))
+
+
+# -- Adaptations that streams share
+
+
+@pytest.fixture(scope="module")
+def shared_delta(model, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("adaptations") / "scene.apad"
+    path.write_bytes(Adaptation(model.hash, encode_delta(model, random_delta(model, 7, 0.1, 1.0))).to_bytes())
+    return path
+
+
+def test_a_shared_adaptation_is_needed_and_enough(model_file, shared_delta, scan, decoder) -> None:
+    plain = Encoder(CodecConfig(model=model_file, step=0.02)).encode(scan)
+    data = Encoder(CodecConfig(model=model_file, step=0.02, adaptation=str(shared_delta))).encode(scan)
+    digest = load_adaptation(shared_delta).hash
+    assert inspect(data).adaptation == digest
+    assert inspect(plain).adaptation == ""
+    with pytest.raises(AdaptationNotFoundError, match=digest):
+        decoder.decode(data)
+    expected = decoder.decode(plain).xyz
+    for place in (shared_delta, shared_delta.parent):
+        config = DecoderConfig(model_dir=str(Path(model_file).parent), adaptation=str(place))
+        assert np.array_equal(Decoder(config).decode(data).xyz, expected)
+    decoder.add_adaptation(load_adaptation(shared_delta))
+    assert np.array_equal(decoder.decode(data).xyz, expected)
+    assert np.array_equal(decoder.decode(plain).xyz, expected)
+
+
+def test_a_damaged_adaptation_and_one_of_another_model_are_refused(make_model, shared_delta, tmp_path) -> None:
+    data = bytearray(shared_delta.read_bytes())
+    for position in (0, 4, 7, 15, 30, len(data) - 1):
+        damaged = bytearray(data)
+        damaged[position] ^= 4
+        with pytest.raises(StreamError):
+            Adaptation.from_bytes(bytes(damaged))
+    other = make_model(ModelConfig(channels=16, parent_convs=1, child_convs=1), seed=9)
+    with pytest.raises(CorruptStreamError, match=other.hash):
+        load_adaptation(shared_delta).applied(other)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\1", b"\1" + bytes(7), b"\1" + bytes(9), b"\2", b"\0", b"\0\xff\xff\xff"])
+def test_forged_adaptation_chunks_are_refused(tuned, decoder, payload) -> None:
+    info, layout, chunks = bitstream.read_stream(tuned, DecoderConfig())
+    payloads = {tag: bytes(chunk) for tag, chunk in chunks.items()} | {"ADAP": payload}
+    with pytest.raises(StreamError):
+        decoder.decode(bitstream.write_stream(info, payloads, layout))
+
+
+# -- Tuning
+
+
+def test_tuning_pays_for_a_model_that_knows_nothing_and_stays_with_its_stream(model_file, scan, tuned, decoder) -> None:
+    encoder = Encoder(CodecConfig(model=model_file, step=0.02, adapt_steps=STEPS))
+    plain = Encoder(CodecConfig(model=model_file, step=0.02)).encode(scan)
+    assert len(tuned) < 0.97 * len(plain)
+    assert inspect(tuned).adaptation == "inline"
+    half = PointCloud(scan.xyz[::2])
+    in_between = encoder.encode(half)
+    assert encoder.encode(scan) == tuned
+    expected = decoder.decode(plain).xyz
+    for data, points in ((tuned, len(scan)), (in_between, len(half)), (plain, len(scan)), (tuned, len(scan))):
+        decoded = decoder.decode(data).xyz
+        assert len(decoded) == points
+        assert points != len(scan) or np.array_equal(decoded, expected)
+
+
+@pytest.mark.parametrize("backend", ["torch", *(["native"] if native.available() else [])])
+def test_every_backend_decodes_a_tuned_stream(model_file, scan, tuned, backend) -> None:
+    config = DecoderConfig(model_dir=str(Path(model_file).parent), backend=backend)
+    assert len(Decoder(config).decode(tuned)) == len(scan)
+
+
+def test_what_does_not_pay_is_not_sent(model_file, scan) -> None:
+    few = PointCloud(scan.xyz[::40])
+    plain = Encoder(CodecConfig(model=model_file, step=0.02)).encode(few)
+    assert Encoder(CodecConfig(model=model_file, step=0.02, adapt_steps=3)).encode(few) == plain
+
+
+def test_a_tuned_stream_can_be_cut(model_file, scan, decoder) -> None:
+    data = Encoder(CodecConfig(model=model_file, step=0.002, adapt_steps=STEPS)).encode(scan)
+    shorter = cut(data, 1)
+    assert inspect(shorter).adaptation == "inline"
+    dropped = Encoder(CodecConfig(model=model_file, step=0.002, drop_scales=1)).encode(scan)
+    assert np.array_equal(decoder.decode(shorter).xyz, decoder.decode(dropped).xyz)
+
+
+def test_two_ways_of_adapting_are_one_too_many(shared_delta) -> None:
+    with pytest.raises(ConfigError, match="adaptation"):
+        CodecConfig(adaptation=str(shared_delta), adapt_steps=1)
+
+
+def test_tuning_without_torch_says_what_it_needs() -> None:
+    code = "import sys; sys.modules['torch'] = None; "  # as if it were not installed
+    code += "from anypcc_ros import CodecConfig, Encoder; Encoder(CodecConfig(adapt_steps=1))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "BackendError: adapting needs torch (pip install" in done.stderr
+
+
+def test_an_adapted_model_keeps_what_is_not_of_its_weights(model, tmp_path) -> None:
+    save_model(replace(model, calibrate="dense"), tmp_path / "dense.safetensors")
+    dense = load_model(tmp_path / "dense.safetensors")
+    assert adapt(dense, {}).calibrate == "dense"
