@@ -89,15 +89,6 @@ def test_zeros_cost_next_to_nothing(model) -> None:
     assert len(encode_delta(model, delta)) < 32 + sum(1 for _ in layers(model.config))
 
 
-def test_the_reference_coder_gives_the_same_bytes(model, monkeypatch) -> None:
-    if not native.available():
-        pytest.skip("no native kernels to compare with")
-    delta = random_delta(model, 3, 0.3, 3.0)
-    data = encode_delta(model, delta)
-    monkeypatch.setattr(native, "available", lambda: False)
-    assert encode_delta(model, delta) == data
-
-
 @pytest.mark.parametrize(("part", "change"), [("weight", 200), ("weight", -1 << 40), ("bias", 1 << 24), ("bias", -1 << 50)])
 def test_a_delta_that_leaves_the_exact_range_is_refused(model, part, change) -> None:
     zeros = LayerDelta(np.zeros((1, 16, 16), np.int64), np.zeros((1, 16), np.int64), 0, 0)

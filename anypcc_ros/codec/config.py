@@ -160,8 +160,8 @@ class CodecConfig:
     )
     adapt_steps: int = option(
         0,
-        "steps by which the model is tuned to each cloud, 0 for none, 200 is usual; what changed is sent along where it makes the "
-        "stream smaller (needs torch)",
+        "steps by which the model is tuned to each cloud, 0 for none, 200 is usual; what changes is sent where the stream gets "
+        "smaller by it (needs torch)",
         minimum=0,
         maximum=100_000,
     )

@@ -16,7 +16,7 @@ import numpy as np
 
 from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder, decode_varint, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError, ModelFileError, TruncatedError
-from anypcc_ros.codec.mixing import decode_block, encode_block, mixer
+from anypcc_ros.codec.mixing import Mixer, decode_block, encode_block
 from anypcc_ros.codec.model.integer import EXACT_SUM, WEIGHT_LIMIT, IntegerLayer, IntegerModel
 from anypcc_ros.codec.model.network import layers
 
@@ -132,8 +132,8 @@ class _DeltaCoder(ABC):
     """What encoder and decoder of a delta share: the numbers in their order and contexts, and what was learned of them."""
 
     def __init__(self) -> None:
-        self.zeros = mixer(1, _ZERO_KINDS, 2)
-        self.values = mixer(1 + _MAGNITUDE_BITS, _VALUE_KINDS, 2)
+        self.zeros = Mixer(1, _ZERO_KINDS, 2)
+        self.values = Mixer(1 + _MAGNITUDE_BITS, _VALUE_KINDS, 2)
 
     def run(self, model: IntegerModel, delta: Delta) -> None:
         """Code all numbers of the layers that change."""
