@@ -40,7 +40,8 @@ def on_grid(xyz: np.ndarray) -> np.ndarray:
 
 
 def find(xyz: np.ndarray, fields: dict[str, np.ndarray], origin: tuple[float, ...] = (0.0, 0.0, 0.0)) -> Beams | None:
-    return BeamFinder().find(on_grid(xyz), STEP, origin, fields)
+    found = BeamFinder().find(on_grid(xyz), STEP, origin, fields)
+    return found and found.beams
 
 
 def errors(beams: Beams, xyz: np.ndarray) -> np.ndarray:
@@ -122,10 +123,11 @@ def test_a_known_sensor_serves_the_next_cloud(sweep, fits, step):
     assert first is not None
     assert second is not None
     assert len(fits) == 1
-    assert len(second.slopes) == LASERS
-    assert second.columns == COLUMNS
+    assert len(second.beams.slopes) == LASERS
+    assert second.beams.columns == COLUMNS
+    assert second.told > 0.8 * first.told
     grid = np.rint(moved / step) * step
-    cones = second.slopes / 2.0**SLOPE_BITS * np.hypot(grid[:, 0], grid[:, 1])[:, None] + second.heights * step / 4
+    cones = second.beams.slopes / 2.0**SLOPE_BITS * np.hypot(*grid[:, :2].T)[:, None] + second.beams.heights * step / 4
     assert np.median(np.abs(cones - grid[:, 2:]).min(axis=1)) < step
 
 
@@ -133,9 +135,9 @@ def test_another_sensor_is_noticed(sweep, fits):
     xyz, ring = sweep
     finder = BeamFinder(successive=True)
     for scale in (1.0, 1.3):
-        beams = finder.find(on_grid(xyz * [1, 1, scale]), STEP, (0.0, 0.0, 0.0), {"ring": ring})
-        assert beams is not None
-        assert np.median(errors(beams, xyz * [1, 1, scale])) < STEP
+        found = finder.find(on_grid(xyz * [1, 1, scale]), STEP, (0.0, 0.0, 0.0), {"ring": ring})
+        assert found is not None
+        assert np.median(errors(found.beams, xyz * [1, 1, scale])) < STEP
     assert len(fits) == 2
 
 

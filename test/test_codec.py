@@ -168,7 +168,7 @@ def surface(spacing: int) -> PointCloud:
 
 @pytest.mark.parametrize(
     ("calibrate", "of_dense", "of_sparse"),
-    [("always", True, True), ("auto", True, True), ("dense", True, False), ("never", False, False)],
+    [("always", True, True), ("auto", True, True), ("selective", True, False), ("never", False, False)],
 )
 def test_predictions_are_corrected_where_the_configuration_says(calibrate, of_dense, of_sparse):
     for cloud, expected in ((surface(1), of_dense), (surface(9), of_sparse)):

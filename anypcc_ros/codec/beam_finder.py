@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,13 @@ _LONGEST_WAIT = 15
 _STILL_WORTH = 0.05
 """Bits per point that a known sensor must tell where none is found anew: less than to begin with, so that a cloud in which the
 beams are hard to see is coded as the one before it."""
+
+
+class Found(NamedTuple):
+    """``told``: bits per point that the beams tell of the positions, as the fit estimates it."""
+
+    beams: Beams
+    told: float
 
 
 class BeamFinder:
@@ -35,7 +43,7 @@ class BeamFinder:
 
     def find(
         self, grid: np.ndarray, step: float, origin: tuple[float, float, float], fields: Mapping[str, np.ndarray]
-    ) -> Beams | None:
+    ) -> Found | None:
         """The beams, None if none explain the points.
 
         ``grid``: (N, 3) int64 grid coordinates, N >= 1. ``step``, ``origin``: of the grid; the sensor is at position 0.
@@ -44,7 +52,7 @@ class BeamFinder:
         axis = -4 * np.asarray(origin) / step
         sample = Sample.of(4.0 * grid[some_rows(np.arange(len(grid)))] - axis)
         sensor = self._next(grid, axis, fields, sample, step) if self._successive else fit_sensor(grid, axis, fields)
-        return sensor and integer_beams(sensor, axis, float(np.quantile(sample.rho, 0.95)))
+        return sensor and Found(integer_beams(sensor, axis, float(np.quantile(sample.rho, 0.95))), sensor.told)
 
     def _next(
         self, grid: np.ndarray, axis: np.ndarray, fields: Mapping[str, np.ndarray], sample: Sample, step: float

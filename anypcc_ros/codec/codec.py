@@ -18,7 +18,7 @@ import numpy as np
 
 from anypcc_ros.codec import bitstream, filling, geometry
 from anypcc_ros.codec.attributes import decode_fields, encode_fields, sources_of
-from anypcc_ros.codec.beam_finder import BeamFinder
+from anypcc_ros.codec.beam_finder import BeamFinder, Found
 from anypcc_ros.codec.beams import decode_beams, encode_beams
 from anypcc_ros.codec.bitstream import CloudInfo, Filling, Layout
 from anypcc_ros.codec.cloud import PointCloud, finite_rows
@@ -51,8 +51,11 @@ from anypcc_ros.codec.surroundings import Context
 
 _log = logging.getLogger(__name__)
 
-DENSE = 1.5
-"""Occupied cells per node of the level above from which on a cloud is dense."""
+CROWDED = 2.2
+"""Occupied cells per node of the level above from which on the calibration brings several percent."""
+
+TELLING = 1.2
+"""Bits per point that a sensor's beams must tell for it to bring ten percent and more."""
 
 NO_LATTICE = Lattice((None, None, None))
 
@@ -152,19 +155,18 @@ class Encoder:
         # Scales are dropped on the grid itself: on a lattice a coarser cell would have no size.
         lattice = NO_LATTICE if dropped else find_lattice(grid)
         voxels, rows = voxelise(lattice.compact(grid), dropped)
-        calibrated = self._calibrates(voxels)
         # A lattice bends the space in which beams are straight.
-        beams = self._beams.find(grid, step, origin, fields) if calibrated and not lattice else None
+        seen = None if lattice else self._find_beams(grid, step, origin, fields)
+        correction = self._correction(voxels, seen)
         with self._turn:
-            correction = Correction(calibrated, beams, self.config.threads)
             occupancy, adaptation = self._encode_occupancy(voxels, correction)
         tag, payload = bitstream.OCCUPANCY, occupancy.payload
         if len(voxels.coords) <= geometry.RAW_VOXELS:
             raw = geometry.encode_raw(voxels.coords, voxels.depth)
             tag, payload = (bitstream.RAW, raw) if len(raw) <= len(payload) else (tag, payload)
         chunks = {tag: payload}
-        if beams and tag == bitstream.OCCUPANCY:
-            chunks[bitstream.BEAMS] = encode_beams(beams)
+        if correction.beams and tag == bitstream.OCCUPANCY:
+            chunks[bitstream.BEAMS] = encode_beams(correction.beams)
         if adaptation and tag == bitstream.OCCUPANCY:
             chunks[bitstream.ADAPTATION] = adaptation
         if lattice:
@@ -176,7 +178,8 @@ class Encoder:
         if occupancy.shorter and not lattice:
             chunks[bitstream.CUTS] = encode_cuts(possible_cuts(voxels.coords, occupancy.shorter), payload[1:])
         decoded = (voxels.coords << dropped) + voxels.shift if dropped else grid[rows]
-        return _OnGrid(voxels.coords, voxels.shift, voxels.depth, dropped, decoded, rows, len(grid), calibrated, chunks)
+        place = voxels.coords, voxels.shift, voxels.depth, dropped
+        return _OnGrid(*place, decoded, rows, len(grid), correction.calibrated, chunks)
 
     def _encode_filled(self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray]) -> _OnGrid | None:
         """Dropped scales filled in with the likeliest cells; None where they are better left out."""
@@ -186,17 +189,16 @@ class Encoder:
             return None
         dropped = self.config.drop_scales - levels
         voxels, rows = voxelise(grid, dropped)
-        calibrated, told = self._calibrates(voxels), FillingEncoder(self.config.truth)
-        beams = self._beams.find(grid, step, origin, fields) if calibrated else None
+        told = FillingEncoder(self.config.truth)
+        correction = self._correction(voxels, self._find_beams(grid, step, origin, fields))
         with self._turn:
-            correction = Correction(calibrated, beams, self.config.threads)
             occupancy = geometry.encode_occupancy(self._network, voxels, dropped, correction, levels, told)
         error = squared_error(cells.coords, occupancy.cells, dropped)
         if self.config.lossy == "auto" and error >= filling.error_of_middles(cells.coords, self.config.drop_scales):
             return None
         chunks = {bitstream.OCCUPANCY: occupancy.payload}
-        if beams:
-            chunks[bitstream.BEAMS] = encode_beams(beams)
+        if correction.beams:
+            chunks[bitstream.BEAMS] = encode_beams(correction.beams)
         if self._adaptation:
             chunks[bitstream.ADAPTATION] = bitstream.write_adaptation(shared=self._adaptation.hash)
         chunks[bitstream.LIKELIEST] = bitstream.encode_filling(Filling(levels, step * math.sqrt(error)), told.finish())
@@ -204,16 +206,22 @@ class Encoder:
         # As in MPEG's recolouring, every decoded point has the fields of the nearest one of the cloud.
         nearest = CellIndex(voxels.coords).nearest(occupancy.cells) if fields else np.zeros(len(decoded), np.int64)
         rows = rows[voxels.first_points[nearest]]
-        return _OnGrid(occupancy.cells, voxels.shift, voxels.depth, dropped, decoded, rows, len(grid), calibrated, chunks)
+        place = occupancy.cells, voxels.shift, voxels.depth, dropped
+        return _OnGrid(*place, decoded, rows, len(grid), correction.calibrated, chunks)
 
     def _network_threads(self) -> int:
         # One core is left to the calibration, which takes as long as the network does.
         threads = self.config.threads or os.cpu_count() or 1
         return max(threads - (self._calibrate == "always"), 1)
 
-    def _calibrates(self, voxels: Voxels) -> bool:
-        crowded = self._calibrate == "dense" and children_per_node(voxels.coords) >= DENSE
-        return crowded or self._calibrate == "always"
+    def _find_beams(self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray]) -> Found | None:
+        return None if self._calibrate == "never" else self._beams.find(grid, step, origin, fields)
+
+    def _correction(self, voxels: Voxels, seen: Found | None) -> Correction:
+        calibrated = self._calibrate == "always"
+        if self._calibrate == "selective":
+            calibrated = bool(seen and seen.told >= TELLING) or children_per_node(voxels.coords) >= CROWDED
+        return Correction(calibrated, seen.beams if seen and calibrated else None, self.config.threads)
 
     def _encode_occupancy(self, voxels: Voxels, correction: Correction) -> tuple[Occupancy, bytes]:
         """The octree's codes, and the chunk that says how the model was adapted, empty where it was not."""

@@ -11,7 +11,7 @@ from anypcc_ros.codec.errors import ConfigError
 
 BACKENDS = ("auto", "native", "torch", "cuda")
 ORDERS = ("codec", "original")
-CALIBRATIONS = ("auto", "always", "dense", "never")
+CALIBRATIONS = ("auto", "always", "selective", "never")
 LOSSY = ("auto", "scales", "likeliest")
 
 
@@ -155,7 +155,7 @@ class CodecConfig:
     calibrate: str = option(
         "auto",
         "correct the network's predictions, and use a spinning sensor's laser beams, while coding: always (the smallest), "
-        "dense (only where cells crowd, which brings most and costs least: for real time), never, or auto (as the model asks)",
+        "selective (only clouds that gain much: where cells crowd or beams tell a lot), never, or auto (as the model asks)",
         choices=CALIBRATIONS,
     )
     adapt_steps: int = option(
