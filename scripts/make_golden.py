@@ -22,7 +22,7 @@ from anypcc_ros.codec.codec import Decoder, Encoder  # noqa: E402
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig  # noqa: E402
 from anypcc_ros.codec.model import store  # noqa: E402
 from anypcc_ros.codec.model.adaptations import Adaptation  # noqa: E402
-from anypcc_ros.codec.model.delta import LayerDelta, encode_delta  # noqa: E402
+from anypcc_ros.codec.model.delta import Delta, LayerDelta, encode_delta  # noqa: E402
 from anypcc_ros.codec.model.integer import WEIGHT_LIMIT  # noqa: E402
 from anypcc_ros.codec.model.network import layers  # noqa: E402
 
@@ -58,14 +58,14 @@ def config_of(case: str, label: str, **more: str) -> CodecConfig:
 def write_adaptation(label: str) -> None:
     """Random changes of a convolution and of the heads of one of the models."""
     model = store.by_name(config_of("scan", label).model)
-    rng, delta = np.random.default_rng(2511), {}
+    rng, changes = np.random.default_rng(2511), {}
     for spec in layers(model.config):
         if spec.name == "child0" or spec.name.startswith("head"):
             weight = np.rint(rng.laplace(0, 0.4, (spec.taps, spec.inputs, spec.outputs))).astype(np.int64)
             weight[abs(model.layers[spec.name].weight + (weight << 1)) > WEIGHT_LIMIT] = 0
             bias = np.rint(rng.laplace(0, 4, (spec.rows, spec.outputs))).astype(np.int64)
-            delta[spec.name] = LayerDelta(weight, bias, 1, 9)
-    (GOLDEN / f"adapted.{label}.apad").write_bytes(Adaptation(model.hash, encode_delta(model, delta)).to_bytes())
+            changes[spec.name] = LayerDelta(weight, bias)
+    (GOLDEN / f"adapted.{label}.apad").write_bytes(Adaptation(model.hash, encode_delta(model, Delta(changes, 1, 9))).to_bytes())
 
 
 def decoded_path(case: str, label: str) -> Path:

@@ -266,13 +266,14 @@ def adapted(model: Model, payload: bytes, shared: dict[bytes, bytes] | None) -> 
         delta = file[21:]
     changed = copy.copy(model)
     changed.tensors = dict(model.tensors)
-    reader, slices = Reader(delta), []
-    for number, name in enumerate(model.layers()):
-        if first := reader.byte():
-            second = reader.byte()
-            assert first <= 23
-            assert second <= 22
-            for part, (kind, shift) in enumerate((("weight", first - 1), ("bias", second))):
+    reader, slices, names = Reader(delta), [], model.layers()
+    shifts = reader.byte(), reader.byte()
+    assert max(shifts) <= 22
+    flags = int.from_bytes(reader.take(-(-len(names) // 8)), "little")
+    assert flags < 1 << len(names)
+    for number, name in enumerate(names):
+        if flags >> number & 1:
+            for part, (kind, shift) in enumerate(zip(("weight", "bias"), shifts, strict=True)):
                 base = model.tensors[f"{name}.{kind}"].astype(np.int64)
                 changed.tensors[f"{name}.{kind}"] = base.copy()
                 places = range(len(base)) if kind == "weight" else [slice(None)]

@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import cross_entropy, embedding
 
 from anypcc_ros.codec.model.accelerated import Rows
-from anypcc_ros.codec.model.delta import LayerDelta
+from anypcc_ros.codec.model.delta import Delta, LayerDelta
 from anypcc_ros.codec.model.integer import (
     ACTIVATION_LIMIT,
     EXACT_SUM,
@@ -37,8 +37,8 @@ LEARNING_RATE = 0.2
 WEIGHT_SHIFT, BIAS_SHIFT = 3, 10
 """Weights change by multiples of 8, biases, which stand beside sums of weights times inputs, by multiples of 1024."""
 
-PRICE = 2.5
-"""Bits that a unit of change is taken to cost (the L1 penalty)."""
+FIRST_PRICE, NEXT_PRICE = 7.0, 1.5
+"""Bits that changing a parameter is taken to cost, and what each unit adds."""
 
 CHECK_EVERY, PATIENCE, WORTHWHILE = 20, 3, 2e-4
 """Tuning stops when so many checks in a row brought less than this share of all bits."""
@@ -97,7 +97,7 @@ class HeadTuner:
         bits = FREQUENCY_BITS * len(symbols) - float(np.log2(coded).sum(dtype=np.float64))
         self._seen[head].append(_Seen(inputs, known, symbols[rows], correction, len(symbols) / len(rows), bits))
 
-    def tune(self, steps: int) -> dict[str, LayerDelta]:
+    def tune(self, steps: int) -> Delta:
         """The changes, of at most so many steps; none where nothing was seen or nothing is worth its price."""
         heads = [_Head(self.model, name, seen) for name, seen in sorted(self._seen.items())]
         total = sum(head.bits for head in heads)
@@ -107,14 +107,14 @@ class HeadTuner:
             rate = LEARNING_RATE * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
             recent.append(sum(head.step(rate) for head in heads))
             if len(recent) == CHECK_EVERY:
-                cost = float(np.mean(recent)) + PRICE * sum(head.change() for head in heads)
+                cost = float(np.mean(recent)) + sum(head.price() for head in heads)
                 waited = waited + 1 if cost > best - WORTHWHILE * total else 0
                 best = min(best, cost)
                 recent.clear()
                 if waited == PATIENCE:
                     break
         changes = {name: change for head in heads for name, change in head.changes().items()}
-        return {name: change for name, change in changes.items() if change.changed}
+        return Delta({name: change for name, change in changes.items() if any(map(np.any, change))}, WEIGHT_SHIFT, BIAS_SHIFT)
 
 
 def _inputs(x: Any, rows: np.ndarray) -> np.ndarray:
@@ -163,18 +163,19 @@ class _Head:
             for change, (low, high) in zip(self._change, self._range, strict=True):
                 state = self._optimiser.state[change]
                 slope = (state["exp_avg_sq"] / (1 - _MOMENTS[1] ** float(state["step"]))).sqrt().clamp(min=1e-9)
-                size = (change.abs() - rate * PRICE / slope).clamp(min=0)
+                size = (change.abs() - rate * (NEXT_PRICE + FIRST_PRICE / (1 + change.abs())) / slope).clamp(min=0)
                 torch.clamp(change.sign() * size, low, high, out=change)
         return float(bits.detach())
 
-    def change(self) -> float:
-        """Units of change, all together."""
-        return float(sum(change.detach().round().abs().sum() for change in self._change))
+    def price(self) -> float:
+        """Bits that the changes are taken to cost."""
+        sizes = [change.detach().round().abs() for change in self._change]
+        return float(sum((NEXT_PRICE * size + FIRST_PRICE * (size > 0)).sum() for size in sizes))
 
     def changes(self) -> dict[str, LayerDelta]:
         numbers = [change.detach().round().to(torch.int64).numpy() for change in self._change]
         pairs = zip(self._layers, numbers[::2], numbers[1::2], strict=True)
-        return {layer: LayerDelta(weight[None], bias, WEIGHT_SHIFT, BIAS_SHIFT) for layer, weight, bias in pairs}
+        return {layer: LayerDelta(weight[None], bias) for layer, weight, bias in pairs}
 
     def _cost(self, rows: torch.Tensor) -> torch.Tensor:
         """Bits of some nodes, each times its weight, as the integer network with the rounded changes would have them."""

@@ -20,8 +20,8 @@ from anypcc_ros.codec.mixing import Mixer, decode_block, encode_block
 from anypcc_ros.codec.model.integer import EXACT_SUM, WEIGHT_LIMIT, IntegerLayer, IntegerModel
 from anypcc_ros.codec.model.network import layers
 
-SHIFT_LIMIT = 23
-"""Shifts are smaller than this."""
+SHIFT_LIMIT = 22
+"""Shifts are at most this."""
 
 _MAGNITUDE_BITS = 3
 _LARGE = (1 << _MAGNITUDE_BITS) - 1  # a token tells magnitudes up to this; what larger ones have beyond 1 + this follows apart
@@ -31,33 +31,34 @@ _ZERO_KINDS = (_TENSORS, 10, 81, 16, 27)
 _VALUE_KINDS = (_TENSORS, 25, 9)
 
 
-@dataclass(frozen=True, eq=False)
-class LayerDelta:
-    """Changes of one layer: ``weight`` (taps, inputs, outputs) and ``bias`` (rows, outputs), int64, are added to the layer's
-    own after they were shifted left by ``weight_shift`` and ``bias_shift``, 0 to 22."""
+class LayerDelta(NamedTuple):
+    """Changes of one layer: ``weight`` (taps, inputs, outputs) and ``bias`` (rows, outputs), int64."""
 
     weight: np.ndarray
     bias: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Delta:
+    """Changes of a model: ``layers`` by name, to be shifted left by so many bits, 0 to 22, and added to the layers' own."""
+
+    layers: Mapping[str, LayerDelta]
     weight_shift: int
     bias_shift: int
 
     @property
     def changed(self) -> int:
         """How many parameters change."""
-        return int(np.count_nonzero(self.weight)) + int(np.count_nonzero(self.bias))
-
-
-Delta = Mapping[str, LayerDelta]
-"""Changes by the names of the layers that change."""
+        return sum(int(np.count_nonzero(array)) for layer in self.layers.values() for array in layer)
 
 
 def adapt(model: IntegerModel, delta: Delta) -> IntegerModel:
     """The model with the changes, which again is an exact integer network. Raises CorruptStreamError where it would not be."""
     changed = dict(model.layers)
-    for name, change in delta.items():
+    for name, change in delta.layers.items():
         layer = model.layers[name]
-        weight = layer.weight + (change.weight << change.weight_shift)
-        bias = layer.bias + (change.bias << change.bias_shift)
+        weight = layer.weight + (change.weight << delta.weight_shift)
+        bias = layer.bias + (change.bias << delta.bias_shift)
         if np.abs(weight).max() > WEIGHT_LIMIT or np.abs(bias).max() >= EXACT_SUM:
             raise CorruptStreamError(f"an adaptation of model {model.name} takes {name} beyond the exact range")
         changed[name] = IntegerLayer(weight.astype(np.int8), bias.astype(np.int32), layer.multiplier)
@@ -83,8 +84,8 @@ class _Slice(NamedTuple):
 def _slices(model: IntegerModel, delta: Delta) -> Iterator[_Slice]:
     """All slices of the layers that change, in the order of the model's layers."""
     for number, spec in enumerate(layers(model.config)):
-        if spec.name in delta:
-            layer, change = model.layers[spec.name], delta[spec.name]
+        if spec.name in delta.layers:
+            layer, change = model.layers[spec.name], delta.layers[spec.name]
             for base, values in zip(layer.weight, change.weight, strict=True):
                 yield _Slice(base, values, 2 * number)
             yield _Slice(layer.bias, change.bias, 2 * number + 1)
@@ -204,31 +205,32 @@ class _DeltaDecoder(_DeltaCoder):
 
 def encode_delta(model: IntegerModel, delta: Delta) -> bytes:
     """The bytes of changes to ``model``."""
-    header = bytearray()
-    for spec in layers(model.config):
-        change = delta.get(spec.name)
-        header += bytes([1 + change.weight_shift, change.bias_shift] if change else [0])
+    flags = np.array([spec.name in delta.layers for spec in layers(model.config)])
     encoder = _DeltaEncoder()
     encoder.run(model, delta)
     rests = b"".join(encoder.rests)
-    return bytes(header) + encode_varint(len(rests)) + rests + encoder.coder.finish()
+    shifts = bytes([delta.weight_shift, delta.bias_shift])
+    which = np.packbits(flags, bitorder="little").tobytes()
+    return b"".join([shifts, which, encode_varint(len(rests)), rests, encoder.coder.finish()])
 
 
-def decode_delta(model: IntegerModel, data: bytes | memoryview) -> dict[str, LayerDelta]:
+def decode_delta(model: IntegerModel, data: bytes | memoryview) -> Delta:
     """Inverse of ``encode_delta``. Raises StreamError subclasses."""
-    delta, at, view = {}, 0, memoryview(data)
-    for spec in layers(model.config):
-        shifts = view[at : at + 2]
-        if not shifts:
-            raise TruncatedError(f"an adaptation of {len(view)} bytes ends before layer {spec.name}")
-        if not shifts[0]:
-            at += 1
-            continue
-        if len(shifts) < 2 or shifts[0] > SHIFT_LIMIT or shifts[1] >= SHIFT_LIMIT:
-            raise CorruptStreamError(f"an adaptation changes {spec.name} in steps of 2^{shifts[0] - 1}: {bytes(shifts).hex()}")
-        weight = np.zeros((spec.taps, spec.inputs, spec.outputs), np.int64)
-        delta[spec.name] = LayerDelta(weight, np.zeros((spec.rows, spec.outputs), np.int64), shifts[0] - 1, shifts[1])
-        at += 2
+    view, specs = memoryview(data), list(layers(model.config))
+    at = 2 + (len(specs) + 7) // 8
+    if len(view) < at:
+        raise TruncatedError(f"an adaptation of {len(view)} bytes ends before {at}")
+    flags = np.unpackbits(np.frombuffer(view[2:at], np.uint8), bitorder="little")
+    if max(view[:2]) > SHIFT_LIMIT or flags[len(specs) :].any():
+        raise CorruptStreamError(f"an adaptation that begins with {bytes(view[:at]).hex()}")
+    changes = {
+        spec.name: LayerDelta(
+            np.zeros((spec.taps, spec.inputs, spec.outputs), np.int64), np.zeros((spec.rows, spec.outputs), np.int64)
+        )
+        for spec, flag in zip(specs, flags, strict=False)
+        if flag
+    }
+    delta = Delta(changes, view[0], view[1])
     size, at = decode_varint(view, at)
     if at + size > len(view):
         raise TruncatedError(f"{size} bytes of large changes in an adaptation of {len(view)} bytes")
