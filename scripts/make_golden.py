@@ -42,6 +42,8 @@ CASES = {
     "fields": ("fields", {"step": 0.02, "fields": ("spare=drop", "range=step:0.25")}),
     "plain": ("scan", {"step": 0.02, "calibrate": "never"}),
     "likeliest": ("fields", {"step": 0.05, "drop_scales": 2, "lossy": "likeliest", "truth": 0.3}),
+    "image": ("depth", {"exact": True}),
+    "image_in_order": ("depth", {"order": "original"}),
     "original": ("organised", {"step": 0.01, "order": "original", "exact": True}),
 }
 """Case to its input (``<input>.npz``, or .npy where it has no fields) and the encoder's options; of an adaptation the name."""
@@ -94,7 +96,7 @@ def load_cloud(path: Path) -> PointCloud:
 def write_inputs() -> None:
     """A synthetic scan, points at UTM coordinates, an integer grid with duplicates, few points, none, a surface scaled to a
     finer grid, two clusters in opposite corners, so that some octree levels have nodes of odd parity only; a part of the scan
-    with the fields of a LiDAR; and an organised part with invalid points and coordinates in millimetres."""
+    with the fields of a LiDAR; an organised part with invalid points and coordinates in millimetres; and a depth image."""
     rng = np.random.default_rng(2510)
     azimuth = np.tile(np.linspace(-np.pi, np.pi, 180, endpoint=False), 12)
     elevation = np.repeat(np.radians(np.linspace(-20, 6, 12)), 180)
@@ -129,8 +131,21 @@ def write_inputs() -> None:
     reflectivity = (rng.integers(0, 30, len(xyz)) / 100).astype(np.float32)
     reflectivity[7::11] = np.nan
     clouds["organised"] = PointCloud(xyz, {"reflectivity": reflectivity}, height=8)
+    clouds["depth"] = _depth_image(rng)
     for name, cloud in clouds.items():
         save_cloud(GOLDEN / name, cloud)
+
+
+def _depth_image(rng: np.random.Generator) -> PointCloud:
+    """What a driver makes of millimetres, with x and y in float32, some of them a bit off, and some pixels invalid."""
+    row, column = np.divmod(np.arange(18 * 25), 25)
+    z = ((1500 + 9 * column + (column > 13) * 700 + rng.integers(0, 3, len(row))) * 0.001).astype(np.float32)
+    x, y = ((place - centre).astype(np.float32) * z * np.float32(1 / 52.5) for place, centre in ((column, 12.0), (row, 8.5)))
+    x[::7] = np.nextafter(x[::7], np.float32(9))
+    xyz = np.stack([x, y, z], axis=1)
+    xyz[rng.random(len(row)) < 0.1] = np.nan
+    shade = (100 + 2 * column + rng.integers(0, 4, len(row))).astype(np.uint8)
+    return PointCloud(xyz, {"shade": shade}, height=18)
 
 
 def main() -> None:

@@ -279,7 +279,7 @@ def test_an_organised_cloud_comes_back_organised_with_its_holes(round_trip):
     assert np.array_equal(np.isnan(decoded.xyz).all(axis=1), holes)
     assert np.nanmax(np.abs(decoded.xyz - xyz)) <= 0.001 + 1e-6
     assert same(decoded.fields["curvature"], curvature)
-    assert bits_per_point(info, "ORDR") < 6
+    assert bits_per_point(info, "IMAG") < 8
     with pytest.raises(InputError, match="7 rows"):
         PointCloud(xyz, height=7)
 

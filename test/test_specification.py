@@ -52,7 +52,7 @@ def chunks_of(data: bytes) -> dict[str, bytes]:
         chunks[tag.decode()] = payload
         end += length
     assert end == len(data)
-    needed = {"CLOU", "OCCU", "RAWC", "DUPL", "LATT", "BEAM", "ADAP", "LIKE", "FLDS", "ATTR", "OFFG", "REST", "ORDR"}
+    needed = {"CLOU", "OCCU", "RAWC", "DUPL", "LATT", "BEAM", "ADAP", "LIKE", "FLDS", "ATTR", "OFFG", "REST", "ORDR", "IMAG"}
     unknown = set(chunks) - needed
     assert not any(tag[0].isupper() for tag in unknown)
     return chunks
@@ -392,6 +392,8 @@ def decode(data: bytes, models: dict[bytes, Model], shared: dict[bytes, bytes] |
     """The cloud of a stream; ``shared``: .apad files by hash."""
     chunks = chunks_of(data)
     grid = grid_of(chunks["CLOU"])
+    if "IMAG" in chunks:
+        return image(chunks, grid)
     if "OCCU" in chunks:
         beams = Beams(chunks["BEAM"]) if "BEAM" in chunks else None
         model = adapted(models[grid.model], chunks["ADAP"], shared) if "ADAP" in chunks else models[grid.model]
@@ -423,6 +425,23 @@ def decode(data: bytes, models: dict[bytes, Model], shared: dict[bytes, bytes] |
         rows = specified_fields.order(chunks["ORDR"], len(xyz), here, {n: v[: len(here)] for n, v in fields.items()})
         xyz, fields = xyz[rows], {name: values[rows] for name, values in fields.items()}
     assert len(xyz) % layout.height == 0
+    return Cloud(xyz, fields, layout.height)
+
+
+def image(chunks: dict[str, bytes], grid: Grid) -> Cloud:
+    """The cloud of a stream that is a depth image."""
+    assert set(chunks) <= {"CLOU", "FLDS", "IMAG", "ATTR"}
+    layout = specified_fields.layout_of(chunks["FLDS"])
+    xyz, pixels, numbers = specified_fields.image(chunks["IMAG"], layout.off_grid + layout.left_out, grid.dtype)
+    if layout.height == 1:
+        valid = np.isfinite(xyz).all(axis=1)
+        xyz, pixels = xyz[valid], pixels[valid]
+    fields = specified_fields.attributes(chunks.get("ATTR", b""), layout, pixels)
+    assert len(xyz) == layout.off_grid
+    if layout.height > 1:
+        assert not layout.left_out
+        places = np.argsort(numbers)
+        xyz, fields = xyz[places], {name: values[places] for name, values in fields.items()}
     return Cloud(xyz, fields, layout.height)
 
 

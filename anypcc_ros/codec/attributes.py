@@ -74,7 +74,7 @@ def _encode_field(
         parts = [colours.represent_colours(values, step)]
     else:
         parts = [represent(np.ascontiguousarray(column), step) for column in values.reshape(len(values), count).T]
-    payload = b"".join(_encode_part(part, context, sources) for part in parts) if len(values) else b""
+    payload = b"".join(encode_part(part, context, sources) for part in parts) if len(values) else b""
     return payload, _values_of(parts, values.dtype, count, len(values)) if step else values
 
 
@@ -82,7 +82,7 @@ def _decode_field(info: FieldInfo, data: memoryview, context: Context, sources: 
     parts: list[Represented] = []
     at = 0
     while len(context) and len(parts) < info.count and at < len(data):
-        part, at = _decode_part(data, at, info.count, context, sources)
+        part, at = decode_part(data, at, info.count, context, sources)
         parts.append(part)
         if part.kind == Kind.COLOURS:
             break
@@ -115,7 +115,7 @@ def _largest_error(values: np.ndarray, restored: np.ndarray, colour: bool) -> fl
 # -- Parts: one column of a field, or all channels of a colour ---------------------------------------------------------
 
 
-def _encode_part(part: Represented, context: Context, sources: Sources) -> bytes:
+def encode_part(part: Represented, context: Context, sources: Sources) -> bytes:
     pieces = [_KIND.pack(part.kind, part.factor), encode_varint(len(part.listed))]
     if len(part.listed):
         listed = np.diff(part.listed, prepend=0) if part.kind == Kind.LIST else part.listed  # which ascends
@@ -141,7 +141,7 @@ def _curve(part: Represented, context: Context, sources: Sources) -> Curve:
     return curve_along(values, context.grid_everywhere, sources, bits) if bits > _UNFORETOLD else Curve()
 
 
-def _decode_part(
+def decode_part(
     data: memoryview, at: int, count: int, context: Context, sources: Sources
 ) -> tuple[Represented, int]:
     if len(data) - at < _KIND.size:

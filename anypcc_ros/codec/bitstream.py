@@ -39,15 +39,17 @@ LIKELIEST = "LIKE"
 FIELDS = "FLDS"
 ATTRIBUTES = "ATTR"
 OFF_GRID = "OFFG"
+IMAGE = "IMAG"
 REMAINDERS = "REST"
 ORDER = "ORDR"
 CUTS = "cuts"
-CRITICAL_CHUNKS = (
-    *(CLOUD, OCCUPANCY, RAW, COUNTS, LATTICE, BEAMS, ADAPTATION, LIKELIEST),
-    *(FIELDS, ATTRIBUTES, OFF_GRID, REMAINDERS, ORDER),
-)
+GRID_CHUNKS = (OCCUPANCY, RAW, COUNTS, LATTICE, BEAMS, ADAPTATION, LIKELIEST)
+CRITICAL_CHUNKS = (CLOUD, *GRID_CHUNKS, FIELDS, ATTRIBUTES, OFF_GRID, IMAGE, REMAINDERS, ORDER)
 
 KNOWN_CHUNKS = (*CRITICAL_CHUNKS, CUTS)
+
+INEXACT_IMAGE = 4
+"""Of the first byte of an IMAG chunk: its coordinates are not bit for bit those that were encoded."""
 
 POLICIES = ("exact", "step", "drop")
 
@@ -287,8 +289,8 @@ def inspect(data: Buffer, limits: DecoderConfig | None = None) -> StreamInfo:
         filled_scales=filling.levels,
         rms_error=filling.error,
         dtype=cloud.dtype,
-        order="original" if ORDER in payloads else "codec",
-        exact=REMAINDERS in payloads,
+        order="original" if ORDER in payloads or (IMAGE in payloads and layout.height > 1) else "codec",
+        exact=REMAINDERS in payloads or _holds_exact_image(payloads),
         height=layout.height,
         position=layout.position,
         left_out=layout.left_out,
@@ -318,6 +320,11 @@ def _adaptation_named(payloads: Mapping[str, memoryview]) -> str:
     if ADAPTATION not in payloads:
         return ""
     return read_adaptation(payloads[ADAPTATION])[1] or "inline"
+
+
+def _holds_exact_image(payloads: Mapping[str, memoryview]) -> bool:
+    image = payloads.get(IMAGE, b"")
+    return len(image) > 0 and not image[0] & INEXACT_IMAGE
 
 
 def _bytes_of(data: Buffer) -> memoryview:

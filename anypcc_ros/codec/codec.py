@@ -25,7 +25,7 @@ from anypcc_ros.codec.cloud import PointCloud, finite_rows
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.counts import decode_counts, density_contexts, encode_counts
 from anypcc_ros.codec.cutting import encode_cuts, possible_cuts
-from anypcc_ros.codec.errors import AdaptationNotFoundError, BackendError, CorruptStreamError
+from anypcc_ros.codec.errors import AdaptationNotFoundError, BackendError, CorruptStreamError, LimitExceededError
 from anypcc_ros.codec.exact import (
     Origin,
     decode_off_grid,
@@ -36,6 +36,7 @@ from anypcc_ros.codec.exact import (
     suitable_grid,
 )
 from anypcc_ros.codec.geometry import Occupancy
+from anypcc_ros.codec.images import context_of, decode_image, encode_image, find_image, pixels_of, within
 from anypcc_ros.codec.lattice import Lattice, decode_lattice, encode_lattice, find_lattice
 from anypcc_ros.codec.likeliest import FillingDecoder, FillingEncoder
 from anypcc_ros.codec.model import store
@@ -75,6 +76,11 @@ class _OnGrid(NamedTuple):
     points: int
     calibrated: bool
     chunks: dict[str, bytes]
+
+
+def _no_points() -> _OnGrid:
+    nothing = np.zeros((0, 3), np.int64)
+    return _OnGrid(nothing, np.zeros(3, np.int64), 0, 0, nothing, np.zeros(0, np.int64), 0, True, {})
 
 
 class Encoder:
@@ -118,6 +124,8 @@ class Encoder:
         Raises InputError for positions beyond what the grid can hold; with ``exact`` it holds them all.
         """
         config, in_place = self.config, self.config.order == "original"
+        if (stream := self._encode_image(cloud)) is not None:
+            return stream
         kept = cloud if in_place else cloud.finite()[0]
         step, origin = suitable_grid(kept.xyz, config.step, config.origin) if config.exact else (config.step, config.origin)
         held = on_grid(kept.xyz, step, origin) if config.exact else finite_rows(kept.xyz)
@@ -141,10 +149,33 @@ class Encoder:
         layout = Layout(cloud.height if in_place else 1, cloud.position, len(cloud) - len(kept), len(beside), fields)
         return bitstream.write_stream(self._describe(cloud.xyz.dtype.name, points, step, origin), chunks, layout)
 
+    def _encode_image(self, cloud: PointCloud) -> bytes | None:
+        """A stream that holds a depth image as such, where that is known to be smaller: exact, or in the points' order."""
+        config, in_place = self.config, self.config.order == "original"
+        if not (config.exact or (in_place and self._keeps_duplicates)):
+            return None
+        image, xyz = find_image(cloud.xyz, cloud.height), cloud.xyz
+        if image and not config.exact:
+            image, xyz = within(image, xyz, config.step)
+        if not image:
+            return None
+        pixels, order = pixels_of(len(cloud), image.width)
+        context, xyz = context_of(pixels), xyz[order]
+        chunks = {bitstream.IMAGE: encode_image(image, xyz, context)}
+        if not in_place:
+            keep = finite_rows(xyz)
+            order, context = order[keep], context_of(pixels[keep])
+        fields, attributes, _ = encode_fields({name: values[order] for name, values in cloud.fields.items()}, config, context)
+        if attributes:
+            chunks[bitstream.ATTRIBUTES] = attributes
+        left_out = len(cloud) - len(order)
+        layout = Layout(cloud.height if in_place else 1, cloud.position, left_out, len(order), fields)
+        info = self._describe(cloud.xyz.dtype.name, _no_points(), config.step, config.origin)
+        return bitstream.write_stream(info, chunks, layout)
+
     def _encode_points(self, cloud: PointCloud, step: float, origin: Origin) -> _OnGrid:
         if not len(cloud):
-            nothing = np.zeros((0, 3), np.int64)
-            return _OnGrid(nothing, np.zeros(3, np.int64), 0, 0, nothing, np.zeros(0, np.int64), 0, True, {})
+            return _no_points()
         grid = quantise(cloud.xyz, step, origin)
         filled = self._encode_filled(grid, step, origin, cloud.fields) if self.config.drop_scales else None
         return filled or self._encode_cells(grid, step, origin, cloud.fields)
@@ -289,6 +320,8 @@ class Decoder:
         xyz, grid = np.zeros((0, 3), info.dtype), np.zeros((0, 3), np.int64)
         if info.voxels:
             xyz, grid = self._decode_points(info, chunks)
+        if bitstream.IMAGE in chunks:
+            return self._decode_image(info, layout, chunks)
         context = Context(grid, layout.off_grid, info.step, info.origin)
         if (bitstream.OFF_GRID in chunks) != bool(layout.off_grid) or (bitstream.REMAINDERS in chunks and info.drop_scales):
             raise CorruptStreamError(f"{layout.off_grid} points off the grid, {info.drop_scales} scales dropped: {[*chunks]}")
@@ -303,10 +336,27 @@ class Decoder:
             places = decode_order(chunks[bitstream.ORDER], len(xyz), context, sources_of(fields))
             rows = _rows_of(places, len(xyz))
             xyz, fields = xyz[rows], {name: values[rows] for name, values in fields.items()}
-        if len(xyz) % layout.height:
-            raise CorruptStreamError(f"{len(xyz)} points do not make {layout.height} rows of one length")
-        dropped_before = sum(field.policy == "drop" for field in layout.fields[: layout.position])
-        return PointCloud(xyz, fields, layout.height, layout.position - dropped_before)
+        return _as_laid_out(xyz, fields, layout)
+
+    def _decode_image(self, info: CloudInfo, layout: Layout, chunks: dict[str, memoryview]) -> PointCloud:
+        others = {*bitstream.GRID_CHUNKS, bitstream.OFF_GRID, bitstream.REMAINDERS, bitstream.ORDER} & {*chunks}
+        pixels = layout.off_grid + layout.left_out
+        if info.voxels or others or not layout.off_grid or (layout.height > 1 and layout.left_out):
+            told = f"{info.voxels} voxels, {layout.off_grid} pixels, {layout.left_out} points left out and {sorted(others)}"
+            raise CorruptStreamError(f"an image with {told}")
+        if pixels > self.config.max_points:
+            raise LimitExceededError(f"{pixels} pixels declared, the limit is {self.config.max_points}")
+        xyz, context, order = decode_image(chunks[bitstream.IMAGE], pixels, np.dtype(info.dtype))
+        if layout.height == 1:
+            keep = finite_rows(xyz)
+            if np.count_nonzero(keep) != layout.off_grid:
+                raise CorruptStreamError(f"{np.count_nonzero(keep)} valid pixels, {layout.off_grid} are declared")
+            xyz, context = xyz[keep], context_of(context.grid[keep])
+        fields = decode_fields(layout.fields, chunks.get(bitstream.ATTRIBUTES, memoryview(b"")), context)
+        if layout.height > 1:
+            rows = _rows_of(order, len(order))
+            xyz, fields = xyz[rows], {name: values[rows] for name, values in fields.items()}
+        return _as_laid_out(xyz, fields, layout)
 
     def _decode_points(self, info: CloudInfo, chunks: dict[str, memoryview]) -> tuple[np.ndarray, np.ndarray]:
         """Positions (N, 3) and grid coordinates (N, 3) int64 of the points on the grid, in coarser cells the corner's."""
@@ -389,6 +439,13 @@ def _tuning() -> Any:
         return importlib.import_module("anypcc_ros.adaptation")
     except ModuleNotFoundError as error:
         raise BackendError(f"adapting needs torch (pip install 'anypcc_ros[torch]'): {error}") from error
+
+
+def _as_laid_out(xyz: np.ndarray, fields: dict[str, np.ndarray], layout: Layout) -> PointCloud:
+    if len(xyz) % layout.height:
+        raise CorruptStreamError(f"{len(xyz)} points do not make {layout.height} rows of one length")
+    dropped_before = sum(field.policy == "drop" for field in layout.fields[: layout.position])
+    return PointCloud(xyz, fields, layout.height, layout.position - dropped_before)
 
 
 def _rows_of(places: np.ndarray, points: int) -> np.ndarray:

@@ -91,6 +91,8 @@ def cut(data: bitstream.Buffer, scales: int, limits: DecoderConfig | None = None
     info, layout, chunks = bitstream.read_stream(data, limits)
     if scales < 1 or (info.voxels and scales > info.coded_depth):
         raise CutError(f"{scales} scales cannot be dropped from the {info.coded_depth} of the stream")
+    if bitstream.IMAGE in chunks:
+        raise CutError("the pixels of an image have no scales; decode it and encode it with drop_scales")
     if bitstream.LATTICE in chunks:
         raise CutError("the cells of a stream with a lattice have no coarser ones of one size; encode again with drop_scales")
     if bitstream.LIKELIEST in chunks:

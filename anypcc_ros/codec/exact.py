@@ -13,6 +13,7 @@ from anypcc_ros.codec.representation import Kind, as_integers, find_lattice, fro
 from anypcc_ros.codec.surroundings import Surroundings, in_a_row
 
 Origin = tuple[float, float, float]
+_COARSER = 3.0  # bits of a float that the steps of a grid leave, below which it is no grid but the floats themselves
 _FARTHEST = 1 << 51  # steps from the origin, well within what the grid can hold
 
 
@@ -24,7 +25,10 @@ def suitable_grid(xyz: np.ndarray, step: float, origin: Origin) -> tuple[float, 
     lattice = find_lattice(np.ascontiguousarray(xyz).reshape(-1))
     if lattice is None:
         return step, origin
-    return (1 / lattice.factor if lattice.kind == Kind.QUOTIENTS else lattice.factor), nowhere
+    found = 1 / lattice.factor if lattice.kind == Kind.QUOTIENTS else lattice.factor
+    with np.errstate(invalid="ignore"):
+        between = np.spacing(np.abs(xyz[np.isfinite(xyz) & (xyz != 0)])).astype(np.float64)
+    return (found, nowhere) if np.log2(found / between).mean() >= _COARSER else (step, origin)
 
 
 def on_grid(xyz: np.ndarray, step: float, origin: Origin) -> np.ndarray:

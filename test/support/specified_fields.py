@@ -435,6 +435,34 @@ def values_from(
     return [(others[0] << 24 | red << 16 | green << 8 | blue).astype(np.uint32).view(dtype)]
 
 
+# -- IMAG --------------------------------------------------------------------------------------------------------------
+
+
+def image(payload: bytes, count: int, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """In the codec's order: coordinates (N, 3), columns and rows with a 0 behind (N, 3), and numbers of so many pixels."""
+    reader = Reader(payload)
+    axis, width = reader.byte() & 3, reader.varint()
+    assert count % width == 0
+    places = [[i % width, i // width, 0] for i in range(count)]
+    numbers = np.array(sorted(range(count), key=lambda i: morton(places[i])))
+    pixels = np.array(places)[numbers]
+    around = surroundings(pixels)
+    depths = part_of(reader, Field("", dtype, 1, 0, 0), pixels, around, [])[0]
+    xyz = np.zeros((count, 3), dtype)
+    xyz[:, axis] = depths
+    for other in sorted({0, 1, 2} - {axis}):
+        along = reader.byte()
+        centre, scale, factor = reader.floats(3)
+        rest, _ = channel(sized(reader), around)
+        finite = np.isfinite(depths)
+        z = np.where(finite, depths, 0).astype(float)
+        once = ((pixels[:, along] - centre) * (np.rint(z * factor) if factor else z)).astype(dtype)
+        product = (once.astype(float) * scale).astype(dtype)
+        xyz[:, other] = values_of(np.where(finite, integers_of(product), integers_of(depths)) + rest, dtype)
+    assert not reader.rest()
+    return xyz, pixels, numbers
+
+
 # -- OFFG, REST, ORDR --------------------------------------------------------------------------------------------------
 
 
