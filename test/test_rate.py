@@ -92,3 +92,16 @@ def test_period_of_frames():
     assert [period.after(5.0 + 0.05 * i) for i in (1, 2, 4)] == pytest.approx([0.05, 0.05, 0.2 / 3])
     assert period.after(1.0) == DEFAULT_PERIOD  # played again
     assert period.after(1.2) == pytest.approx(0.2)
+
+
+def test_scales_that_are_filled_in_meet_a_target_on_the_grid_as_it_is():
+    direction = np.random.default_rng(8).normal(size=(100_000, 3))
+    ball = np.unique(np.rint(direction / np.linalg.norm(direction, axis=1, keepdims=True) * 40).astype(np.int32), axis=0)
+    encoder = Encoder(CodecConfig(step=1.0, lossy="likeliest"))
+    for bpp, scales in ((0.5, 1), (0.2, 2)):
+        data = RateControl(TargetConfig(target_bpp=bpp)).encode(encoder, PointCloud(ball))
+        info = inspect(data)
+        assert (info.step, info.drop_scales, info.filled_scales) == (1.0, 0, scales)
+        assert info.bpp == pytest.approx(bpp, rel=0.0101)
+    lossless = RateControl(TargetConfig(target_bpp=50.0)).encode(encoder, PointCloud(ball))  # more than the grid takes
+    assert len(Decoder().decode(lossless)) == len(ball)

@@ -3,6 +3,9 @@
 The size of a stream falls steadily with the edge of its cells, step * 2**drop_scales. On a double logarithmic scale it
 does so nearly in a line, whose slope changes slowly: a secant finds the edge within few encodings, and that of one frame
 serves the next. Between frames the size follows the number of octree nodes, which is known before anything is coded.
+
+Where scales are filled in, the step is left as it is, and what is between whole scales is sent of the coarsest of them:
+edge = step * 2**(drop_scales - truth).
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ _CROWD = 4.0
 _SEPARATE = math.log(1.25)  # how much larger a target must be for merged points to be kept again, as a logarithm
 _STEEPEST, _FLATTEST, _SLOPE = -2.0, -0.1, -0.7  # of log(bytes) by log(edge); the last one before anything is known
 _SAME_EDGE = 0.02  # edges nearer than this, as a difference of logarithms, tell nothing of the slope
+_WHOLE = 1e-3  # scales nearer to a whole number than this, from above, are that
 _LONGEST_STRIDE = math.log(16)  # from one edge to the next
 _REACH = math.log(4096)  # from the edge of the configuration
 
@@ -130,7 +134,12 @@ def _first(config: CodecConfig) -> _State:
 
 
 def _edge(config: CodecConfig) -> float:
-    return math.log(config.step) + config.drop_scales * math.log(2)
+    return math.log(config.step) + (config.drop_scales - config.truth * _fills(config)) * math.log(2)
+
+
+def _fills(config: CodecConfig) -> bool:
+    """Whether scales are filled in in place of enlarging the step."""
+    return config.lossy == "likeliest" and not (config.exact or config.order == "original")
 
 
 def _merging(config: CodecConfig, state: _State, wanted: float) -> float | None:
@@ -145,13 +154,15 @@ def _search(encoder: Encoder, cloud: PointCloud, wanted: float, state: _State, p
     """The nearest to the size wanted of so many streams at most, and what is known then."""
     middle, known = _edge(encoder.config), state
     low, high = middle - _REACH, middle + _REACH  # the edge is between these
+    finest = math.log(encoder.config.step) if _fills(encoder.config) else low
     best, nearest = b"", state
     for i in range(passes):
         edge = known.toward(wanted)
-        data, tried = _encode(encoder, cloud, edge if low < edge < high else (low + high) / 2, known, same_frame=i > 0)
+        edge = max(edge if low < edge < high else (low + high) / 2, finest)
+        data, tried = _encode(encoder, cloud, edge, known, same_frame=i > 0)
         if not best or abs(tried.size - wanted) < abs(nearest.size - wanted):
             best, nearest = data, tried
-        if abs(tried.size - wanted) < TOLERANCE or high - low < _SAME_EDGE / 4:
+        if abs(tried.size - wanted) < TOLERANCE or high - low < _SAME_EDGE / 4 or (edge == finest and tried.size < wanted):
             break
         low, high = (max(low, tried.edge), high) if tried.size > wanted else (low, min(high, tried.edge))
         known = tried
@@ -169,12 +180,17 @@ def _nodes(encoder: Encoder, cloud: PointCloud, edge: float) -> float:
 
 def _encode(encoder: Encoder, cloud: PointCloud, edge: float, before: _State, *, same_frame: bool) -> tuple[bytes, _State]:
     """A stream with cells of this edge, a logarithm. ``before``: what was known, of the same frame or the one before."""
-    scales = 0
-    if before.merging is not None:
-        scales = min(max(round((edge - math.log(encoder.config.step)) / math.log(2)), 1), MAX_SCALES)
-    data = encoder.on_grid(math.exp(edge) / 2**scales, scales).encode(cloud)
+    above = (edge - math.log(encoder.config.step)) / math.log(2)
+    if _fills(encoder.config):
+        scales = min(max(math.ceil(above - _WHOLE), 0), MAX_SCALES)
+        finer = encoder.on_grid(encoder.config.step, scales, min(max(scales - above, 0.0), 1.0))
+    else:
+        scales = 0 if before.merging is None else min(max(round(above), 1), MAX_SCALES)
+        finer = encoder.on_grid(math.exp(edge) / 2**scales, scales)
+    data = finer.encode(cloud)
     info = inspect(data)
     size, slope = math.log(len(data)), before.slope
     if same_frame and abs(edge - before.edge) > _SAME_EDGE:
-        slope = min(max((size - before.size) / (edge - before.edge), _STEEPEST), _FLATTEST)
+        steepest = _STEEPEST * (1 + _fills(encoder.config))  # all bits of a scale go within one octave
+        slope = min(max((size - before.size) / (edge - before.edge), steepest), _FLATTEST)
     return data, _State(edge, size, before.nodes, slope, info.points / max(info.voxels, 1), before.merging)

@@ -45,6 +45,35 @@ _GPCC_SETTINGS = {
     "idcm0": {"inferredDirectCodingMode": 0},
 }
 
+_GPCC_DENSE = {  # common test conditions of category 1 (dense and solid clouds), lossy geometry
+    "disableAttributeCoding": 1,
+    "mergeDuplicatedPoints": 1,
+    "neighbourAvailBoundaryLog2": 8,
+    "intra_pred_max_node_size_log2": 6,
+    "planarEnabled": 0,
+    "planarModeIdcmUse": 0,
+}
+_GPCC_OCTREE: dict[str, float] = {"trisoupNodeSizeLog2": 0, "maxNumQtBtBeforeOt": 4, "minQtbtSizeLog2": 0}
+_GPCC_TRISOUP: dict[str, float] = {
+    "positionQuantizationScale": 1,
+    "inferredDirectCodingMode": 0,
+    "sliceMaxPointsTrisoup": 1_100_000,
+    "sliceMaxPoints": 1_000_000,
+    "sliceMinPoints": 449_000,
+    "trisoupQuantizationBits": 2,
+    "trisoupFineRayTracingEnabled": 0,
+    "trisoupImprovedEncoderEnabled": 1,
+}
+GPCC_LOSSY: dict[str, dict[str, float]] = {
+    **{f"octree, scale {s:g}": _GPCC_OCTREE | {"positionQuantizationScale": s} for s in (0.875, 0.75, 0.5, 0.25, 0.125)},
+    **{
+        f"trisoup, nodes of {1 << size}": _GPCC_TRISOUP
+        | {"trisoupNodeSizeLog2": size, "trisoupCentroidResidualEnabled": size > 2, "trisoupFaceVertexEnabled": size > 2}
+        for size in (2, 3, 4, 5)
+    },
+}
+"""Settings of G-PCC's lossy geometry: rates of its octree coder, and of its surfaces of triangles."""
+
 
 @dataclass(frozen=True)
 class PeerGrid:
@@ -167,6 +196,23 @@ def run_gpcc(cells: np.ndarray, setting: str) -> PeerRun | None:
         decode_s = _run_tmc3(program, mode=1, compressedStreamPath=stream, reconstructedDataPath=back, outputBinaryPly=1)
         _check_cells("G-PCC", read_cloud(back).xyz, cells)
         return PeerRun(stream.stat().st_size, encode_s, decode_s)
+
+
+def run_gpcc_lossy(cells: np.ndarray, setting: str) -> tuple[PeerRun, np.ndarray] | None:
+    """The same with a setting of ``GPCC_LOSSY``; and the decoded points (M, 3), where the cells are."""
+    positions, _ = _float_positions(cells)
+    program = shutil.which(GPCC_PROGRAM)
+    if program is None or positions is None:
+        return None
+    chosen = _GPCC_DENSE | GPCC_LOSSY[setting]
+    with tempfile.TemporaryDirectory(prefix="anypcc-") as name:
+        given, stream, back = (Path(name) / file for file in ("in.ply", "out.bin", "back.ply"))
+        write_cloud(given, PointCloud(positions))
+        flags = {flag: int(value) if isinstance(value, bool) else value for flag, value in chosen.items()}
+        encode_s = _run_tmc3(program, mode=0, uncompressedDataPath=given, compressedStreamPath=stream, **flags)
+        decode_s = _run_tmc3(program, mode=1, compressedStreamPath=stream, reconstructedDataPath=back, outputBinaryPly=1)
+        run = PeerRun(stream.stat().st_size, encode_s, decode_s)
+        return run, np.unique(read_cloud(back).xyz.astype(np.float64), axis=0) + cells.min(axis=0)
 
 
 def _run_tmc3(program: str, **flags: object) -> float:

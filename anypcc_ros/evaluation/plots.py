@@ -60,7 +60,7 @@ def plot_curves(results: Sequence[Result], path: str | os.PathLike[str]) -> None
             colour = OURS[i % len(OURS)]
             _curve(axes, [r for r in rows if r.codec == model and not r.drop_scales], f"{model}, larger steps", colour, "-o")
             dropped = [r for r in rows if r.codec == model and r.drop_scales]
-            _curve(axes, dropped, f"{model}, scales dropped or filled in", colour, "--s")
+            _curve(axes, dropped, f"{model}, scales dropped", colour, "--s")
         gpcc = _smallest([r for r in rows if r.codec in ("ctc3-octree", "ctc1-octree", "idcm0")])
         _curve(axes, gpcc, "G-PCC, larger steps", PEERS["G-PCC"], "-^")
         _curve(axes, [r for r in rows if r.codec == "draco"], "Draco, larger steps", PEERS["Draco"], "-v")

@@ -236,7 +236,7 @@ class _Cloud:
         rows: list[Result] = []
         psnr: tuple[float, float] | None = None
         for config in self._plan.configs:
-            lossy = replace(config, drop_scales=scales)
+            lossy = replace(config, drop_scales=scales, lossy="scales")  # filled in they would be other points for each model
             row = replace(self._blank(grid, 1.0, scales, 0), codec=_name(config), version=_version(config))
             if row.key not in self._known.keys:
                 found, cloud = _evaluator(lossy).measure(row.file, self._cloud, grid.step / self._unit)

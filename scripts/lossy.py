@@ -1,0 +1,363 @@
+#!/usr/bin/env python3
+"""Every figure of docs/rate.md, and that of docs/experiments.md on centroids: lossy streams, really encoded and decoded.
+
+    python scripts/lossy.py curves --suite ../shared/data/test        # scales filled in, left out, G-PCC; tables and plot
+    python scripts/lossy.py targets --sequences ../shared/sequences   # how near streams come to a size
+    python scripts/lossy.py fields FRAME.npz                          # a larger step beside dropped scales, with fields
+    python scripts/lossy.py centroids FRAME.npz                       # would it pay to send where in a cell its points are
+
+Tables go into --markdown (default: docs/rate.md, docs/experiments.md) between their marks. `curves` keeps what --csv has, so
+that it goes on where it was interrupted; a tmc3 (G-PCC) on the PATH joins in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT)]
+
+from anypcc_ros.codec.bitstream import inspect  # noqa: E402
+from anypcc_ros.codec.cloud import PointCloud  # noqa: E402
+from anypcc_ros.codec.codec import Decoder, Encoder  # noqa: E402
+from anypcc_ros.codec.config import CodecConfig, TargetConfig  # noqa: E402
+from anypcc_ros.codec.octree import quantise, voxelise  # noqa: E402
+from anypcc_ros.codec.rate import RateControl  # noqa: E402
+from anypcc_ros.evaluation import peers  # noqa: E402
+from anypcc_ros.evaluation.document import table, write_section  # noqa: E402
+from anypcc_ros.evaluation.evaluate import step_of_bits, write_csv  # noqa: E402
+from anypcc_ros.evaluation.metrics import distortion  # noqa: E402
+from anypcc_ros.files import read_cloud  # noqa: E402
+from anypcc_ros.optional import optional  # noqa: E402
+
+GRID_BITS = 10
+
+
+class Lossy(TypedDict):
+    """Options of ``CodecConfig``."""
+
+    drop_scales: int
+    lossy: str
+    truth: float
+
+
+RATES = [(scales, truth) for scales, truths in ((1, (0, 0.3, 0.6)), (2, (0, 0.3, 0.6)), (3, (0, 0.5))) for truth in truths]
+OURS = {
+    f"{scales} filled in" + (f", truth {truth:g}" if truth else ""): Lossy(drop_scales=scales, lossy="likeliest", truth=truth)
+    for scales, truth in RATES
+}
+SCALES = {f"{scales} left out": Lossy(drop_scales=scales, lossy="scales", truth=0) for scales in (1, 2, 3)}
+GPCC = [name for name in peers.GPCC_LOSSY if name not in ("octree, scale 0.75", "trisoup, nodes of 32")]
+FAMILIES = {
+    "filled in": ("#1f5fbf", "-o"),
+    "left out": ("#5aa0e6", "--s"),
+    "octree": ("#222222", "-^"),
+    "trisoup": ("#c46a1b", "-v"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    for name, run, document in (
+        ("curves", _curves, "docs/rate.md"),
+        ("targets", _targets, "docs/rate.md"),
+        ("fields", _fields, "docs/rate.md"),
+        ("centroids", _centroids, "docs/experiments.md"),
+    ):
+        command = commands.add_parser(name)
+        command.add_argument("--model", default="standard")
+        command.add_argument("--markdown", type=Path, default=ROOT / document)
+        command.set_defaults(run=run)
+        if name == "curves":
+            command.add_argument("--suite", type=Path, required=True)
+            command.add_argument("--only", nargs="+", default=["dense_human", "dense_object"])
+            command.add_argument("--csv", type=Path, default=ROOT / "docs" / "results" / "lossy.csv")
+            command.add_argument("--plot", type=Path, default=ROOT / "docs" / "results" / "lossy.png")
+            command.add_argument("--limit", type=int, default=10**9, help="measure so many clouds, then stop")
+        elif name == "targets":
+            command.add_argument("--sequences", type=Path, required=True)
+        else:
+            command.add_argument("frame", type=Path)
+    options = parser.parse_args()
+    options.run(options)
+
+
+def _command() -> str:
+    return f"    {shlex.join(['python', 'scripts/lossy.py', *sys.argv[1:]])}"
+
+
+# ---- curves
+
+
+@dataclass(frozen=True)
+class Point:
+    """One cloud at one rate. ``bpp``: bits per occupied cell of its grid; ``points``: decoded."""
+
+    file: str
+    cells: int
+    codec: str
+    bpp: float
+    points: int
+    d1: float
+    d2: float
+
+
+def _curves(options: argparse.Namespace) -> None:
+    known = _read(options.csv)
+    files = [path for category in options.only for path in sorted((options.suite / category).glob("*.npz"))]
+    for path in files:
+        name = peers.file_key(path)
+        have = {point.codec for point in known if point.file == name}
+        if not {*OURS, *SCALES} <= have and options.limit > 0:
+            options.limit -= 1
+            for point in _measure(path, name, options.model, have):
+                known.append(point)
+                print(name, point.codec, f"{point.bpp:.4f} bpp, D1 {point.d1:.2f}, D2 {point.d2:.2f}", flush=True)
+                write_csv(options.csv, known, Point)
+    names = [peers.file_key(path) for path in files]
+    known = [point for point in known if point.file in names]
+    rows = [[_short(p.file), p.codec, f"{p.bpp:.3f}", f"{p.points:,}", f"{p.d1:.2f}", f"{p.d2:.2f}"] for p in _sorted(known)]
+    text = _command() + "\n\n" + table(["cloud", "", ">bpp", ">points", ">D1", ">D2"], rows) + "\n\n" + _gains(known)
+    write_section(options.markdown, "curves", text)
+    _plot(known, options.plot)
+
+
+def _read(path: Path) -> list[Point]:
+    if not path.exists():
+        return []
+    with open(path, newline="") as lines:
+        return [
+            Point(
+                row["file"],
+                int(row["cells"]),
+                row["codec"],
+                float(row["bpp"]),
+                int(row["points"]),
+                float(row["d1"]),
+                float(row["d2"]),
+            )
+            for row in csv.DictReader(lines)
+        ]
+
+
+def _measure(path: Path, name: str, model: str, have: set[str]) -> Iterator[Point]:
+    """The cloud on its own grid, or on one of ``GRID_BITS``, in every way that is not there yet."""
+    cloud = read_cloud(path).finite()[0]
+    step = 1.0 if cloud.xyz.dtype.kind == "i" else step_of_bits(cloud, GRID_BITS)
+    grid = quantise(cloud.xyz, step, (0.0, 0.0, 0.0))
+    voxels, _ = voxelise(grid)
+    cells = voxels.coords.astype(np.float64)  # middles of coarser cells lie between the cells
+
+    def point(codec: str, size: int, decoded: np.ndarray) -> Point:
+        found = distortion(cells, decoded)
+        return Point(name, len(cells), codec, 8 * size / len(cells), len(decoded), found.d1_psnr, found.d2_psnr)
+
+    for codec, lossy in {**OURS, **SCALES}.items():
+        if codec not in have:
+            data = Encoder(CodecConfig(step=1.0, model=model, **lossy)).encode(PointCloud(cells))
+            yield point(codec, len(data), Decoder().decode(data).xyz)
+    for codec in GPCC:
+        if codec not in have and (run := peers.run_gpcc_lossy(voxels.coords, codec)):
+            yield point(codec, run[0].bytes, run[1])
+
+
+def _family(codec: str) -> str:
+    return next(family for family in FAMILIES if family in codec)
+
+
+def _sorted(points: list[Point]) -> list[Point]:
+    order = list(FAMILIES)
+    return sorted(points, key=lambda point: (point.file, order.index(_family(point.codec)), point.bpp))
+
+
+def _gains(points: list[Point]) -> str:
+    """By how much the filled-in scales are better than each other way at that one's rates: means of D1 and D2 in dB."""
+    lines = []
+    for name in dict.fromkeys(point.file for point in points):
+        ours = [p for p in _sorted(points) if p.file == name and _family(p.codec) == "filled in"]
+        line = [_short(name)]
+        for family in ("left out", "octree", "trisoup"):
+            others = [
+                p for p in points if p.file == name and _family(p.codec) == family and ours[0].bpp <= p.bpp <= ours[-1].bpp
+            ]
+            at = [math.log(p.bpp) for p in ours]
+            gains = [
+                [np.interp(math.log(p.bpp), at, [getattr(q, d) for q in ours]) - getattr(p, d) for p in others]
+                for d in ("d1", "d2")
+            ]
+            line.append(" / ".join(f"{np.mean(gain):+.1f}" for gain in gains) if others else "")
+        lines.append(line)
+    names = ["cloud", ">scales left out", ">G-PCC octree", ">G-PCC trisoup"]
+    return (
+        "Scales filled in, beside the others at their rates (as far as ours reach), mean differences of D1 / D2 in dB:\n\n"
+        + table(names, lines)
+    )
+
+
+def _short(file: str) -> str:
+    return file.rsplit("__", 1)[-1].removesuffix(".npz").removeprefix("data_")
+
+
+def _plot(points: list[Point], path: Path) -> None:
+    figures = optional("matplotlib.figure", "eval")
+    files = list(dict.fromkeys(point.file for point in points))
+    figure = figures.Figure(figsize=(4.2 * len(files), 7.6), layout="constrained")
+    panels = figure.subplots(2, len(files), squeeze=False)
+    for column, file in enumerate(files):
+        for axes, measure in zip(panels[:, column], ("d1", "d2"), strict=True):
+            for family, (colour, style) in FAMILIES.items():
+                curve = [p for p in _sorted(points) if p.file == file and _family(p.codec) == family]
+                label = {"filled in": "scales filled in", "left out": "scales left out"}.get(family, f"G-PCC {family}")
+                axes.plot(
+                    [p.bpp for p in curve], [getattr(p, measure) for p in curve], style, color=colour, label=label, markersize=4
+                )
+            axes.set_xscale("log")
+            axes.grid(alpha=0.3, which="both")
+            axes.set_xlabel("bits per point")
+            axes.set_ylabel(f"{measure.upper()} PSNR, dB")
+            axes.set_title(_short(file), fontsize=9)
+    panels[0, 0].legend(fontsize=8)
+    figure.savefig(path, dpi=100)
+
+
+# ---- targets
+
+
+def _targets(options: argparse.Namespace) -> None:
+    """Off the target, after the first frame, the largest of all frames."""
+    kitti, radiate = "kitti_odometry_00", "radiate_hdl32"
+    lines = []
+    for name, sequence, count, with_fields, target in (
+        ("KITTI odometry 00, 10 frames, with intensity", kitti, 10, True, {"target_bpp": 9.0}),
+        ("RADIATE, HDL-32 in fog, 15 frames, intensity and ring", radiate, 15, True, {"target_bitrate": 1e6}),
+        ("", radiate, 15, True, {"target_bytes": 30_000}),
+        ("the same, positions alone", radiate, 15, False, {"target_bitrate": 1e6}),
+        ("", radiate, 15, False, {"target_bytes": 30_000}),
+    ):
+        [folder] = options.sequences.glob(f"{sequence}*")
+        frames = [_frame(path, with_fields) for path in sorted(folder.glob("frame*.npz"))[:count]]
+        worst = [
+            f"{100 * _largest_miss(frames, TargetConfig(target_passes=passes, **target), options.model):.1f} %"
+            for passes in (1, 2)
+        ]
+        ((what, value),) = target.items()
+        lines.append(
+            [
+                name,
+                f"{value:,.0f} " + {"target_bpp": "bits per point", "target_bitrate": "bit/s", "target_bytes": "bytes"}[what],
+                *worst,
+            ]
+        )
+        print(lines[-1], flush=True)
+    text = _command() + "\n\n" + table(["frames", "target", ">one pass", ">two passes"], lines)
+    write_section(options.markdown, "targets", text)
+
+
+def _frame(path: Path, with_fields: bool) -> PointCloud:
+    with np.load(path) as data:
+        xyz = data["xyz"] * float(data["scale"]) if data["xyz"].dtype.kind == "i" else data["xyz"]
+        names = [name for name in ("intensity", "ring") if name in data and with_fields]
+        return PointCloud(xyz.astype(np.float32), {name: data[name] for name in names})
+
+
+def _largest_miss(frames: list[PointCloud], config: TargetConfig, model: str) -> float:
+    encoder, rate = Encoder(CodecConfig(step=0.02, model=model), successive=True), RateControl(config)
+    sizes = [len(rate.encode(encoder, frame)) for frame in frames]
+    return max(abs(size / config.bytes_of(len(frame), 0.1) - 1) for size, frame in list(zip(sizes, frames, strict=True))[1:])
+
+
+# ---- fields
+
+
+def _fields(options: argparse.Namespace) -> None:
+    cloud, lines = read_cloud(options.frame), []
+    for scales in (2, 3):
+        for name, config in (
+            (f"step {16 << scales} mm", {"step": 0.016 * 2**scales}),
+            (f"step {16 << scales} mm, duplicates merged", {"step": 0.016 * 2**scales, "merge_duplicates": True}),
+            (f"step 16 mm, {scales} scales dropped", {"step": 0.016, "drop_scales": scales}),
+        ):
+            data = Encoder(CodecConfig(model=options.model, **config)).encode(cloud)
+            sizes = {chunk.tag: 8 * chunk.size / len(cloud) for chunk in inspect(data).chunks}
+            parts = [sum(sizes.get(tag, 0.0) for tag in tags) for tags in (("OCCU", "BEAM", "LATT"), ("DUPL",), ("ATTR",))]
+            decoded = Decoder().decode(data).xyz
+            error = distortion(cloud.xyz, decoded)
+            numbers = [inspect(data).bpp, *parts]
+            lines.append(
+                [
+                    name,
+                    *(f"{v:.2f}" if v else "" for v in numbers),
+                    f"{len(decoded):,}",
+                    f"{error.d1_psnr:.2f}",
+                    f"{error.d2_psnr:.2f}",
+                ]
+            )
+            print(lines[-1], flush=True)
+    names = [
+        options.frame.stem.rsplit("__", 1)[-1],
+        *(f">{n}" for n in ("bpp", "positions", "counts", "fields", "points", "D1", "D2")),
+    ]
+    write_section(options.markdown, "fields", _command() + "\n\n" + table(names, lines))
+
+
+# ---- centroids
+
+
+def _centroids(options: argparse.Namespace) -> None:
+    xyz, lines = read_cloud(options.frame).xyz.astype(np.float64), []
+
+    def bits(step: float) -> float:
+        config = CodecConfig(step=step, merge_duplicates=True, model=options.model)
+        return 8 * len(Encoder(config).encode(PointCloud(xyz.astype(np.float32)))) / len(xyz)
+
+    def quality(points: np.ndarray) -> str:
+        error = distortion(xyz, points)
+        return f"{error.d1_psnr:.2f} / {error.d2_psnr:.2f}"
+
+    for step in (0.064, 0.128):
+        cells, inverse, counts = np.unique(np.rint(xyz / step), axis=0, return_inverse=True, return_counts=True)
+        sums = [np.bincount(inverse.ravel(), xyz[:, axis]) for axis in range(3)]
+        offsets = np.stack(sums, axis=1) / counts[:, None] / step - cells
+        start = bits(step)
+        line = [f"{1000 * step:.0f} mm, {counts.mean():.1f} points", f"{start:.2f}", quality(cells * step)]
+        line.append(quality((cells + offsets.mean(axis=0)) * step))
+        for levels in (2, 3):
+            chosen = np.clip(np.floor((offsets + 0.5) * levels), 0, levels - 1)
+            more = sum(map(_entropy, chosen.T)) * len(cells) / len(xyz)
+            line.append(f"{quality((cells + (chosen + 0.5) / levels - 0.5) * step)} for {more:.2f} more")
+            finer = _step_for(bits, start + more, step)
+            line.append(quality(np.unique(np.rint(xyz / finer), axis=0) * finer))
+        lines.append(line)
+        print(line, flush=True)
+    names = ["cells", "bpp", "middle", "mean offset of all cells", "2 levels", "a finer step", "3 levels", "a finer step"]
+    write_section(options.markdown, "centroids", _command() + "\n\n" + table(names, lines))
+
+
+def _entropy(values: np.ndarray) -> float:
+    _, counts = np.unique(values, return_counts=True)
+    shares = counts / counts.sum()
+    return float(-(shares * np.log2(shares)).sum())
+
+
+def _step_for(bits: Callable[[float], float], wanted: float, step: float) -> float:
+    """The step that takes so many bits, within 1 %, or a third of ``step``."""
+    low, high = math.log(step / 3), math.log(step)
+    while high - low > 0.01:
+        middle = (low + high) / 2
+        low, high = (middle, high) if bits(math.exp(middle)) > wanted else (low, middle)
+    return math.exp(high)
+
+
+if __name__ == "__main__":
+    main()
