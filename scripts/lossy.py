@@ -266,7 +266,7 @@ def _targets(options: argparse.Namespace) -> None:
 
 def _frame(path: Path, with_fields: bool) -> PointCloud:
     with np.load(path) as data:
-        xyz = data["xyz"] * float(data["scale"]) if data["xyz"].dtype.kind == "i" else data["xyz"]
+        xyz = data["xyz"] * 0.001 if data["xyz"].dtype.kind == "i" else data["xyz"]  # integers are millimetres
         names = [name for name in ("intensity", "ring") if name in data and with_fields]
         return PointCloud(xyz.astype(np.float32), {name: data[name] for name in names})
 

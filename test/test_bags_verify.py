@@ -25,6 +25,8 @@ from anypcc_ros.bags.engines import engine
 from anypcc_ros.bags.errors import DIFFERENT
 from anypcc_ros.bags.reading import Bag
 from anypcc_ros.bags.results import DamageLog
+from anypcc_ros.bags.transform import read_message
+from anypcc_ros.bags.types import COMPRESSED_CLOUD
 from anypcc_ros.bags.verify import verify
 from anypcc_ros.bags.writing import BagOutput
 from anypcc_ros.codec.cloud import PointCloud
@@ -62,6 +64,19 @@ def verdicts(original: Path, other: Path):
     with engine("", 1) as here:
         found = verify(original, other, CompareTask(DecoderConfig(threads=1)), here, STRICT)
     return {topic.name: topic for topic in found}
+
+
+def test_a_target_size_is_met_and_verified(bags, tmp_path, capsys):
+    source, _ = bags
+    assert run("compress", source, tmp_path / "small.mcap", "--target-bytes", "1600", "--jobs", "1") == 0
+    found = verdicts(source, tmp_path / "small.mcap")
+    assert {topic.verdict for topic in found.values()} <= {"within", "equal", "same", "identical"}
+    with Bag(tmp_path / "small.mcap") as bag:
+        messages = [item for item in bag.contents(STRICT) if isinstance(item, Message) and item.topic.name.endswith("/anypcc")]
+    sizes = [len(read_message(message.data, COMPRESSED_CLOUD).data) for message in messages]
+    assert sizes == pytest.approx([1600] * len(sizes), rel=0.03)
+    assert run("compress", source, tmp_path / "no.mcap", "--target-bpp", "5", "--order", "codec") == 2
+    assert "--order original" in capsys.readouterr().err
 
 
 def test_within_the_policy(bags):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from anypcc_ros.bags.errors import DIFFERENT, REPORTED, BagError, BagUsageError
-from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.codec.config import CodecConfig, DecoderConfig, TargetConfig
 from anypcc_ros.command_line import add_option_flags, config_from, positive_count
 from anypcc_ros.optional import optional
 
@@ -73,6 +73,8 @@ def _add_compress(commands: Any) -> None:
         help="with --step: bit-identical all the same; the step is only the grid below, and a finer one is slower and smaller "
         f"(default: {EXACT_GRID:g})",
     )
+    target = parser.add_mutually_exclusive_group()
+    add_option_flags(target, TargetConfig, only={"target_bpp", "target_bytes"})
     add_option_flags(parser, CodecConfig, only={"fields", "model", "backend"})
     parser.add_argument(
         "--order",
@@ -158,11 +160,15 @@ def _compress(options: argparse.Namespace) -> int:
     from anypcc_ros.bags.transform import CompressTask
 
     chosen = config_from(options, CodecConfig, without={"step", "exact"})
-    step, exact = (EXACT_GRID, True) if options.step is None else (options.step, options.exact)
+    target = config_from(options, TargetConfig)
+    if target.wanted and (options.exact or options.order != "original"):  # otherwise points could be merged
+        raise BagUsageError("--target-bpp and --target-bytes are for --order original, and not with --exact")
+    grid = EXACT_GRID if options.step is None else options.step
+    step, exact = grid, options.exact or (options.step is None and not target.wanted)
     config = dataclasses.replace(chosen, step=step, exact=exact, threads=threads_for(_jobs(options)))
     if options.report:
         optional("matplotlib", "eval")  # known before the work rather than after it
-    task = CompressTask(config, compare=options.report is not None)
+    task = CompressTask(config, target, compare=options.report is not None)
     return _convert(options, Plan(task, tuple(options.topics), options.storage, compare=options.report is not None))
 
 

@@ -90,7 +90,8 @@ class TopicTotals:
         self.raw_bytes += statistics.raw_size
         self.stream_bytes += statistics.stream_size
         self.seconds += statistics.seconds
-        self.step, self.exact, self.order = statistics.step, statistics.exact, statistics.order
+        self.step = max(self.step, statistics.step)
+        self.exact, self.order = statistics.exact, statistics.order
         for info in statistics.fields:
             totals = self.fields.setdefault(info.name, FieldTotals(info.policy, info.step))
             totals.largest_error = max(totals.largest_error, info.largest_error)

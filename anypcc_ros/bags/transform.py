@@ -17,8 +17,9 @@ from anypcc_ros.bags.types import COMPRESSED_CLOUD, POINT_CLOUD, typestore
 from anypcc_ros.codec.bitstream import FieldInfo, StreamInfo, inspect
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
-from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.codec.config import CodecConfig, DecoderConfig, TargetConfig
 from anypcc_ros.codec.errors import InputError, StreamError, UnsupportedVersionError
+from anypcc_ros.codec.rate import RateControl
 from anypcc_ros.pointcloud2 import (
     FORMAT,
     Body,
@@ -33,9 +34,11 @@ from anypcc_ros.pointcloud2 import (
 
 @dataclass(frozen=True)
 class CompressTask:
-    """What to do with each message of a slice. ``compare``: also find out what zstd and Draco would need."""
+    """What to do with each message of a slice. ``target``: how large each stream shall be, found for each by itself, so that no
+    message depends on another. ``compare``: also find out what zstd and Draco would need."""
 
     config: CodecConfig
+    target: TargetConfig = TargetConfig()  # noqa: RUF009 - frozen
     compare: bool = False
 
 
@@ -100,7 +103,7 @@ def _compress(task: CompressTask, data: bytes) -> Result:
     encoder = _encoder(task.config)
     start = time.perf_counter()
     try:
-        stream = encoder.encode(cloud)
+        stream = RateControl(task.target).encode(encoder, cloud)
     except InputError as error:
         return Failed(str(error), damaged=False)
     seconds = time.perf_counter() - start
