@@ -205,7 +205,7 @@ class StreamInfo:
 
 def cells_checksum(coords: np.ndarray) -> int:
     """The checksum of cells (N, 3) in Morton order, as in CloudInfo."""
-    return zlib.crc32(coords.astype("<u4").tobytes())
+    return zlib.crc32(np.ascontiguousarray(coords, "<u4").data)
 
 
 def write_stream(cloud: CloudInfo, payloads: Mapping[str, bytes], layout: Layout | None = None) -> bytes:

@@ -207,7 +207,7 @@ class Encoder:
         elif voxels.counts.max() > 1:
             chunks[bitstream.COUNTS] = encode_counts(voxels.counts - 1, density_contexts(voxels.coords))
         if occupancy.shorter and not lattice:
-            chunks[bitstream.CUTS] = encode_cuts(possible_cuts(voxels.coords, occupancy.shorter), payload[1:])
+            chunks[bitstream.CUTS] = encode_cuts(possible_cuts(occupancy.shorter), payload[1:])
         decoded = (voxels.coords << dropped) + voxels.shift if dropped else grid[rows]
         place = voxels.coords, voxels.shift, voxels.depth, dropped
         return _OnGrid(*place, decoded, rows, len(grid), correction.calibrated, chunks)

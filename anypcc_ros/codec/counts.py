@@ -11,7 +11,7 @@ from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
 from anypcc_ros.codec.octree import changes
 
 SYMBOLS = 16
-_PRIOR = np.array([32, 8, 4, 2, *[1] * 12], np.int64)
+_PRIOR = np.array([32, 8, 4, 2, *[1] * 12], np.float32)
 _WEIGHT = 16  # of one value that was seen
 _LIMIT = 1 << 20  # of a context's total; float32 holds every integer below 2**24
 _FIRST_BLOCK, _LAST_BLOCK = 64, 4096
@@ -74,23 +74,24 @@ def decode_counts(data: bytes | memoryview, contexts: np.ndarray) -> np.ndarray:
 
 
 class _Statistics:
-    """Symbol frequencies by context, (contexts, 16) int64, learned block by block."""
+    """Symbol frequencies by context, (contexts, 16), learned block by block."""
 
     def __init__(self, contexts: np.ndarray) -> None:
         self._contexts = contexts
+        # In float32, as the coder takes them: every whole number up to _LIMIT is exact in it.
         self._table = np.tile(_PRIOR, (int(contexts.max(initial=0)) + 1, 1))
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Rows of blocks of 64, 128, ... and then 4096 values: statistics settle fast and cost little later."""
         scattered = np.arange(len(self._contexts), dtype=np.uint32) * _SCATTER  # modulo 2**32
-        order = np.argsort(scattered, kind="stable")
+        order = np.argsort(scattered)  # no two are equal
         start, size = 0, _FIRST_BLOCK
         while start < len(order):
             yield order[start : start + size]
             start, size = start + size, min(2 * size, _LAST_BLOCK)
 
     def frequencies(self, block: np.ndarray) -> np.ndarray:
-        return self._table[self._contexts[block]].astype(np.float32)
+        return self._table[self._contexts[block]]
 
     def learn(self, block: np.ndarray, symbols: np.ndarray) -> None:
         np.add.at(self._table, (self._contexts[block], symbols), _WEIGHT)

@@ -18,6 +18,7 @@ from anypcc_ros.codec.config import DecoderConfig
 from anypcc_ros.codec.entropy import decode_varint, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError, CutError, TruncatedError
 from anypcc_ros.codec.exact import decode_off_grid, encode_off_grid
+from anypcc_ros.codec.occupancy import Shorter
 from anypcc_ros.codec.octree import coarser_cells
 
 _CHECKSUM = struct.Struct("<I")
@@ -34,13 +35,9 @@ class Cut:
     checksum: int
 
 
-def possible_cuts(coords: np.ndarray, shorter: Sequence[bytes]) -> list[Cut]:
-    """What ``encode_cuts`` takes, of voxels (N, 3) in Morton order and the words of their codes with 1, 2, ... scales less."""
-    cuts = []
-    for words in shorter:
-        coords = coarser_cells(coords, 1)
-        cuts.append(Cut(words, len(coords), bitstream.cells_checksum(coords)))
-    return cuts
+def possible_cuts(shorter: Sequence[Shorter]) -> list[Cut]:
+    """What ``encode_cuts`` takes, of the streams with 1, 2, ... scales less."""
+    return [Cut(words, len(cells), bitstream.cells_checksum(cells)) for words, cells in shorter]
 
 
 def encode_cuts(cuts: Sequence[Cut], words: bytes) -> bytes:

@@ -12,7 +12,7 @@ from anypcc_ros.codec.likeliest import FillingDecoder, FillingEncoder
 from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.nearness import CellIndex
 from anypcc_ros.codec.neighbors import root_level
-from anypcc_ros.codec.occupancy import CALIBRATED, Correction, OccupancyDecoder, OccupancyEncoder, Witness
+from anypcc_ros.codec.occupancy import CALIBRATED, Correction, OccupancyDecoder, OccupancyEncoder, Shorter, Witness
 from anypcc_ros.codec.octree import CHILD_COUNT, Place, Voxels, coarser_cells, occupancy_pyramid, sort_cells
 
 RAW_VOXELS = 64
@@ -20,11 +20,11 @@ RAW_VOXELS = 64
 
 
 class Occupancy(NamedTuple):
-    """``payload``: the coded octree. ``shorter``: the range coder's words of octrees of 1, 2, ... levels less, as long as they
-    are many enough. ``cells``: (N, 3) int64, those that the decoder will have, in Morton order."""
+    """``payload``: the coded octree. ``shorter``: octrees of 1, 2, ... levels less, as long as they take words enough.
+    ``cells``: (N, 3) int64, those that the decoder will have, in Morton order."""
 
     payload: bytes
-    shorter: list[bytes]
+    shorter: list[Shorter]
     cells: np.ndarray
 
 
@@ -48,23 +48,22 @@ def encode_occupancy(
     pyramid = occupancy_pyramid(voxels)
     coder = OccupancyEncoder(correction, witness)
     level, features = root_level(), model.root_features()
-    located = correction.beams or filling
-    place = Place.of_root(voxels.shift, voxels.depth + dropped) if located else None
+    place = Place.of_root(voxels.shift, voxels.depth + dropped)
     above = pyramid[0]
     for finer, codes in zip(_finer_levels(voxels.depth, dropped), pyramid[1:], strict=True):
         below = model.arithmetic.expand(level, above)
-        place = place and place.of_children(above)
+        place = place.of_children(above)
         features = model.descend(features, above, level, below)
         coder.enter(Ancestry(finer, above, place))
         scales = finer - dropped + 1  # that the voxels are below this level's nodes
-        if filling and place and scales <= filled:
+        if filling and scales <= filled:
             true = codes_at(place.coords, coarser_cells(voxels.coords, scales), codes)
             coder.fill(filling, int(CHILD_COUNT[codes].sum(dtype=np.int64)), true)
         else:
             coder.know(codes)
         above = model.code_level(features, below, coder)
         level = below
-    cells = place.of_children(above).coords.astype(np.int64) if filling and place else voxels.coords
+    cells = place.of_children(above).coords.astype(np.int64) if filling else voxels.coords
     return Occupancy(pyramid[0].tobytes() + coder.finish(), coder.shorter(), cells)
 
 

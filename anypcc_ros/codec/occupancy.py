@@ -59,6 +59,13 @@ SMALLEST_CUT = 1024
 """Words that a stream still has to have for it to be worth telling that it can be cut there."""
 
 
+class Shorter(NamedTuple):
+    """A stream of fewer levels: the range coder's ``words``, and the ``cells`` (N, 3) uint32 in Morton order that it tells."""
+
+    words: bytes
+    cells: np.ndarray
+
+
 class Witness(Protocol):
     """Who looks on while codes are encoded."""
 
@@ -80,12 +87,12 @@ class OccupancyEncoder(_OccupancyCoder):
         self._witness = witness
         self._codes = np.zeros(0, np.uint8)
         self._background = Background() if (correction.threads or os.cpu_count() or 1) > 1 else None
-        self._shorter: list[bytes] = []
+        self._shorter: list[Shorter] = []
         self._filling: FillingEncoder | None = None
 
     def enter(self, ancestry: Ancestry) -> None:
         super().enter(ancestry)
-        self._do(self._note_cut)
+        self._do(self._note_cut, ancestry)
 
     def know(self, codes: np.ndarray) -> None:
         """The codes (N,) uint8 of the level at hand."""
@@ -127,9 +134,10 @@ class OccupancyEncoder(_OccupancyCoder):
         if self._witness:
             self._witness.saw(part, logits, frequencies, symbols)
 
-    def _note_cut(self) -> None:
-        if self._coder.words() >= SMALLEST_CUT:
-            self._shorter.insert(0, self._coder.finish())
+    def _note_cut(self, ancestry: Ancestry) -> None:
+        if self._coder.words() >= SMALLEST_CUT and ancestry.place:
+            # Without this level its nodes are the cells.
+            self._shorter.insert(0, Shorter(self._coder.finish(), ancestry.place.coords))
 
     def finish(self) -> bytes:
         """Everything encoded."""
@@ -137,9 +145,9 @@ class OccupancyEncoder(_OccupancyCoder):
             self._background.finish()
         return self._coder.finish()
 
-    def shorter(self) -> list[bytes]:
+    def shorter(self) -> list[Shorter]:
         """After ``finish``: what it would have given without the last level, the last two, ..., as long as those are
-        ``SMALLEST_CUT`` words."""
+        ``SMALLEST_CUT`` words and places are known."""
         return self._shorter
 
 

@@ -191,7 +191,7 @@ def endurance(paths: Sequence[Path], config: CodecConfig, frames: int) -> list[S
 def measure_endurance(_: Path, paths: Sequence[Path], config: CodecConfig, frames: int) -> list[Sample]:
     """As ``endurance``, in this process."""
     clouds = [PointCloud(read_cloud(path).finite()[0].xyz) for path in paths]
-    encoder, decoder = Encoder(config), Decoder(matching_decoder(config))
+    encoder, decoder = Encoder(config, successive=True), Decoder(matching_decoder(config))
     samples: list[Sample] = []
     encode: list[float] = []
     decode: list[float] = []
@@ -237,7 +237,7 @@ def measure_file(path: Path, config: CodecConfig, repeats: int, stages: bool) ->
     With ``stages`` as many further runs are timed by stage. Raises FileError, InputError, ModelNotFoundError, BackendError.
     """
     cloud = PointCloud(read_cloud(path).finite()[0].xyz)  # figures here are of positions alone
-    encoder, decoder = Encoder(config), Decoder(matching_decoder(config))
+    encoder, decoder = Encoder(config, successive=True), Decoder(matching_decoder(config))
     data = encoder.encode(cloud)
     decoded = decoder.decode(data)
     encode, decode = [], []
