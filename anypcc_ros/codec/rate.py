@@ -2,7 +2,8 @@
 
 The size of a stream falls steadily with the edge of its cells, step * 2**drop_scales. On a double logarithmic scale it
 does so nearly in a line, whose slope changes slowly: a secant finds the edge within few encodings, and that of one frame
-serves the next. Between frames the size follows the number of octree nodes, which is known before anything is coded.
+serves the next. Between frames positions follow the number of octree nodes, and fields that of points, both of which are
+known before anything is coded.
 
 Where scales are filled in, the step is left as it is, and what is between whole scales is sent of the coarsest of them:
 edge = step * 2**(drop_scales - truth).
@@ -14,8 +15,9 @@ import math
 import threading
 from collections import deque
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from anypcc_ros.codec.bitstream import inspect
+from anypcc_ros.codec.bitstream import ATTRIBUTES, COUNTS, OFF_GRID, ORDER, REMAINDERS, inspect
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Encoder
 from anypcc_ros.codec.config import CodecConfig, TargetConfig
@@ -34,6 +36,8 @@ PERIOD_FRAMES = 11
 DEFAULT_PERIOD, LONGEST_PERIOD = 0.1, 10.0
 """Seconds."""
 
+_CARRIED = (COUNTS, ATTRIBUTES, ORDER, REMAINDERS, OFF_GRID)
+
 _CROWD = 4.0
 """Points in a cell, on average, from which on they are merged."""
 
@@ -45,18 +49,35 @@ _LONGEST_STRIDE = math.log(16)  # from one edge to the next
 _REACH = math.log(4096)  # from the edge of the configuration
 
 
+class _Content(NamedTuple):
+    """What a frame has on some grid: ``nodes`` of its octree, which take most of the bytes of positions; and ``carriers`` of
+    fields and counts, the points, or the cells where they are merged."""
+
+    nodes: int
+    carriers: int
+
+
+_NOTHING = _Content(1, 1)
+
 @dataclass(frozen=True)
 class _State:
-    """What is known of the frames so far. ``edge``, ``size``, ``nodes``: logarithms of the last frame's edge, bytes and octree
-    nodes, NaN if there is none; ``slope``: how size depends on edge; ``crowd``: points per cell; ``merging``: the logarithm of
-    the size up to which scales are dropped, None while they are not."""
+    """What is known of the frames so far. ``edge``, ``size``: logarithms of the last frame's edge and bytes, NaN if there is
+    none; ``content``: what it had; ``carried``: share of its bytes that fields and counts took; ``slope``: how size depends on
+    edge; ``crowd``: points per cell; ``merging``: the logarithm of the size up to which scales are dropped, None while they
+    are not."""
 
     edge: float
     size: float = math.nan
-    nodes: float = math.nan
+    content: _Content = _NOTHING
+    carried: float = 0.0
     slope: float = _SLOPE
     crowd: float = 1.0
     merging: float | None = None
+
+    def after(self, content: _Content) -> _State:
+        """What to expect of another frame on the same grid."""
+        nodes, carriers = content.nodes / self.content.nodes, content.carriers / self.content.carriers
+        return replace(self, size=self.size + math.log((1 - self.carried) * nodes + self.carried * carriers))
 
     def toward(self, size: float) -> float:
         """The logarithm of the edge that this size should need."""
@@ -95,14 +116,12 @@ class RateControl:
         if state is None:
             data, state = _search(encoder, cloud, wanted, _first(encoder.config), SEARCH_PASSES)
         else:
-            # The same grid gives this frame another size than the last one, which goes with the nodes of its octree.
-            growth = _nodes(encoder, cloud, state.edge) - state.nodes
-            state = replace(state, size=state.size + growth)
+            state = state.after(_content(encoder, cloud, state))
             data, state = _search(encoder, cloud, wanted, state, self.config.target_passes)
         merging = _merging(encoder.config, state, wanted)
         if (merging is None) != (state.merging is None):  # on the other curve the same edge has another size
             data, state = _search(encoder, cloud, wanted, _State(state.edge, merging=merging), SEARCH_PASSES)
-        state = replace(state, nodes=_nodes(encoder, cloud, state.edge))
+        state = replace(state, content=_content(encoder, cloud, state))
         with self._lock:
             self._state = state
         return data
@@ -169,13 +188,14 @@ def _search(encoder: Encoder, cloud: PointCloud, wanted: float, state: _State, p
     return best, replace(nearest, slope=known.slope)
 
 
-def _nodes(encoder: Encoder, cloud: PointCloud, edge: float) -> float:
-    """Logarithm of the number of octree nodes over cells of this edge, a logarithm; 0 without a point."""
+def _content(encoder: Encoder, cloud: PointCloud, state: _State) -> _Content:
+    """What the cloud has on the grid of ``state``."""
     points = cloud.finite()[0].xyz
     if not len(points):
-        return 0.0
-    voxels, _ = voxelise(quantise(points, math.exp(edge), encoder.config.origin))
-    return math.log(len(voxels.coords) + sum(map(len, occupancy_pyramid(voxels))))
+        return _NOTHING
+    voxels, _ = voxelise(quantise(points, math.exp(state.edge), encoder.config.origin))
+    nodes = len(voxels.coords) + sum(map(len, occupancy_pyramid(voxels)))
+    return _Content(nodes, len(points) if state.merging is None else len(voxels.coords))
 
 
 def _encode(encoder: Encoder, cloud: PointCloud, edge: float, before: _State, *, same_frame: bool) -> tuple[bytes, _State]:
@@ -193,4 +213,5 @@ def _encode(encoder: Encoder, cloud: PointCloud, edge: float, before: _State, *,
     if same_frame and abs(edge - before.edge) > _SAME_EDGE:
         steepest = _STEEPEST * (1 + _fills(encoder.config))  # all bits of a scale go within one octave
         slope = min(max((size - before.size) / (edge - before.edge), steepest), _FLATTEST)
-    return data, _State(edge, size, before.nodes, slope, info.points / max(info.voxels, 1), before.merging)
+    carried = sum(chunk.size for chunk in info.chunks if chunk.tag in _CARRIED) / len(data)
+    return data, _State(edge, size, before.content, carried, slope, info.points / max(info.voxels, 1), before.merging)
