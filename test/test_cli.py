@@ -123,6 +123,20 @@ def test_dropped_scales(folder: Path) -> None:
     assert anypcc("evaluate", "frame.ply", "--step", "0.02", "--drop-scales", "4", cwd=folder).returncode == 0
 
 
+def test_scales_of_a_surface_are_filled_in(folder: Path) -> None:
+    direction = np.random.default_rng(8).normal(size=(40_000, 3))
+    ball = np.unique(np.rint(direction / np.linalg.norm(direction, axis=1, keepdims=True) * 25).astype(np.int32), axis=0)
+    np.savez(folder / "ball.npz", xyz=ball)
+    done = anypcc("encode", "ball.npz", "-o", "ball.apcc", "--step", "1", "--drop-scales", "1", cwd=folder)
+    assert "1 scales filled in (rms error 0." in done.stdout
+    assert "rms_error    0." in anypcc("info", "ball.apcc", cwd=folder).stdout
+    cut = anypcc("cut", "ball.apcc", "-o", "cut.apcc", "--drop-scales", "1", cwd=folder)
+    assert cut.returncode == 1
+    assert "filled in" in cut.stderr
+    told = anypcc("encode", "ball.npz", "-o", "ball.apcc", "--step", "1", "--drop-scales", "1", "--lossy", "scales", cwd=folder)
+    assert "1 scales dropped" in told.stdout
+
+
 def test_points_that_are_not_finite_are_dropped_and_counted(folder: Path) -> None:
     write_cloud(folder / "nan.pcd", PointCloud(np.array([[0, 0, 0], [np.nan, 0, 0], [1, np.inf, 0]], np.float32)))
     done = anypcc("encode", "nan.pcd", "-o", "nan.apcc", cwd=folder)
