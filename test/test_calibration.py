@@ -25,6 +25,8 @@ from anypcc_ros.codec.calibration import (
     softmax,
 )
 from anypcc_ros.codec.contexts import CONTEXT_ROWS, Ancestry, GroupContexts
+from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder
+from anypcc_ros.codec.errors import CorruptStreamError
 from anypcc_ros.codec.kernels import native
 from anypcc_ros.codec.kernels.levels import native_level
 from anypcc_ros.codec.model.integer import EXP2
@@ -131,8 +133,20 @@ def test_native_equals_reference_where_biases_and_curvature_end(isa: str) -> Non
 @pytest.mark.parametrize("count", [0, 1, 129, 8192, 70_000])
 def test_replay_is_what_the_decoder_does(kind: Callable[[int], Corrector], count: int) -> None:
     logits, contexts, symbols = part(200, 4, count, 2)
-    encoder, decoder = kind(800), kind(800)
-    assert np.array_equal(encoder.replay(logits, contexts, symbols), code_in_chunks(decoder, logits, contexts, symbols))
+    encoder, decoder, coder = kind(800), kind(800), SymbolEncoder()
+    frequencies = encoder.replay(logits, contexts, symbols)
+    assert np.array_equal(frequencies, code_in_chunks(kind(800), logits, contexts, symbols))
+    coder.encode(symbols, frequencies)
+    words = SymbolDecoder(coder.finish())
+    assert np.array_equal(decoder.decode(logits, contexts, words), symbols)
+    assert words.exhausted()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_words_that_no_encoder_wrote_are_refused(kind: Callable[[int], Corrector]) -> None:
+    logits, contexts, _ = part(200, 4, 5000, 2)
+    with pytest.raises(CorruptStreamError):
+        kind(800).decode(logits, contexts, SymbolDecoder(b"\xff" * 400))
 
 
 def test_chunks_cover_a_code_part() -> None:

@@ -15,11 +15,12 @@ Nothing of this is sent. ``Calibration`` is the reference implementation; the na
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol, TypeAlias
+from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 
+from anypcc_ros.codec.entropy import SymbolDecoder
 from anypcc_ros.codec.kernels import native
 from anypcc_ros.codec.kernels.buffers import Buffers
 from anypcc_ros.codec.model.integer import EXP2, FREQUENCY_BITS
@@ -79,9 +80,6 @@ def chunks(symbols: int) -> Iterator[slice]:
         yield slice(start, min(start + size, symbols))
 
 
-Decode: TypeAlias = Callable[[np.ndarray], np.ndarray]
-
-
 class Corrector(Protocol):
     """What ``Calibration`` and its native equal have in common."""
 
@@ -95,8 +93,8 @@ class Corrector(Protocol):
     def replay(self, logits: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> np.ndarray:
         """Frequencies (N, 16) float32 of a whole code part whose symbols are known, learning after every chunk."""
 
-    def decode(self, logits: np.ndarray, contexts: np.ndarray, decode: Decode) -> np.ndarray:
-        """Symbols (N,) uint8 of a whole code part, where ``decode`` gives those of a chunk for their frequencies."""
+    def decode(self, logits: np.ndarray, contexts: np.ndarray, coder: SymbolDecoder) -> np.ndarray:
+        """Symbols (N,) uint8 of a whole code part, learning after every chunk. Raises CorruptStreamError."""
 
 
 def corrector(rows: int) -> Corrector:
@@ -137,11 +135,11 @@ class Calibration:
             self.learn(frequencies[chunk], contexts[chunk], symbols[chunk])
         return frequencies
 
-    def decode(self, logits: np.ndarray, contexts: np.ndarray, decode: Decode) -> np.ndarray:
+    def decode(self, logits: np.ndarray, contexts: np.ndarray, coder: SymbolDecoder) -> np.ndarray:
         symbols = np.empty(len(logits), np.uint8)
         for chunk in chunks(len(symbols)):
             frequencies = self.frequencies(logits[chunk], contexts[chunk])
-            symbols[chunk] = decode(frequencies)
+            symbols[chunk] = coder.decode(frequencies)
             self.learn(frequencies, contexts[chunk], symbols[chunk])
         return symbols
 
@@ -166,14 +164,10 @@ class NativeCalibration:
         self._native.replay(logits, contexts, symbols, chunk_size(len(symbols)), frequencies)
         return frequencies
 
-    def decode(self, logits: np.ndarray, contexts: np.ndarray, decode: Decode) -> np.ndarray:
-        symbols = np.empty(len(logits), np.uint8)
-        frequencies = self._buffers.empty(logits.shape, np.float32)
-        advance = self._native.part(logits, contexts, symbols, frequencies)
-        learned = 0
-        for chunk in chunks(len(symbols)):
-            advance(learned, chunk.start, chunk.stop)
-            symbols[chunk] = decode(frequencies[chunk])
-            learned = chunk.start
-        advance(learned, len(symbols), len(symbols))
+    def decode(self, logits: np.ndarray, contexts: np.ndarray, coder: SymbolDecoder) -> np.ndarray:
+        assert coder.native, "where there is a native calibration there is a native decoder"
+        symbols, chunk = np.empty(len(logits), np.uint8), chunk_size(len(logits))
+        frequencies = self._buffers.empty((chunk, SYMBOLS), np.float32)
+        with coder.checked():
+            self._native.decode(logits, contexts, coder.native, chunk, frequencies, symbols)
         return symbols

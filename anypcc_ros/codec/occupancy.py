@@ -173,7 +173,7 @@ class OccupancyDecoder(_OccupancyCoder):
         chosen = logits if told is None else logits[told]
         if not (calibration := self._corrector(logits)):
             return self._coder.decode(predicted(chosen)).astype(np.uint8)
-        return calibration.decode(chosen, self._contexts(part, self._ancestry, logits, told), self._coder.decode)
+        return calibration.decode(chosen, self._contexts(part, self._ancestry, logits, told), self._coder)
 
     def exhausted(self) -> bool:
         """Whether, as far as one can tell, everything encoded was read."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 
 import numpy as np
 
@@ -105,22 +104,19 @@ class Calibration:
         frequency = address_of(frequencies, "frequencies", "float32", (count, 16))
         call("calibration_replay", *arguments, self._exp2.address, symbol, count, chunk, frequency)
 
-    def part(self, logits: Array, contexts: Array, symbols: Array, frequencies: Array) -> Callable[[int, int, int], None]:
-        """For a code part that is decoded chunk by chunk: a function of ``begin``, ``middle`` and ``end`` that learns from the
-        symbols [begin, middle) and writes the frequencies of [middle, end).
+    def decode(
+        self, logits: Array, contexts: Array, words: RangeDecoder, chunk: int, frequencies: Array, symbols: Array
+    ) -> None:
+        """Write ``symbols`` uint8 (count,), decoded from ``words`` and learned from ``chunk`` rows at a time.
 
-        The arrays are as above, of the whole part; they must stay where they are as long as the function is used.
+        ``frequencies`` float32 (chunk or more, 16) is for its own use. IndexError also for words that no encoder wrote.
         """
         arguments, count = self._arguments(contexts, ("logits", logits, "int32"))
+        if len(frequencies) < min(chunk, count):
+            raise ValueError(f"room for {len(frequencies)} rows of frequencies, {min(chunk, count)} are needed")
+        scratch = address_of(frequencies, "frequencies", "float32", (None, 16))
         symbol = address_of(symbols, "symbols", "uint8", (count,))
-        frequency = address_of(frequencies, "frequencies", "float32", (count, 16))
-
-        def advance(begin: int, middle: int, end: int) -> None:
-            if end > count:
-                raise ValueError(f"symbol {end} of {count}")
-            call("calibration_advance", *arguments, self._exp2.address, symbol, begin, middle, end, frequency)
-
-        return advance
+        call("calibration_decode", *arguments, self._exp2.address, words.address, count, chunk, scratch, symbol)
 
     def _arguments(self, contexts: Array, values: tuple[str, Array, str]) -> tuple[tuple[int | None, ...], int]:
         count, tables = (int(size) for size in contexts.shape)

@@ -193,12 +193,12 @@ int64_t anypcc_calibration_replay(anypcc::Calibration* calibration, const int32_
                                   const int32_t* contexts, int tables, const uint32_t* exp2,
                                   const uint8_t* symbols, int64_t count, int64_t chunk, float* frequencies);
 
-// Learns from the chunk [begin, middle) of a code part, whose symbols have been decoded, and writes the
-// frequencies of the next one, [middle, end).
-int64_t anypcc_calibration_advance(anypcc::Calibration* calibration, const int32_t* logits,
-                                   const int32_t* contexts, int tables, const uint32_t* exp2,
-                                   const uint8_t* symbols, int64_t begin, int64_t middle, int64_t end,
-                                   float* frequencies);
+// Decodes the symbols (count,) of a code part, `chunk` rows at a time, learning from each. frequencies (chunk,
+// 16) is for its own use. kBadIndex also for words that no encoder wrote.
+int64_t anypcc_calibration_decode(anypcc::Calibration* calibration, const int32_t* logits,
+                                  const int32_t* contexts, int tables, const uint32_t* exp2,
+                                  anypcc::RangeDecoder* words, int64_t count, int64_t chunk,
+                                  float* frequencies, uint8_t* symbols);
 
 // ---- contexts of the calibration (codec/contexts.py, codec/beams.py) ----
 

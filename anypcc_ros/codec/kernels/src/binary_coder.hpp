@@ -1,11 +1,9 @@
 // The range coder of docs/bitstream.md for decisions of two outcomes, under frequencies of sum 2^16.
 #pragma once
 
-#include "api.hpp"
+#include "range_decoder.hpp"
 
 namespace anypcc {
-
-constexpr int kCoderPrecision = 24;
 
 // Where the range of a one begins, if `ones` of 2^16 are ones.
 inline uint64_t bound_of_ones(int32_t ones) {
@@ -75,11 +73,7 @@ inline int decode_bit(RangeDecoder& state, int32_t ones) {
   const int bit = state.value >= bound;
   state.value -= bit ? bound : 0;
   state.range = bit ? (unit << kCoderPrecision) - bound : bound;
-  if (state.range >> 32 == 0) {
-    const uint32_t word = state.next < state.count ? state.words[state.next++] : 0;
-    state.value = state.value << 32 | word;
-    state.range <<= 32;
-  }
+  refill(state);
   return bit;
 }
 

@@ -5,6 +5,7 @@
 #include "api.hpp"
 #include "buffer.hpp"
 #include "isa.hpp"
+#include "range_decoder.hpp"
 #include "recycled.hpp"
 
 namespace anypcc {
@@ -114,15 +115,27 @@ int64_t anypcc_calibration_replay(Calibration* calibration, const int32_t* logit
   return status;
 }
 
-int64_t anypcc_calibration_advance(Calibration* calibration, const int32_t* logits, const int32_t* contexts,
-                                   int tables, const uint32_t* exp2, const uint8_t* symbols, int64_t begin,
-                                   int64_t middle, int64_t end, float* frequencies) {
-  if (begin < 0 || middle < begin || end < middle) return anypcc::kBadArgument;
-  const int64_t learned =
-      anypcc_calibration_learn(calibration, frequencies + begin * kCalibrated, contexts + begin * tables,
-                               tables, symbols + begin, middle - begin);
-  if (learned != anypcc::kOk) return learned;
-  return anypcc_calibration_frequencies(calibration, logits + middle * kCalibrated,
-                                        contexts + middle * tables, tables, exp2, end - middle,
-                                        frequencies + middle * kCalibrated);
+int64_t anypcc_calibration_decode(Calibration* calibration, const int32_t* logits, const int32_t* contexts,
+                                  int tables, const uint32_t* exp2, anypcc::RangeDecoder* words,
+                                  int64_t count, int64_t chunk, float* frequencies, uint8_t* symbols) {
+  int64_t status;
+  if (!anypcc::valid(calibration, contexts, tables, count, &status)) return status;
+  if (words == nullptr || chunk < 1 || chunk > anypcc::kMaxChunk) return anypcc::kBadArgument;
+  const anypcc::Isa& isa = active_isa();
+  const anypcc::CalibrationTables t = calibration->tables();
+  const float scale = anypcc::frequency_scale(kCalibrated, 1 << 16);
+  anypcc::RangeDecoder state = *words;  // the compiler keeps this one in registers
+  for (int64_t first = 0; first < count && status == anypcc::kOk; first += chunk) {
+    const int64_t rows = count - first < chunk ? count - first : chunk;
+    const int32_t* const context = contexts + first * tables;
+    isa.calibrate(logits + first * kCalibrated, context, tables, t.rows, exp2, frequencies, rows);
+    for (int64_t i = 0; i < rows && status == anypcc::kOk; ++i) {
+      const int symbol = anypcc::decode_symbol(state, frequencies + i * kCalibrated, kCalibrated, scale);
+      symbols[first + i] = static_cast<uint8_t>(symbol);
+      if (symbol < 0) status = anypcc::kBadIndex;
+    }
+    if (status == anypcc::kOk) isa.learn(t, frequencies, context, tables, symbols + first, rows);
+  }
+  *words = state;
+  return status;
 }

@@ -1,0 +1,47 @@
+// The range decoder of docs/bitstream.md: what constriction's decodes under Categorical(perfect=False),
+// several times faster, as nothing is built for a symbol that the search does not ask for.
+#pragma once
+
+#include "api.hpp"
+
+namespace anypcc {
+
+constexpr int kCoderPrecision = 24;
+
+// After a symbol: the next word, if the range has become small.
+inline void refill(RangeDecoder& state) {
+  if (state.range >> 32 != 0) return;
+  const uint32_t word = state.next < state.count ? state.words[state.next++] : 0;
+  state.value = state.value << 32 | word;
+  state.range <<= 32;
+}
+
+// What frequencies of this sum are multiplied with.
+inline float frequency_scale(int size, float total) {
+  return static_cast<float>((1 << kCoderPrecision) - size) / total;
+}
+
+// The next symbol under `size` frequencies that are whole numbers, with their frequency_scale; -1 if no encoder
+// wrote this.
+inline int decode_symbol(RangeDecoder& state, const float* frequency, int size, float scale) {
+  const uint64_t unit = state.range >> kCoderPrecision, place = state.value / unit;
+  if (place >= uint64_t{1} << kCoderPrecision) return -1;
+  float before = 0;  // the frequencies so far: whole numbers below 2^24, which float holds
+  uint32_t begin = 0;
+  for (int symbol = 0;; ++symbol) {
+    before += frequency[symbol];
+    const uint32_t end = symbol + 1 == size ? 1u << kCoderPrecision
+                                            : static_cast<uint32_t>(symbol + 1) +
+                                                  static_cast<uint32_t>(static_cast<int32_t>(before * scale));
+    if (place >= end) {
+      begin = end;
+      continue;
+    }
+    state.value -= begin * unit;
+    state.range = (end - begin) * unit;
+    refill(state);
+    return symbol;
+  }
+}
+
+}  // namespace anypcc
