@@ -25,7 +25,7 @@ _HEADER = struct.Struct("<Bq")  # bits of a direct token, or a predictor; the sm
 _MEAN, _MEDIAN, _PLAIN = 255, 254, 253  # predictors of residuals
 _TOKEN_BITS = 8  # of residuals: 16 small ones, and four classes for each of 60 octaves
 _CLIPPED = 1 << 40  # differences to the nearest value, for sums with weights within int64
-_SAMPLE = 1 << 14  # values that a predictor is chosen by
+_SAMPLE = 1 << 12  # values that a predictor is chosen by
 _HIGHEST = np.iinfo(np.int64).max
 _ROOTS = np.array([min(int(spread**0.5), 7) for spread in range(1 << DIRECT_BITS)])
 

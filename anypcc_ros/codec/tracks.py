@@ -16,6 +16,7 @@ import numpy as np
 
 from anypcc_ros.codec.entropy import decode_varint, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
+from anypcc_ros.codec.kernels import native
 
 AROUND, CODED, ONE_ROW, FIRST_FIELD = 0, 1, 2, 3
 """Where rows come from: there is no track; they are coded; all points are one; FIRST_FIELD + i: the values of field i."""
@@ -73,7 +74,18 @@ def track_of(curve: Curve, grid: np.ndarray, sources: Sources, rows: np.ndarray 
     if curve.rows >= FIRST_FIELD:
         rows = _source(sources, curve.rows - FIRST_FIELD)
     key = _source(sources, curve.key - len(PLANES)) if curve.key >= len(PLANES) else angles_of(curve, grid)
-    return np.lexsort((key,) if rows is None else (key, rows))
+    return _sorted_by(np.zeros_like(key) if rows is None else rows, key)
+
+
+def _sorted_by(rows: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """The permutation (N,) that sorts stably by row, then key, int64 each."""
+    first_row, first_key = int(rows.min(initial=0)), int(keys.min(initial=0))
+    bits = (int(keys.max(initial=0)) - first_key).bit_length()
+    if not native.available() or bits + (int(rows.max(initial=0)) - first_row).bit_length() > 63:
+        return np.lexsort((keys, rows))
+    both, order = (rows - first_row << bits | keys - first_key).astype(np.uint64), np.empty(len(keys), np.uint32)
+    native.sort_keys(both, order)
+    return order
 
 
 def _source(sources: Sources, index: int) -> np.ndarray:
