@@ -44,6 +44,8 @@ CASES = {
     "likeliest": ("fields", {"step": 0.05, "drop_scales": 2, "lossy": "likeliest", "truth": 0.3}),
     "image": ("depth", {"exact": True}),
     "image_in_order": ("depth", {"order": "original"}),
+    "firing": ("firing", {"step": 0.02}),
+    "firing_in_order": ("firing", {"step": 0.02, "order": "original"}),
     "original": ("organised", {"step": 0.01, "order": "original", "exact": True}),
 }
 """Case to its input (``<input>.npz``, or .npy where it has no fields) and the encoder's options; of an adaptation the name."""
@@ -96,7 +98,8 @@ def load_cloud(path: Path) -> PointCloud:
 def write_inputs() -> None:
     """A synthetic scan, points at UTM coordinates, an integer grid with duplicates, few points, none, a surface scaled to a
     finer grid, two clusters in opposite corners, so that some octree levels have nodes of odd parity only; a part of the scan
-    with the fields of a LiDAR; an organised part with invalid points and coordinates in millimetres; and a depth image."""
+    with the fields of a LiDAR; an organised part with invalid points and coordinates in millimetres; a depth image;
+    and a scan in the order of its measurement."""
     rng = np.random.default_rng(2510)
     azimuth = np.tile(np.linspace(-np.pi, np.pi, 180, endpoint=False), 12)
     elevation = np.repeat(np.radians(np.linspace(-20, 6, 12)), 180)
@@ -132,6 +135,7 @@ def write_inputs() -> None:
     reflectivity[7::11] = np.nan
     clouds["organised"] = PointCloud(xyz, {"reflectivity": reflectivity}, height=8)
     clouds["depth"] = _depth_image(rng)
+    clouds["firing"] = _firing_sequence(rng)
     for name, cloud in clouds.items():
         save_cloud(GOLDEN / name, cloud)
 
@@ -146,6 +150,18 @@ def _depth_image(rng: np.random.Generator) -> PointCloud:
     xyz[rng.random(len(row)) < 0.1] = np.nan
     shade = (100 + 2 * column + rng.integers(0, 4, len(row))).astype(np.uint8)
     return PointCloud(xyz, {"shade": shade}, height=18)
+
+
+def _firing_sequence(rng: np.random.Generator) -> PointCloud:
+    """Lasers that fire one after the other into directions of their own, column by column; some of them find nothing."""
+    column, turn = (values.ravel() for values in np.mgrid[:90, :8])
+    ring = rng.permutation(8)[turn]
+    azimuth = -column * 0.05 - rng.uniform(-0.2, 0.2, 8)[ring]
+    reach = 9 + 4 * np.sin(3 * azimuth)
+    xyz = np.stack([reach * np.cos(azimuth), reach * np.sin(azimuth), reach * (ring - 5) / 20], axis=1)
+    times = column * 55_296 + turn * 2_304 + rng.integers(0, 2, len(ring))
+    fields = {"ring": ring.astype(np.uint16), "t": times.astype(np.uint32)}
+    return PointCloud(xyz.astype(np.float32), fields).take(rng.random(len(ring)) < 0.85)
 
 
 def main() -> None:

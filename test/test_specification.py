@@ -52,7 +52,8 @@ def chunks_of(data: bytes) -> dict[str, bytes]:
         chunks[tag.decode()] = payload
         end += length
     assert end == len(data)
-    needed = {"CLOU", "OCCU", "RAWC", "DUPL", "LATT", "BEAM", "ADAP", "LIKE", "FLDS", "ATTR", "OFFG", "REST", "ORDR", "IMAG"}
+    needed = {"CLOU", "OCCU", "RAWC", "DUPL", "LATT", "BEAM", "ADAP", "LIKE", "FLDS", "ATTR", "OFFG", "REST", "SCAN", "ORDR"}
+    needed |= {"IMAG"}
     unknown = set(chunks) - needed
     assert not any(tag[0].isupper() for tag in unknown)
     return chunks
@@ -420,9 +421,11 @@ def decode(data: bytes, models: dict[bytes, Model], shared: dict[bytes, bytes] |
         xyz = specified_fields.remainders(chunks["REST"], here, xyz, *ends)
     if layout.off_grid:
         xyz = np.concatenate([xyz, specified_fields.off_grid(chunks["OFFG"], layout.off_grid, grid.dtype)])
-    fields = specified_fields.attributes(chunks.get("ATTR", b""), layout, np.concatenate([here, beside]))
+    everywhere = np.concatenate([here, beside])
+    fields, scan = specified_fields.attributes(chunks.get("ATTR", b""), layout, everywhere, chunks.get("SCAN", b""))
     if "ORDR" in chunks:
-        rows = specified_fields.order(chunks["ORDR"], len(xyz), here, {n: v[: len(here)] for n, v in fields.items()})
+        before = {name: values[: len(here)] for name, values in fields.items()}
+        rows = specified_fields.order(chunks["ORDR"], len(xyz), here, before, scan)
         xyz, fields = xyz[rows], {name: values[rows] for name, values in fields.items()}
     assert len(xyz) % layout.height == 0
     return Cloud(xyz, fields, layout.height)
@@ -436,7 +439,7 @@ def image(chunks: dict[str, bytes], grid: Grid) -> Cloud:
     if layout.height == 1:
         valid = np.isfinite(xyz).all(axis=1)
         xyz, pixels = xyz[valid], pixels[valid]
-    fields = specified_fields.attributes(chunks.get("ATTR", b""), layout, pixels)
+    fields, _ = specified_fields.attributes(chunks.get("ATTR", b""), layout, pixels)
     assert len(xyz) == layout.off_grid
     if layout.height > 1:
         assert not layout.left_out

@@ -10,24 +10,26 @@ import numpy as np
 
 from anypcc_ros.codec import colours
 from anypcc_ros.codec.bitstream import FieldInfo
-from anypcc_ros.codec.channels import DIRECT_BITS, best_predictor, decode_channel, encode_channel, sized, take_sized
+from anypcc_ros.codec.channels import DIRECT_BITS, best_predictor, decode_channel, encode_channel, sized, take_sized, zigzag
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.entropy import decode_varint, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
-from anypcc_ros.codec.representation import NOTHING, Kind, Represented, as_integers, represent, restore
+from anypcc_ros.codec.firing import Firing, Scan, ScanReader, decode_times, encode_scan, encode_times, times_of
+from anypcc_ros.codec.representation import NOTHING, Kind, Represented, as_integers, find_lattice, represent, restore
 from anypcc_ros.codec.surroundings import Context, in_a_row
-from anypcc_ros.codec.tracks import AROUND, Curve, Sources, curve_along, track_of
+from anypcc_ros.codec.tracks import AROUND, SCANNED, Curve, Sources, curve_along, track_of
 
 _KIND = struct.Struct("<Bd")  # kind, factor
 _MARKER = struct.Struct("<q")
 _UNFORETOLD = 3.0  # bits of a value from which on tracks are tried
+_FORETOLD = 2.0  # bits that columns and turns leave of times at most
 
 
 def encode_fields(
-    fields: Mapping[str, np.ndarray], config: CodecConfig, context: Context
+    fields: Mapping[str, np.ndarray], config: CodecConfig, context: Context, measured: Measured | None = None
 ) -> tuple[tuple[FieldInfo, ...], bytes, dict[str, np.ndarray]]:
     """What the stream says of the fields, (N,) or (N, count) in the codec's order of points; their coded values; and, but for
-    dropped ones, the values that the decoder will have."""
+    dropped ones, the values that the decoder will have. ``measured``: where a sensor measured the points, if that is known."""
     infos, payloads = [], []
     decoded: dict[str, np.ndarray] = {}
     for name, values in fields.items():
@@ -36,7 +38,9 @@ def encode_fields(
         count = 1 if native.ndim == 1 else native.shape[1]
         payload, error = b"", 0.0
         if policy.kind != "drop":
-            payload, decoded[name] = _encode_field(name, native, policy.step, context, sources_of(decoded))
+            payload, decoded[name] = _encode_field(name, native, policy.step, context, sources_of(decoded), measured)
+            if measured:
+                measured.learn(sources_of(decoded))
         if policy.kind == "step":
             error = _largest_error(native, decoded[name], colours.is_colour(name, native))
         infos.append(FieldInfo(name, native.dtype.name, count, policy.kind, policy.step, error, len(payload)))
@@ -44,20 +48,51 @@ def encode_fields(
     return tuple(infos), b"".join(payloads), decoded
 
 
-def decode_fields(infos: tuple[FieldInfo, ...], data: memoryview, context: Context) -> dict[str, np.ndarray]:
-    """Inverse of ``encode_fields`` for the fields that were not dropped. Raises StreamError subclasses."""
+def decode_fields(
+    infos: tuple[FieldInfo, ...], data: memoryview, context: Context, reader: ScanReader | None = None
+) -> tuple[dict[str, np.ndarray], Scan | None]:
+    """Inverse of ``encode_fields`` for the fields that were not dropped; and the scan, where there is a reader of it.
+
+    Raises StreamError subclasses.
+    """
     fields: dict[str, np.ndarray] = {}
-    at = 0
+    scan, at = None, 0
     for info in infos:
         if info.policy == "drop":
             continue
         if info.size > len(data) - at:
             raise TruncatedError(f"field {info.name!r} of {info.size} bytes in {len(data) - at}")
-        fields[info.name] = _decode_field(info, data[at : at + info.size], context, sources_of(fields))
+        fields[info.name] = _decode_field(info, data[at : at + info.size], context, sources_of(fields), scan)
         at += info.size
+        if reader and reader.field + 1 == len(fields):
+            scan = reader.read(sources_of(fields)[-1], context)
     if at != len(data):
         raise CorruptStreamError(f"{len(data)} bytes of fields, {at} are declared")
-    return fields
+    if reader and scan is None:
+        raise CorruptStreamError(f"rings in field {reader.field} of {len(fields)}")
+    return fields, scan
+
+
+class Measured:
+    """A firing sequence, its columns (N,) in the codec's order, and, as soon as rings are known, the scan.
+
+    ``used``: whether a field needs it.
+    """
+
+    def __init__(self, firing: Firing, columns: np.ndarray) -> None:
+        self.firing, self.columns = firing, columns
+        self.scan: Scan | None = None
+        self.used = False
+        self._rings = columns[:0]
+
+    def learn(self, sources: Sources) -> None:
+        """So many fields are known."""
+        if len(sources) == self.firing.field + 1 and (rings := sources[-1]) is not None:
+            self.scan, self._rings = self.firing.scan(self.columns, rings), rings
+
+    def encode(self, context: Context) -> bytes:
+        """The scan, once it is known."""
+        return encode_scan(self.firing, self.scan, self._rings, context) if self.scan else b""
 
 
 def sources_of(fields: Mapping[str, np.ndarray]) -> Sources:
@@ -66,10 +101,14 @@ def sources_of(fields: Mapping[str, np.ndarray]) -> Sources:
 
 
 def _encode_field(
-    name: str, values: np.ndarray, step: float, context: Context, sources: Sources
+    name: str, values: np.ndarray, step: float, context: Context, sources: Sources, measured: Measured | None
 ) -> tuple[bytes, np.ndarray]:
     """The coded values and those that will be decoded."""
     count = 1 if values.ndim == 1 else values.shape[1]
+    if measured and measured.scan and count == 1 and (part := _times(values.reshape(-1), step, measured.scan)):
+        measured.used = True
+        restored = _values_of([part], values.dtype, 1, len(values))
+        return _encode_times(part, measured.scan, context), restored.reshape(values.shape)
     if colours.is_colour(name, values):
         parts = [colours.represent_colours(values, step)]
     else:
@@ -78,11 +117,11 @@ def _encode_field(
     return payload, _values_of(parts, values.dtype, count, len(values)) if step else values
 
 
-def _decode_field(info: FieldInfo, data: memoryview, context: Context, sources: Sources) -> np.ndarray:
+def _decode_field(info: FieldInfo, data: memoryview, context: Context, sources: Sources, scan: Scan | None) -> np.ndarray:
     parts: list[Represented] = []
     at = 0
     while len(context) and len(parts) < info.count and at < len(data):
-        part, at = decode_part(data, at, info.count, context, sources)
+        part, at = decode_part(data, at, info.count, context, sources, scan)
         parts.append(part)
         if part.kind == Kind.COLOURS:
             break
@@ -116,12 +155,9 @@ def _largest_error(values: np.ndarray, restored: np.ndarray, colour: bool) -> fl
 
 
 def encode_part(part: Represented, context: Context, sources: Sources) -> bytes:
-    pieces = [_KIND.pack(part.kind, part.factor), encode_varint(len(part.listed))]
-    if len(part.listed):
-        listed = np.diff(part.listed, prepend=0) if part.kind == Kind.LIST else part.listed  # which ascends
-        pieces += [_MARKER.pack(part.marker), *sized(encode_channel(listed, in_a_row(len(listed)))[0])]
+    """A part, with the fields that tracks may use."""
     curve = _curve(part, context, sources)
-    pieces.append(curve.pack())
+    pieces = [_head(part, curve)]
     if curve.rows != AROUND:
         track = track_of(curve, context.grid_everywhere, sources)
         return b"".join([*pieces, *sized(encode_channel(part.channels[0][track], in_a_row(len(track)))[0])])
@@ -130,6 +166,31 @@ def encode_part(part: Represented, context: Context, sources: Sources) -> bytes:
         payload, reference = encode_channel(values, context.everywhere, reference)
         pieces += sized(payload)
     return b"".join(pieces)
+
+
+def _head(part: Represented, curve: Curve) -> bytes:
+    pieces = [_KIND.pack(part.kind, part.factor), encode_varint(len(part.listed))]
+    if len(part.listed):
+        listed = np.diff(part.listed, prepend=0) if part.kind == Kind.LIST else part.listed  # which ascends
+        pieces += [_MARKER.pack(part.marker), *sized(encode_channel(listed, in_a_row(len(listed)))[0])]
+    return b"".join([*pieces, curve.pack()])
+
+
+def _times(values: np.ndarray, step: float, scan: Scan) -> Represented | None:
+    """Values (N,) as numbers that their columns and turns foretell, if these do."""
+    part = represent(values, step) if len(values) else None
+    if part is not None and part.kind == Kind.LIST:
+        kind = Kind.FLOAT_BITS if values.dtype.kind == "f" else Kind.INTEGERS
+        part = find_lattice(values) if kind == Kind.FLOAT_BITS else None
+        part = part or Represented(kind, (as_integers(values),), NOTHING)
+    if part is None or int(part.channels[0].max()) - int(part.channels[0].min()) < 1 << DIRECT_BITS:
+        return None
+    left = times_of(part.channels[0], scan)[2]
+    return part if float(np.log2(1.0 + zigzag(left)).mean()) < _FORETOLD else None
+
+
+def _encode_times(part: Represented, scan: Scan, context: Context) -> bytes:
+    return b"".join([_head(part, Curve(SCANNED)), *encode_times(part.channels[0], scan, context)])
 
 
 def _curve(part: Represented, context: Context, sources: Sources) -> Curve:
@@ -142,8 +203,10 @@ def _curve(part: Represented, context: Context, sources: Sources) -> Curve:
 
 
 def decode_part(
-    data: memoryview, at: int, count: int, context: Context, sources: Sources
+    data: memoryview, at: int, count: int, context: Context, sources: Sources, scan: Scan | None = None
 ) -> tuple[Represented, int]:
+    """Inverse of ``encode_part``, for a field of ``count`` values, or of what a scan foretells: the part, and the place after
+    it. Raises StreamError subclasses."""
     if len(data) - at < _KIND.size:
         raise TruncatedError(f"{len(data) - at} bytes of a field's values")
     kind, factor = _KIND.unpack_from(data, at)
@@ -162,6 +225,11 @@ def decode_part(
         listed = np.cumsum(listed) if kind == Kind.LIST else listed
     curve, at = Curve.unpack(data, at)
     channels, reference = [], None
+    if curve.rows == SCANNED:
+        if scan is None:
+            raise CorruptStreamError("times by columns without any")
+        values, at = decode_times(data, at, scan, context)
+        return Represented(Kind(kind), (values,), listed, factor, marker), at
     if curve.rows != AROUND:
         track = track_of(curve, context.grid_everywhere, sources)
         payload, at = take_sized(data, at)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anypcc_ros.codec import bitstream, filling, geometry
-from anypcc_ros.codec.attributes import decode_fields, encode_fields, sources_of
+from anypcc_ros.codec.attributes import Measured, decode_fields, encode_fields, sources_of
 from anypcc_ros.codec.beam_finder import BeamFinder, Found
 from anypcc_ros.codec.beams import decode_beams, encode_beams
 from anypcc_ros.codec.bitstream import CloudInfo, Filling, Layout
@@ -35,6 +35,7 @@ from anypcc_ros.codec.exact import (
     on_grid,
     suitable_grid,
 )
+from anypcc_ros.codec.firing import ScanReader, ascends, find_firing
 from anypcc_ros.codec.geometry import Occupancy
 from anypcc_ros.codec.images import context_of, decode_image, encode_image, find_image, pixels_of, within
 from anypcc_ros.codec.lattice import Lattice, decode_lattice, encode_lattice, find_lattice
@@ -47,7 +48,8 @@ from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.nearness import CellIndex, squared_error
 from anypcc_ros.codec.occupancy import Correction
 from anypcc_ros.codec.octree import Voxels, children_per_node, dequantise, quantise, voxelise
-from anypcc_ros.codec.order import decode_order, encode_order
+from anypcc_ros.codec.order import decode_order, encode_order, encode_order_of
+from anypcc_ros.codec.representation import NOTHING, as_integers
 from anypcc_ros.codec.surroundings import Context
 
 _log = logging.getLogger(__name__)
@@ -140,14 +142,40 @@ class Encoder:
         if len(beside):
             chunks[bitstream.OFF_GRID] = encode_off_grid(kept.xyz[beside])
         values = {name: values[rows] for name, values in kept.fields.items()}
-        fields, attributes, decoded = encode_fields(values, config, context)
+        measured = self._measured(values, rows, context)
+        fields, attributes, decoded = encode_fields(values, config, context, measured)
         if attributes:
             chunks[bitstream.ATTRIBUTES] = attributes
+        scan = measured.encode(context) if measured and (in_place or measured.used) else b""
         if in_place and len(here):
-            sources = sources_of(decoded)
-            chunks[bitstream.ORDER] = encode_order(here[points.rows], len(rows), cloud.height, context, sources)
+            places, sources = here[points.rows], sources_of(decoded)
+            order = encode_order(places, len(rows), cloud.height, context, sources)
+            by_scan = encode_order_of(measured.scan, places) if measured and measured.scan else order
+            needed = 0 if measured and measured.used else len(scan)
+            chunks[bitstream.ORDER] = by_scan if len(by_scan) + needed < len(order) else order
+            scan = scan if needed == 0 or len(by_scan) + needed < len(order) else b""
+        if scan:
+            chunks[bitstream.SCAN] = scan
         layout = Layout(cloud.height if in_place else 1, cloud.position, len(cloud) - len(kept), len(beside), fields)
         return bitstream.write_stream(self._describe(cloud.xyz.dtype.name, points, step, origin), chunks, layout)
+
+    def _measured(self, fields: Mapping[str, np.ndarray], rows: np.ndarray, context: Context) -> Measured | None:
+        """Where a spinning sensor measured the points, if that may serve: their order is wanted, or there are times.
+
+        ``fields``: of points in the codec's order, which were given at these rows (N,).
+        """
+        kept = [name for name in fields if self.config.policy(name).kind == "exact" or self.config.policy(name).step]
+        columns = [(i, fields[name]) for i, name in enumerate(kept) if fields[name].ndim == 1]
+        given = np.argsort(rows, kind="stable")
+        if self.config.order != "original" and not any(ascends(values[given]) for _, values in columns):
+            return None
+        for i, values in columns:
+            rings = as_integers(values)[given] if values.dtype.kind in "iu" else NOTHING
+            if found := find_firing(i, rings, context.grid_everywhere[given]):
+                column = np.empty_like(found[1])
+                column[given] = found[1]
+                return Measured(found[0], column)
+        return None
 
     def _encode_image(self, cloud: PointCloud) -> bytes | None:
         """A stream that holds a depth image as such, where that is known to be smaller: exact, or in the points' order."""
@@ -331,15 +359,16 @@ class Decoder:
         if layout.off_grid:
             beside = decode_off_grid(chunks[bitstream.OFF_GRID], layout.off_grid, xyz.dtype)
             xyz = np.concatenate([xyz, beside])
-        fields = decode_fields(layout.fields, chunks.get(bitstream.ATTRIBUTES, memoryview(b"")), context)
+        reader = ScanReader(chunks[bitstream.SCAN], len(xyz)) if bitstream.SCAN in chunks else None
+        fields, scan = decode_fields(layout.fields, chunks.get(bitstream.ATTRIBUTES, memoryview(b"")), context, reader)
         if bitstream.ORDER in chunks:
-            places = decode_order(chunks[bitstream.ORDER], len(xyz), context, sources_of(fields))
+            places = decode_order(chunks[bitstream.ORDER], len(xyz), context, sources_of(fields), scan)
             rows = _rows_of(places, len(xyz))
             xyz, fields = xyz[rows], {name: values[rows] for name, values in fields.items()}
         return _as_laid_out(xyz, fields, layout)
 
     def _decode_image(self, info: CloudInfo, layout: Layout, chunks: dict[str, memoryview]) -> PointCloud:
-        others = {*bitstream.GRID_CHUNKS, bitstream.OFF_GRID, bitstream.REMAINDERS, bitstream.ORDER} & {*chunks}
+        others = {*bitstream.GRID_CHUNKS, bitstream.OFF_GRID, bitstream.REMAINDERS, bitstream.SCAN, bitstream.ORDER} & {*chunks}
         pixels = layout.off_grid + layout.left_out
         if info.voxels or others or not layout.off_grid or (layout.height > 1 and layout.left_out):
             told = f"{info.voxels} voxels, {layout.off_grid} pixels, {layout.left_out} points left out and {sorted(others)}"
@@ -352,7 +381,7 @@ class Decoder:
             if np.count_nonzero(keep) != layout.off_grid:
                 raise CorruptStreamError(f"{np.count_nonzero(keep)} valid pixels, {layout.off_grid} are declared")
             xyz, context = xyz[keep], context_of(context.grid[keep])
-        fields = decode_fields(layout.fields, chunks.get(bitstream.ATTRIBUTES, memoryview(b"")), context)
+        fields, _ = decode_fields(layout.fields, chunks.get(bitstream.ATTRIBUTES, memoryview(b"")), context)
         if layout.height > 1:
             rows = _rows_of(order, len(order))
             xyz, fields = xyz[rows], {name: values[rows] for name, values in fields.items()}

@@ -14,6 +14,7 @@ import numpy as np
 
 from anypcc_ros.codec.channels import decode_channel, encode_channel, sized, take_sized
 from anypcc_ros.codec.errors import CorruptStreamError
+from anypcc_ros.codec.firing import Scan
 from anypcc_ros.codec.surroundings import Context, in_a_row
 from anypcc_ros.codec.tracks import (
     AROUND,
@@ -22,6 +23,7 @@ from anypcc_ros.codec.tracks import (
     MOST_ROWS,
     ONE_ROW,
     PLANES,
+    SCANNED,
     TURN,
     Curve,
     Sources,
@@ -54,7 +56,13 @@ def encode_order(places: np.ndarray, total: int, height: int, context: Context, 
     return b"".join([*parts, *sized(encode_channel(values, in_a_row(len(values)))[0])])
 
 
-def decode_order(data: memoryview, total: int, context: Context, sources: Sources) -> np.ndarray:
+def encode_order_of(scan: Scan, places: np.ndarray) -> bytes:
+    """The same of places (N,) that follow a scan."""
+    values = _beyond_rank(places, scan.track(len(places)))
+    return b"".join([Curve(SCANNED).pack(), *sized(encode_channel(values, in_a_row(len(values)))[0])])
+
+
+def decode_order(data: memoryview, total: int, context: Context, sources: Sources, scan: Scan | None) -> np.ndarray:
     """Inverse of ``encode_order``. Raises StreamError subclasses."""
     grid, around = context.grid, context.on_grid
     sources = within(sources, len(grid))
@@ -69,7 +77,9 @@ def decode_order(data: memoryview, total: int, context: Context, sources: Source
     if curve.rows == AROUND:
         places, _ = decode_channel(payload, around)
     else:
-        track = track_of(curve, grid, sources, rows)
+        if curve.rows == SCANNED and scan is None:
+            raise CorruptStreamError("an order by columns without any")
+        track = scan.track(len(grid)) if curve.rows == SCANNED and scan else track_of(curve, grid, sources, rows)
         values, _ = decode_channel(payload, in_a_row(len(track)))
         places = np.empty_like(values)
         places[track] = values + np.arange(len(track))

@@ -18,8 +18,9 @@ from anypcc_ros.codec.entropy import decode_varint, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
 from anypcc_ros.codec.kernels import native
 
-AROUND, CODED, ONE_ROW, FIRST_FIELD = 0, 1, 2, 3
-"""Where rows come from: there is no track; they are coded; all points are one; FIRST_FIELD + i: the values of field i."""
+AROUND, CODED, ONE_ROW, SCANNED, FIRST_FIELD = 0, 1, 2, 3, 4
+"""Where rows come from: there is no track; they are coded; all points are one; they are columns of a firing sequence, which
+needs no more to be said; FIRST_FIELD + i: the values of field i."""
 
 PLANES = ((0, 1), (1, 2), (2, 0))
 """The axes of the planes in which angles are taken."""
@@ -49,8 +50,8 @@ class Curve:
     cut: int = 0
 
     def pack(self) -> bytes:
-        if self.rows == AROUND:
-            return encode_varint(AROUND)
+        if self.rows in (AROUND, SCANNED):
+            return encode_varint(self.rows)
         numbers = encode_varint(self.rows) + encode_varint(2 * self.key + self.descending)
         return numbers + self.cut.to_bytes(_CUT, "little")
 
@@ -58,8 +59,8 @@ class Curve:
     def unpack(cls, data: memoryview, at: int) -> tuple[Curve, int]:
         """The curve at a place and the place after it. Raises StreamError subclasses."""
         rows, at = decode_varint(data, at)
-        if rows == AROUND:
-            return cls(), at
+        if rows in (AROUND, SCANNED):
+            return cls(rows), at
         key, at = decode_varint(data, at)
         if len(data) - at < _CUT:
             raise TruncatedError(f"a curve cut off at byte {at}")

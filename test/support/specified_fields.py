@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from specified_basics import RangeDecoder, Reader
+from specified_contexts import angle
 
 DTYPES = ("i1", "u1", "<i2", "<u2", "<i4", "<u4", "<f4", "<f8", "<i8", "<u8", "<f2", "?")
 LOGARITHMS = [math.floor(256 * (e + (2 * c + 1) / (1 << e) - 1)) for c in range(256) for e in [(2 * c + 1).bit_length() - 1]]
@@ -341,8 +343,8 @@ class Curve:
 
 def curve_of(reader: Reader) -> Curve:
     rows = reader.varint()
-    if not rows:
-        return Curve(0)
+    if rows in (0, 3):
+        return Curve(rows)
     key = reader.varint()
     return Curve(rows, key // 2, bool(key % 2), int.from_bytes(reader.take(4), "little"))
 
@@ -351,7 +353,7 @@ def track_of(curve: Curve, grid: np.ndarray, fields: list[np.ndarray], coded: np
     """The points in the order of the curve; ``fields``: integers of those before."""
     keys = []
     for i, position in enumerate(grid.tolist()):
-        row = int(fields[curve.rows - 3][i]) if curve.rows >= 3 else 0 if coded is None else int(coded[i])
+        row = int(fields[curve.rows - 4][i]) if curve.rows >= 4 else 0 if coded is None else int(coded[i])
         keys.append((row, int(fields[curve.key - 3][i]) if curve.key >= 3 else angle_of(curve, position)))
     return sorted(range(len(keys)), key=lambda i: keys[i])
 
@@ -370,9 +372,43 @@ def sized(reader: Reader) -> bytes:
     return reader.take(reader.varint())
 
 
-def attributes(payload: bytes, layout: Layout, grid: np.ndarray) -> dict[str, np.ndarray]:
-    """The values of all fields that were not dropped, in the codec's order; ``grid`` (N, 3): of all points."""
-    reader, around = Reader(payload), surroundings(grid)
+@dataclass
+class Scan:
+    """Column and turn of each point; how many there are."""
+
+    columns: np.ndarray
+    turns: np.ndarray
+    sizes: tuple[int, int] = (0, 0)
+
+    def track(self, points: int) -> list[int]:
+        return sorted(range(points), key=lambda i: (self.columns[i], self.turns[i]))
+
+
+def scan_of(payload: bytes, grid: np.ndarray, around: list[Point], fields: list[np.ndarray]) -> Scan | None:
+    """None as long as the field of the rings is not known."""
+    reader = Reader(payload)
+    field, first, size, cut = reader.varint(), reader.signed(), reader.varint(), reader.signed()
+    if field >= len(fields):
+        return None
+    turns, offsets = (channel(sized(reader), row_of(size // 2))[0] for _ in range(2))
+    columns = reader.varint()
+    assert columns <= len(grid)
+    azimuths = np.cumsum(channel(sized(reader), row_of(columns))[0]).tolist()
+    beside, _ = channel(sized(reader), around)
+    assert not reader.rest()
+    found = []
+    for (x, y, _), ring, d in zip(grid.tolist(), (fields[field] - first).tolist(), beside.tolist(), strict=True):
+        alpha = angle(*(max(min(v, 1 << 24), -(1 << 24)) for v in (x, y)))
+        along = ((-alpha if size % 2 else alpha) - 4096 * (int(offsets[ring]) + cut)) % 2**32
+        found.append((sum(2048 * (a + b) < along for a, b in pairwise(azimuths)) + d) % columns)
+    return Scan(np.array(found), turns[fields[field] - first], (columns, size // 2))
+
+
+def attributes(
+    payload: bytes, layout: Layout, grid: np.ndarray, scan_chunk: bytes = b""
+) -> tuple[dict[str, np.ndarray], Scan | None]:
+    """The values of all fields that were not dropped, in the codec's order; ``grid`` (N, 3): of all points; and their scan."""
+    reader, around, scan = Reader(payload), surroundings(grid), None
     fields: dict[str, np.ndarray] = {}
     for field in layout.fields:
         if field.policy == 2:
@@ -382,14 +418,18 @@ def attributes(payload: bytes, layout: Layout, grid: np.ndarray) -> dict[str, np
         shape = (len(grid),) if field.count == 1 else (len(grid), field.count)
         columns: list[np.ndarray] = []
         while len(grid) and len(columns) < field.count:
-            columns += part_of(part, field, grid, around, before)
+            columns += part_of(part, field, grid, around, before, scan)
         assert not part.rest()
         fields[field.name] = np.array(columns, field.dtype).T.reshape(shape)
+        if scan_chunk and scan is None:
+            scan = scan_of(scan_chunk, grid, around, [*before, integers_of(fields[field.name])])
     assert not reader.rest()
-    return fields
+    return fields, scan
 
 
-def part_of(reader: Reader, field: Field, grid: np.ndarray, around: list[Point], before: list[np.ndarray]) -> list[np.ndarray]:
+def part_of(
+    reader: Reader, field: Field, grid: np.ndarray, around: list[Point], before: list[np.ndarray], scan: Scan | None = None
+) -> list[np.ndarray]:
     kind, factor = struct.unpack("<Bd", reader.take(9))
     listed, marker = np.zeros(0, np.int64), None
     if size := reader.varint():
@@ -398,7 +438,11 @@ def part_of(reader: Reader, field: Field, grid: np.ndarray, around: list[Point],
         listed = np.cumsum(listed) if kind == 4 else listed
     curve = curve_of(reader)
     channels: list[np.ndarray] = []
-    if curve.rows:
+    if curve.rows == 3:
+        assert scan
+        columns, turns = (channel(sized(reader), row_of(size))[0] for size in scan.sizes)
+        channels.append(channel(sized(reader), around)[0] + columns[scan.columns] + turns[scan.turns])
+    elif curve.rows:
         track = track_of(curve, grid, before)
         values = np.zeros(len(grid), np.int64)
         values[track], _ = channel(sized(reader), row_of(len(grid)))
@@ -485,7 +529,7 @@ def remainders(payload: bytes, grid: np.ndarray, positions: np.ndarray, upper: n
     return np.stack(columns, axis=1)
 
 
-def order(payload: bytes, points: int, grid: np.ndarray, fields: dict[str, np.ndarray]) -> np.ndarray:
+def order(payload: bytes, points: int, grid: np.ndarray, fields: dict[str, np.ndarray], scan: Scan | None) -> np.ndarray:
     """For each place the point that stands there, numbered in the codec's order; ``grid``: of those on the grid."""
     reader, around = Reader(payload), surroundings(grid)
     curve = curve_of(reader)
@@ -494,7 +538,8 @@ def order(payload: bytes, points: int, grid: np.ndarray, fields: dict[str, np.nd
     if curve.rows:
         values, _ = channel(sized(reader), row_of(len(grid)))
         places = np.zeros(len(grid), np.int64)
-        places[track_of(curve, grid, before, coded)] = values + np.arange(len(grid))
+        track = scan.track(len(grid)) if scan and curve.rows == 3 else track_of(curve, grid, before, coded)
+        places[track] = values + np.arange(len(grid))
     else:
         places, _ = channel(sized(reader), around)
     assert not reader.rest()

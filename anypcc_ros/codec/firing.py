@@ -1,0 +1,235 @@
+"""Firing sequences: in which column of its scan a spinning sensor has measured each point, and which laser's turn it was.
+
+The lasers of a column fire one after the other, always in the same order, each into a direction of its own besides the
+column's. So the column of a point follows from its azimuth and its ring, but for what the grid has made of the azimuth; that
+difference is coded. Sorted by column and turn, the points are in the order in which they were measured, which is mostly
+that of the message, and times grow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from anypcc_ros.codec.beams import angle
+from anypcc_ros.codec.channels import decode_channel, encode_channel, sized, take_sized
+from anypcc_ros.codec.entropy import decode_signed, decode_varint, encode_signed, encode_varint
+from anypcc_ros.codec.errors import CorruptStreamError
+from anypcc_ros.codec.surroundings import Context, in_a_row
+from anypcc_ros.codec.tracks import MOST_ROWS, TURN
+
+_UNIT = 1 << 12  # of directions, in 2^-32 turn
+_FARTHEST = 1 << 24
+_MOST_TURNS = 1 << 40  # of directions in their units, and of rings, so that nothing overflows
+_SEGMENTS, _FEWEST_SEGMENTS = 256, 8  # between two turns of one ring, by which the order of the others is found
+_FEWEST = 4  # points of a column, on average, below which there are none
+_ASCENDING = 0.9
+_FITS = 3
+_EDGE = 4  # columns' worth before the first one
+_TOLD = 4.0  # bits that a column may take
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """``columns`` (N,) int64, below ``count``: where each point was measured; ``turns`` (N,), below ``rings``: when there."""
+
+    columns: np.ndarray
+    turns: np.ndarray
+    count: int
+    rings: int
+
+    def track(self, points: int) -> np.ndarray:
+        """The first so many points, in the order in which they were measured, (points,) int64."""
+        return np.lexsort((self.turns[:points], self.columns[:points]))
+
+
+@dataclass(frozen=True, eq=False)
+class Firing:
+    """``field``: which of the fields that have values are the rings; ``first``: the smallest ring. Of each ring from there on:
+    ``turns`` (R,), when it fires, and ``offsets`` (R,), its azimuth besides the column's, in 2^-20 turn. ``descending``:
+    azimuths decrease. ``columns``: (M,), ascending, their azimuths from ``cut`` on, in 2^-20 turn; all int64."""
+
+    field: int
+    first: int
+    turns: np.ndarray
+    offsets: np.ndarray
+    descending: bool
+    cut: int
+    columns: np.ndarray
+
+    def expected(self, grid: np.ndarray, rings: np.ndarray) -> np.ndarray:
+        """Columns (N,) int64 of points at grid coordinates (N, 3) of these rings (N,), as their azimuths say."""
+        azimuth = _azimuths(grid)
+        azimuth = -azimuth if self.descending else azimuth
+        along = (azimuth - (self.offsets[rings - self.first] + self.cut) * _UNIT) % TURN
+        return np.searchsorted((self.columns[1:] + self.columns[:-1]) * (_UNIT // 2), along)
+
+    def scan(self, columns: np.ndarray, rings: np.ndarray) -> Scan:
+        """Of points in these columns (N,) and rings (N,)."""
+        return Scan(columns, self.turns[rings - self.first], len(self.columns), len(self.turns))
+
+
+def _azimuths(grid: np.ndarray) -> np.ndarray:
+    x, y = (np.clip(grid[:, axis], -_FARTHEST, _FARTHEST) for axis in (0, 1))
+    return angle(x, y)
+
+
+def encode_scan(firing: Firing, scan: Scan, rings: np.ndarray, context: Context) -> bytes:
+    """The sequence, and what tells the columns of the points (N,) of these rings (N,), all in the codec's order."""
+    numbers = [firing.field, firing.first, 2 * len(firing.turns) + firing.descending, firing.cut]
+    beside = _centred(scan.columns - firing.expected(context.grid_everywhere, rings), scan.count)
+    pieces = [encode_varint(numbers[0]), encode_signed(numbers[1]), encode_varint(numbers[2]), encode_signed(numbers[3])]
+    pieces += sized(_in_a_row(firing.turns)) + sized(_in_a_row(firing.offsets)) + [encode_varint(scan.count)]
+    pieces += sized(_in_a_row(np.diff(firing.columns, prepend=0))) + sized(encode_channel(beside, context.everywhere)[0])
+    return b"".join(pieces)
+
+
+class ScanReader:
+    """Inverse of ``encode_scan``: the scan, once the fields up to ``field`` are known. Raises StreamError subclasses."""
+
+    def __init__(self, data: memoryview, points: int) -> None:
+        self.field, at = decode_varint(data, 0)
+        first, at = decode_signed(data, at)
+        size, at = decode_varint(data, at)
+        cut, at = decode_signed(data, at)
+        rings, descending = size >> 1, bool(size & 1)
+        if not 0 < rings <= MOST_ROWS or abs(cut) > _MOST_TURNS or abs(first) > _MOST_TURNS:
+            raise CorruptStreamError(f"{rings} rings from {first} on, columns from {cut} on")
+        payload, at = take_sized(data, at)
+        turns, _ = decode_channel(payload, in_a_row(rings))
+        payload, at = take_sized(data, at)
+        offsets, _ = decode_channel(payload, in_a_row(rings))
+        count, at = decode_varint(data, at)
+        if not 0 < count <= points:
+            raise CorruptStreamError(f"{count} columns of {points} points")
+        payload, at = take_sized(data, at)
+        gaps, _ = decode_channel(payload, in_a_row(count))
+        self._beside, at = take_sized(data, at)
+        if at != len(data):
+            raise CorruptStreamError(f"{len(data) - at} bytes after a firing sequence")
+        largest = max(int(np.abs(offsets).max()), int(gaps.max()))
+        if largest > _MOST_TURNS or gaps.min() < 0 or turns.min() < 0 or turns.max() >= rings:
+            raise CorruptStreamError(f"turns {turns.min()}..{turns.max()} of {rings} rings, gaps and offsets up to {largest}")
+        self._firing = Firing(self.field, first, turns, offsets, descending, cut, np.cumsum(gaps))
+
+    def read(self, rings: np.ndarray | None, context: Context) -> Scan:
+        """Of points of these rings (N,) int64; None for a field that does not have one value for each point."""
+        firing = self._firing
+        if rings is None or int(rings.min()) < firing.first or int(rings.max()) - firing.first >= len(firing.turns):
+            raise CorruptStreamError(f"field {self.field} does not have {len(firing.turns)} rings from {firing.first} on")
+        beside, _ = decode_channel(self._beside, context.everywhere)
+        return firing.scan((firing.expected(context.grid_everywhere, rings) + beside) % len(firing.columns), rings)
+
+
+def _in_a_row(values: np.ndarray) -> bytes:
+    return encode_channel(values, in_a_row(len(values)))[0]
+
+
+def _centred(values: np.ndarray, count: int) -> np.ndarray:
+    return (values + count // 2) % count - count // 2
+
+
+# -- Times: the sum of the column's and the turn's ---------------------------------------------------------------------
+
+
+def encode_times(values: np.ndarray, scan: Scan, context: Context) -> list[bytes]:
+    """Values (N,) int64 as sums of one of their column, one of their turn, and what is left."""
+    columns, turns, left = times_of(values, scan)
+    payloads = _in_a_row(columns), _in_a_row(turns), encode_channel(left, context.everywhere)[0]
+    return [piece for payload in payloads for piece in sized(payload)]
+
+
+def decode_times(data: memoryview, at: int, scan: Scan, context: Context) -> tuple[np.ndarray, int]:
+    """Inverse of ``encode_times``: values, and the place after them. Raises StreamError subclasses."""
+    payload, at = take_sized(data, at)
+    columns, _ = decode_channel(payload, in_a_row(scan.count))
+    payload, at = take_sized(data, at)
+    turns, _ = decode_channel(payload, in_a_row(scan.rings))
+    payload, at = take_sized(data, at)
+    left, _ = decode_channel(payload, context.everywhere)
+    return left + columns[scan.columns] + turns[scan.turns], at
+
+
+def times_of(values: np.ndarray, scan: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of values (N,) int64 what columns (M,) and turns (R,) have in common, and what is left (N,)."""
+    turns = np.zeros(scan.rings, np.int64)
+    for _ in range(_FITS):
+        columns = _medians(scan.columns, values - turns[scan.turns], scan.count)
+        turns = _medians(scan.turns, values - columns[scan.columns], scan.rings)
+    return columns, turns, values - columns[scan.columns] - turns[scan.turns]
+
+
+# -- What an encoder may find ------------------------------------------------------------------------------------------
+
+
+def ascends(values: np.ndarray) -> bool:
+    """Whether values (N,), in the order in which points came, may be the times at which they were measured."""
+    if len(values) < 2 or values.dtype.kind == "b" or not values[0] < values[-1]:
+        return False
+    return float(np.count_nonzero(values[1:] >= values[:-1])) > _ASCENDING * len(values) and len(np.unique(values[:256])) > 2
+
+
+def find_firing(field: int, rings: np.ndarray, grid: np.ndarray) -> tuple[Firing, np.ndarray] | None:
+    """The firing sequence of points (N,) in the order in which they were measured, and their columns (N,), if there is one.
+
+    ``field`` as in Firing; ``rings``: its values (N,) int64; ``grid``: (N, 3).
+    """
+    first = int(rings.min(initial=0))
+    rings = rings - first
+    if not len(rings) or not 2 <= int(rings.max()) < MOST_ROWS:
+        return None
+    turns = _turns(rings)
+    if turns is None:
+        return None
+    columns = np.concatenate([[0], np.cumsum(np.diff(turns[rings]) < 0)])
+    if len(rings) < _FEWEST * (int(columns[-1]) + 1):
+        return None
+    offsets, track, descending = _fit(rings, columns, _azimuths(grid), len(turns))
+    along = np.maximum.accumulate(track)
+    cut = int(along[0]) - _EDGE * max(int(along[-1] - along[0]) // len(along), 1)
+    firing = Firing(field, first, turns, offsets, descending, cut, along - cut)
+    beside = _centred(columns - firing.expected(grid, rings + first), len(along))
+    told = float(np.log2(1.0 + 2 * np.abs(beside)).mean())
+    return (firing, columns) if told < _TOLD else None
+
+
+def _turns(rings: np.ndarray) -> np.ndarray | None:
+    """Of each ring (R,) its turn: its place among those that it fires before, between two turns of the most frequent one."""
+    count = int(rings.max()) + 1
+    starts = np.flatnonzero(rings == np.bincount(rings).argmax())
+    long = np.flatnonzero(np.diff(starts) > 1)
+    if len(long) < _FEWEST_SEGMENTS:
+        return None
+    chosen = long[:: len(long) // _SEGMENTS + 1]
+    place = np.full((len(chosen), count), -1)
+    for i, segment in enumerate(chosen):
+        members = rings[starts[segment] : starts[segment + 1]]
+        place[i, members] = np.arange(len(members))
+    seen, before = place >= 0, np.zeros((count, count), np.int64)
+    for ring in np.flatnonzero(seen.any(axis=0)):
+        before[ring] = (seen & seen[:, ring, None] & (place > place[:, ring, None])).sum(axis=0)
+    turns = np.empty(count, np.int64)
+    turns[np.argsort(-np.sign(before - before.T).sum(axis=1), kind="stable")] = np.arange(count)
+    return turns
+
+
+def _fit(rings: np.ndarray, columns: np.ndarray, azimuth: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Offsets (R,) and azimuths of columns (M,), both in 2^-20 turn and so that they ascend, and whether they are negated."""
+    seen = np.flatnonzero(rings == np.bincount(rings).argmax())
+    steps = _centred(np.diff(azimuth[seen]), TURN)
+    along = azimuth[seen[0]] + np.concatenate([[0], np.cumsum(steps)])
+    sign = -1 if along[-1] < along[0] else 1
+    track = np.interp(np.arange(int(columns[-1]) + 1), columns[seen], along.astype(np.float64)).astype(np.int64)
+    for _ in range(_FITS):
+        offsets = _medians(rings, _centred(azimuth - track[columns], TURN), count)
+        track += _medians(columns, _centred(azimuth - offsets[rings] - track[columns], TURN), len(track))
+    return (sign * offsets + _UNIT // 2) // _UNIT, (sign * track + _UNIT // 2) // _UNIT, sign < 0
+
+
+def _medians(groups: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """(count,) int64: the median of the values (N,) int64 of each group, 0 where there is none."""
+    order = np.lexsort((values, groups))
+    sizes = np.bincount(groups, minlength=count)
+    middle = np.minimum(np.cumsum(sizes) - sizes + sizes // 2, len(values) - 1)
+    return np.where(sizes > 0, values[order[middle]], 0)
