@@ -1,4 +1,4 @@
-"""The ``anypcc`` command: encode, decode, info, cut, bag, evaluate, benchmark, train, export.
+"""The ``anypcc`` command: encode, decode, info, cut, bag, evaluate, benchmark, adapt, train, export.
 
 Exit status 0, or 1 with a message on stderr that names the file, or 2 for a wrong command line. Output files appear
 whole or not at all. Flags for the codec's options are generated from its configuration classes.
@@ -51,6 +51,7 @@ LIMITS = ("max_points", "max_field_bytes", "max_bytes")
 ELSEWHERE = {
     "bag": ("anypcc_ros.bags.cli", "compress the point clouds of rosbags, restore and verify them"),
     "evaluate": ("anypcc_ros.evaluation.cli", "measure clouds by really encoding and decoding them"),
+    "adapt": ("anypcc_ros.adaptation.cli", "tune the model to a sensor, a sequence or a scene, for many streams"),
     "train": ("anypcc_ros.training.cli", "train a model on folders of clouds"),
     "export": ("anypcc_ros.training.cli", "turn a training checkpoint into a model file"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from anypcc_ros.cli import main
 from anypcc_ros.codec import bitstream
 from anypcc_ros.codec.bitstream import inspect
 from anypcc_ros.codec.cloud import PointCloud
@@ -25,6 +27,7 @@ from anypcc_ros.codec.model.adaptations import Adaptation, load_adaptation
 from anypcc_ros.codec.model.delta import Delta, LayerDelta, adapt, decode_delta, encode_delta
 from anypcc_ros.codec.model.integer import IntegerModel, load_model, save_model
 from anypcc_ros.codec.model.network import ModelConfig, layers
+from anypcc_ros.files import write_cloud
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 40
@@ -210,3 +213,45 @@ def test_an_adapted_model_keeps_what_is_not_of_its_weights(model, tmp_path) -> N
     save_model(replace(model, calibrate="dense"), tmp_path / "dense.safetensors")
     dense = load_model(tmp_path / "dense.safetensors")
     assert adapt(dense, Delta({}, 0, 0)).calibrate == "dense"
+
+
+@pytest.mark.parametrize("layers", ["heads", "all"])
+def test_adapt_makes_a_file_that_saves_more_than_it_costs(model_file, scan, tmp_path, capsys, layers) -> None:
+    files = [tmp_path / f"{name}.ply" for name in ("one", "two", "three")]
+    for i, file in enumerate(files):
+        write_cloud(file, PointCloud(scan.xyz + np.float32(i / 7)))
+    scene, stream, back = (str(tmp_path / name) for name in ("scene.apad", "three.apcc", "back.ply"))
+    command = ["adapt", *map(str, files[:2]), "-o", scene, "--step", "0.02", "--steps", str(STEPS), "--model", model_file]
+    assert main([*command, "--layers", layers, "--test", str(files[2])]) == 0
+    printed = capsys.readouterr().out
+    assert load_adaptation(Path(scene)).hash in printed
+    gains = [float(gain) for gain in re.findall(r"\(([-+.\d]+) %\)", printed)]
+    assert len(gains) == 2
+    assert max(gains) < -2
+    changed = decode_delta(load_model(Path(model_file)), load_adaptation(Path(scene)).delta).layers
+    assert {name.startswith("head") for name in changed} == ({True} if layers == "heads" else {True, False})
+
+    assert main(["encode", str(files[2]), "-o", stream, "--step", "0.02", "--model", model_file, "--adaptation", scene]) == 0
+    folder = str(Path(model_file).parent)
+    assert main(["decode", stream, "-o", back, "--model-dir", folder]) == 1
+    assert load_adaptation(Path(scene)).hash in capsys.readouterr().err
+    assert main(["decode", stream, "-o", back, "--model-dir", folder, "--adaptation", scene]) == 0
+    assert main(["info", stream]) == 0
+    assert load_adaptation(Path(scene)).hash in capsys.readouterr().out
+
+
+def test_encode_says_whether_adapting_paid(model_file, scan, tmp_path, capsys) -> None:
+    write_cloud(tmp_path / "scan.ply", scan)
+    for step, said in (("0.02", "bytes of weights to"), ("4", "no adaptation is worth its bytes")):
+        command = [
+            "encode",
+            str(tmp_path / "scan.ply"),
+            "-o",
+            str(tmp_path / "scan.apcc"),
+            "--step",
+            step,
+            "--model",
+            model_file,
+        ]
+        assert main([*command, "--adapt-steps", "20"]) == 0
+        assert said in capsys.readouterr().out

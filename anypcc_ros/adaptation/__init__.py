@@ -3,7 +3,3 @@
 Instance-adaptive fine-tuning is AnyPcc's (arXiv 2510.20331): most of the network stays as it is, its heads are tuned, and
 the change of their weights is sent.
 """
-
-from anypcc_ros.adaptation.heads import HeadTuner
-
-__all__ = ["HeadTuner"]

@@ -12,39 +12,28 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, embedding
 
+from anypcc_ros.adaptation.changes import BIAS_SHIFT, WEIGHT_SHIFT, Changes, rate_at, rounded, tensor
 from anypcc_ros.codec.model.accelerated import Rows
 from anypcc_ros.codec.model.delta import Delta, LayerDelta
 from anypcc_ros.codec.model.integer import (
     ACTIVATION_LIMIT,
-    EXACT_SUM,
     FREQUENCY_BITS,
     LOGIT_STEPS_PER_BIT,
     REQUANTISE_SHIFT,
-    WEIGHT_LIMIT,
     IntegerModel,
 )
 from anypcc_ros.codec.model.network import Arithmetic, CodePart, ContextModel
 
 NODES = 65_536
-"""Nodes of one code part of one level that are looked at; of larger ones this many are drawn."""
+"""As many as are worth looking at in one cloud."""
 
 BATCH = 8_192
 """Nodes for one step of each head."""
-
-LEARNING_RATE = 0.2
-"""In units of what a change is coded in."""
-
-WEIGHT_SHIFT, BIAS_SHIFT = 3, 10
-"""Weights change by multiples of 8, biases, which stand beside sums of weights times inputs, by multiples of 1024."""
-
-FIRST_PRICE, NEXT_PRICE = 7.0, 1.5
-"""Bits that changing a parameter is taken to cost, and what each unit adds."""
 
 CHECK_EVERY, PATIENCE, WORTHWHILE = 20, 3, 2e-4
 """Tuning stops when so many checks in a row brought less than this share of all bits."""
 
 _NATS = math.log(2) / LOGIT_STEPS_PER_BIT
-_MOMENTS = 0.9, 0.999
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +51,15 @@ class _Seen:
 
 
 class HeadTuner:
-    """Tunes the prediction heads of a model to a cloud.
+    """Tunes the prediction heads of a model to a cloud, or to several.
 
-    Encode the cloud with ``watched`` for a network and this tuner for a witness; then ``tune``. What is optimised is the cost
+    Encode each with ``watched`` for a network and this tuner for a witness; then ``tune``. What is optimised is the cost
     that is left after calibration: its corrections are taken as they were in that pass.
+    ``share``: as in ``Changes``. ``nodes``: of one code part of one level that are looked at; of larger ones they are drawn.
     """
 
-    def __init__(self, model: IntegerModel, network: ContextModel) -> None:
-        self.model = model
+    def __init__(self, model: IntegerModel, network: ContextModel, share: float = 1.0, nodes: int = NODES) -> None:
+        self.model, self._share, self._limit = model, share, nodes
         self._arithmetic = network.arithmetic
         self._rng = np.random.default_rng(0)
         self._met: list[tuple[str, np.ndarray, np.ndarray, np.ndarray | None]] = []  # head, which rows, their inputs, known
@@ -85,7 +75,8 @@ class HeadTuner:
         """The arithmetic's, remembering what went in."""
         logits = self._arithmetic.head(hidden, out, x, codes)
         nodes = len(logits)
-        rows = np.sort(self._rng.choice(nodes, NODES, replace=False)) if nodes > NODES else np.arange(nodes)
+        few = nodes <= self._limit
+        rows = np.arange(nodes) if few else np.sort(self._rng.choice(nodes, self._limit, replace=False))
         self._met.append((hidden.removesuffix(".hidden"), rows, _inputs(x, rows), None if codes is None else codes[rows]))
         return logits
 
@@ -99,21 +90,20 @@ class HeadTuner:
 
     def tune(self, steps: int) -> Delta:
         """The changes, of at most so many steps; none where nothing was seen or nothing is worth its price."""
-        heads = [_Head(self.model, name, seen) for name, seen in sorted(self._seen.items())]
+        heads = [_Head(self.model, name, seen, self._share) for name, seen in sorted(self._seen.items())]
         total = sum(head.bits for head in heads)
         best, waited = math.inf, 0
         recent: list[float] = []
         for step in range(steps):
-            rate = LEARNING_RATE * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-            recent.append(sum(head.step(rate) for head in heads))
+            recent.append(sum(head.step(rate_at(step, steps)) for head in heads))
             if len(recent) == CHECK_EVERY:
-                cost = float(np.mean(recent)) + sum(head.price() for head in heads)
+                cost = float(np.mean(recent)) + sum(head.changes.price() for head in heads)
                 waited = waited + 1 if cost > best - WORTHWHILE * total else 0
                 best = min(best, cost)
                 recent.clear()
                 if waited == PATIENCE:
                     break
-        changes = {name: change for head in heads for name, change in head.changes().items()}
+        changes = {name: change for head in heads for name, change in head.rounded().items()}
         return Delta({name: change for name, change in changes.items() if any(map(np.any, change))}, WEIGHT_SHIFT, BIAS_SHIFT)
 
 
@@ -127,19 +117,11 @@ def _inputs(x: Any, rows: np.ndarray) -> np.ndarray:
 class _Head:
     """One head: what it changes of its two layers, and the nodes that it is tuned on."""
 
-    def __init__(self, model: IntegerModel, name: str, seen: Sequence[_Seen]) -> None:
+    def __init__(self, model: IntegerModel, name: str, seen: Sequence[_Seen], share: float) -> None:
         self._layers = f"{name}.hidden", f"{name}.out"
-        hidden, out = (model.layers[layer] for layer in self._layers)
-        self._base = [_tensor(a) for a in (hidden.weight[0], hidden.bias, out.weight[0], out.bias)]
-        self._unit = [1 << WEIGHT_SHIFT, 1 << BIAS_SHIFT] * 2
-        self._scale = [_tensor(layer.multiplier) / (1 << REQUANTISE_SHIFT) for layer in (hidden, out)]
-        limits = [WEIGHT_LIMIT, EXACT_SUM // 2] * 2
-        self._range = [
-            (torch.ceil((-limit - base) / unit).clamp(max=0), torch.floor((limit - base) / unit).clamp(min=0))
-            for base, unit, limit in zip(self._base, self._unit, limits, strict=True)
-        ]
-        self._change = [torch.zeros_like(base, requires_grad=True) for base in self._base]
-        self._optimiser = torch.optim.Adam(self._change, betas=_MOMENTS)
+        layers = [model.layers[layer] for layer in self._layers]
+        self.changes = Changes(layers, share)
+        self._scale = [tensor(layer.multiplier) / (1 << REQUANTISE_SHIFT) for layer in layers]
         self._generator = torch.Generator().manual_seed(0)
 
         self._inputs = torch.as_tensor(np.concatenate([part.inputs for part in seen]))
@@ -152,47 +134,24 @@ class _Head:
         self.bits = sum(part.bits for part in seen)
 
     def step(self, rate: float) -> float:
-        """One step of Adam and of the proximal operator of the L1 penalty; returns the estimated bits of all nodes."""
+        """One step on some of the nodes; returns the bits that all would take."""
         rows = torch.randint(len(self._symbols), (min(BATCH, len(self._symbols)),), generator=self._generator)
+        self.changes.forget_gradients()
         bits = self._cost(rows) * (self._nodes / float(self._weight[rows].sum()))
-        self._optimiser.param_groups[0]["lr"] = rate
-        self._optimiser.zero_grad()
         bits.backward()
-        self._optimiser.step()
-        with torch.no_grad():
-            for change, (low, high) in zip(self._change, self._range, strict=True):
-                state = self._optimiser.state[change]
-                slope = (state["exp_avg_sq"] / (1 - _MOMENTS[1] ** float(state["step"]))).sqrt().clamp(min=1e-9)
-                size = (change.abs() - rate * (NEXT_PRICE + FIRST_PRICE / (1 + change.abs())) / slope).clamp(min=0)
-                torch.clamp(change.sign() * size, low, high, out=change)
+        self.changes.step(rate)
         return float(bits.detach())
 
-    def price(self) -> float:
-        """Bits that the changes are taken to cost."""
-        sizes = [change.detach().round().abs() for change in self._change]
-        return float(sum((NEXT_PRICE * size + FIRST_PRICE * (size > 0)).sum() for size in sizes))
-
-    def changes(self) -> dict[str, LayerDelta]:
-        numbers = [change.detach().round().to(torch.int64).numpy() for change in self._change]
-        pairs = zip(self._layers, numbers[::2], numbers[1::2], strict=True)
-        return {layer: LayerDelta(weight[None], bias) for layer, weight, bias in pairs}
+    def rounded(self) -> dict[str, LayerDelta]:
+        """The changes by layer."""
+        numbers = self.changes.rounded()
+        return {name: LayerDelta(*numbers[2 * i : 2 * i + 2]) for i, name in enumerate(self._layers)}
 
     def _cost(self, rows: torch.Tensor) -> torch.Tensor:
         """Bits of some nodes, each times its weight, as the integer network with the rounded changes would have them."""
-        parameters = [
-            base + unit * _rounded(change) for base, unit, change in zip(self._base, self._unit, self._change, strict=True)
-        ]
+        hidden_weight, hidden_bias, out_weight, out_bias = self.changes.values()
         known = torch.zeros_like(rows) if self._known is None else self._known[rows]
-        sums = self._inputs[rows].float() @ parameters[0] + embedding(known, parameters[1])
-        hidden = _rounded((sums * self._scale[0]).clamp(0, ACTIVATION_LIMIT))
-        logits = (hidden @ parameters[2] + parameters[3]) * (self._scale[1] * _NATS) + self._correction[rows]
+        sums = self._inputs[rows].float() @ hidden_weight[0] + embedding(known, hidden_bias)
+        hidden = rounded((sums * self._scale[0]).clamp(0, ACTIVATION_LIMIT))
+        logits = (hidden @ out_weight[0] + out_bias) * (self._scale[1] * _NATS) + self._correction[rows]
         return (cross_entropy(logits, self._symbols[rows], reduction="none") * self._weight[rows]).sum() / math.log(2)
-
-
-def _rounded(x: torch.Tensor) -> torch.Tensor:
-    """Rounded, with the gradient of what was not (straight-through)."""
-    return x + (x.round() - x).detach()
-
-
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.as_tensor(np.ascontiguousarray(array)).float()

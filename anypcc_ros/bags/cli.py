@@ -75,7 +75,7 @@ def _add_compress(commands: Any) -> None:
     )
     target = parser.add_mutually_exclusive_group()
     add_option_flags(target, TargetConfig, only={"target_bpp", "target_bytes"})
-    add_option_flags(parser, CodecConfig, only={"fields", "model", "backend"})
+    add_option_flags(parser, CodecConfig, only={"fields", "model", "adaptation", "backend"})
     parser.add_argument(
         "--order",
         choices=("original", "codec"),

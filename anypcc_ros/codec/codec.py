@@ -44,9 +44,10 @@ from anypcc_ros.codec.model import store
 from anypcc_ros.codec.model.adaptations import Adaptation, adaptations_in, load_adaptation
 from anypcc_ros.codec.model.backend import context_model
 from anypcc_ros.codec.model.delta import adapt, decode_delta, encode_delta
+from anypcc_ros.codec.model.integer import IntegerModel
 from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.nearness import CellIndex, squared_error
-from anypcc_ros.codec.occupancy import Correction
+from anypcc_ros.codec.occupancy import Correction, Witness
 from anypcc_ros.codec.octree import Voxels, children_per_node, dequantise, quantise, voxelise
 from anypcc_ros.codec.order import decode_order, encode_order, encode_order_of
 from anypcc_ros.codec.representation import NOTHING, as_integers
@@ -104,6 +105,7 @@ class Encoder:
         self._calibrate = self._model.calibrate if self.config.calibrate == "auto" else self.config.calibrate
         self._network = context_model(used, self.config.backend, self._network_threads())
         self._beams = BeamFinder(successive)
+        self._witness: Witness | None = None
         self._turn = threading.Lock()
         if self.config.adapt_steps:
             _tuning()  # better known before the first cloud
@@ -113,6 +115,17 @@ class Encoder:
         other = copy.copy(self)
         other.config = dataclasses.replace(self.config, step=step, drop_scales=drop_scales, truth=truth)
         return other
+
+    def watched_by(self, network: ContextModel, witness: Witness) -> Encoder:
+        """This encoder with another network, and with somebody who looks on while octrees are encoded."""
+        other = copy.copy(self)
+        other._network, other._witness = network, witness
+        return other
+
+    @property
+    def model(self) -> IntegerModel:
+        """The model as it is installed."""
+        return self._model
 
     @property
     def model_hash(self) -> str:
@@ -289,7 +302,7 @@ class Encoder:
         if self._adaptation:
             return encode(self._network), bitstream.write_adaptation(shared=self._adaptation.hash)
         if not config.adapt_steps:
-            return encode(self._network), b""
+            return encode(self._network, witness=self._witness), b""
         tuner = _tuning().HeadTuner(self._model, self._network)
         plain = encode(tuner.watched, witness=tuner)
         delta = tuner.tune(config.adapt_steps)
@@ -463,9 +476,9 @@ class Decoder:
 
 
 def _tuning() -> Any:
-    """The package that adapts models, which alone needs torch. Raises BackendError."""
+    """The module that tunes models, which needs torch. Raises BackendError."""
     try:
-        return importlib.import_module("anypcc_ros.adaptation")
+        return importlib.import_module("anypcc_ros.adaptation.heads")
     except ModuleNotFoundError as error:
         raise BackendError(f"adapting needs torch (pip install 'anypcc_ros[torch]'): {error}") from error
 
