@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # What measures is imported when it runs, so that --help and usage errors are immediate.
 
 DATASET_NAMES = ("8ivfb", "mvub", "owlii", "thuman", "scannet", "s3dis", "kitti", "ford", "gs", "vggt", "ct")
-OPTIONS = {"origin", "drop_scales", "backend", "threads"}
+OPTIONS = {"origin", "drop_scales", "lossy", "truth", "backend", "threads"}
 """Of the codec's options those that a figure of positions can depend on, besides step, model and merging."""
 
 
