@@ -18,7 +18,7 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -57,12 +57,14 @@ OURS = {
     for scales, truth in RATES
 }
 SCALES = {f"{scales} left out": Lossy(drop_scales=scales, lossy="scales", truth=0) for scales in (1, 2, 3)}
+AUTO = {f"{scales} auto": Lossy(drop_scales=scales, lossy="auto", truth=0) for scales in (1, 2, 3)}
 GPCC = [name for name in peers.GPCC_LOSSY if name not in ("octree, scale 0.75", "trisoup, nodes of 32")]
 FAMILIES = {
     "filled in": ("#1f5fbf", "-o"),
     "left out": ("#5aa0e6", "--s"),
     "octree": ("#222222", "-^"),
     "trisoup": ("#c46a1b", "-v"),
+    "auto": ("#0b2f66", "*"),
 }
 
 
@@ -119,7 +121,7 @@ def _curves(options: argparse.Namespace) -> None:
     for path in files:
         name = peers.file_key(path)
         have = {point.codec for point in known if point.file == name}
-        if not {*OURS, *SCALES} <= have and options.limit > 0:
+        if not {*OURS, *SCALES, *AUTO} <= have and options.limit > 0:
             options.limit -= 1
             for point in _measure(path, name, options.model, have):
                 known.append(point)
@@ -127,8 +129,11 @@ def _curves(options: argparse.Namespace) -> None:
                 write_csv(options.csv, known, Point)
     names = [peers.file_key(path) for path in files]
     known = [point for point in known if point.file in names]
-    rows = [[_short(p.file), p.codec, f"{p.bpp:.3f}", f"{p.points:,}", f"{p.d1:.2f}", f"{p.d2:.2f}"] for p in _sorted(known)]
-    text = _command() + "\n\n" + table(["cloud", "", ">bpp", ">points", ">D1", ">D2"], rows) + "\n\n" + _gains(known)
+    firsts = {name.split("/")[0]: name for name in reversed(names)}.values()
+    shown = [point for point in _sorted(_marked(known)) if point.file in firsts]
+    rows = [[_short(p.file), p.codec, f"{p.bpp:.3f}", f"{p.points:,}", f"{p.d1:.2f}", f"{p.d2:.2f}"] for p in shown]
+    more = f"All {len(names)} clouds are in `{options.csv.name}`:"
+    text = f"{_command()}\n\n{_gains(known)}\n\n{more}\n\n" + table(["cloud", "", ">bpp", ">points", ">D1", ">D2"], rows)
     write_section(options.markdown, "curves", text)
     _plot(known, options.plot)
 
@@ -167,6 +172,10 @@ def _measure(path: Path, name: str, model: str, have: set[str]) -> Iterator[Poin
         if codec not in have:
             data = Encoder(CodecConfig(step=1.0, model=model, **lossy)).encode(PointCloud(cells))
             yield point(codec, len(data), Decoder().decode(data).xyz)
+    for codec, lossy in AUTO.items():
+        if codec not in have:
+            data = Encoder(CodecConfig(step=1.0, model=model, **lossy)).encode(PointCloud(cells))
+            yield point(codec, len(data), Decoder().decode(data).xyz)
     for codec in GPCC:
         if codec not in have and (run := peers.run_gpcc_lossy(voxels.coords, codec)):
             yield point(codec, run[0].bytes, run[1])
@@ -181,8 +190,21 @@ def _sorted(points: list[Point]) -> list[Point]:
     return sorted(points, key=lambda point: (point.file, order.index(_family(point.codec)), point.bpp))
 
 
+def _marked(points: list[Point]) -> list[Point]:
+    """Where auto is one of the other ways, that one is marked."""
+
+    def place(point: Point) -> tuple[str, float, float]:
+        return point.file, round(point.bpp, 6), round(point.d1, 3)
+
+    autos, others = ([p for p in points if (_family(p.codec) == "auto") is auto] for auto in (True, False))
+    chosen, known = set(map(place, autos)), set(map(place, others))
+    marked = [replace(p, codec=f"{p.codec} (auto)") if place(p) in chosen else p for p in others]
+    return marked + [p for p in autos if place(p) not in known]
+
+
 def _gains(points: list[Point]) -> str:
-    """By how much the filled-in scales are better than each other way at that one's rates: means of D1 and D2 in dB."""
+    """By how much the filled-in scales are better than each other way at that one's rates: means of D1 and D2 in dB; and what
+    auto has chosen."""
     lines = []
     for name in dict.fromkeys(point.file for point in points):
         ours = [p for p in _sorted(points) if p.file == name and _family(p.codec) == "filled in"]
@@ -197,8 +219,11 @@ def _gains(points: list[Point]) -> str:
                 for d in ("d1", "d2")
             ]
             line.append(" / ".join(f"{np.mean(gain):+.1f}" for gain in gains) if others else "")
+        marked = [p for p in _marked(points) if p.file == name]
+        chosen = [p.codec.removesuffix(" (auto)").removesuffix("auto") for p in marked if "auto" in p.codec]
+        line.append(", ".join(sorted(c if "in" in c or "out" in c else f"{c}of both" for c in chosen)))
         lines.append(line)
-    names = ["cloud", ">scales left out", ">G-PCC octree", ">G-PCC trisoup"]
+    names = ["cloud", ">scales left out", ">G-PCC octree", ">G-PCC trisoup", "auto takes"]
     return (
         "Scales filled in, beside the others at their rates (as far as ours reach), mean differences of D1 / D2 in dB:\n\n"
         + table(names, lines)
@@ -216,7 +241,7 @@ def _plot(points: list[Point], path: Path) -> None:
     panels = figure.subplots(2, len(files), squeeze=False)
     for column, file in enumerate(files):
         for axes, measure in zip(panels[:, column], ("d1", "d2"), strict=True):
-            for family, (colour, style) in FAMILIES.items():
+            for family, (colour, style) in list(FAMILIES.items())[:4]:
                 curve = [p for p in _sorted(points) if p.file == file and _family(p.codec) == family]
                 label = {"filled in": "scales filled in", "left out": "scales left out"}.get(family, f"G-PCC {family}")
                 axes.plot(
