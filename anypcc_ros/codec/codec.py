@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -60,6 +61,9 @@ CROWDED = 2.2
 
 TELLING = 1.2
 """Bits per point that a sensor's beams must tell for it to bring ten percent and more."""
+
+ADDED = 16
+"""Adaptations that a decoder keeps of those that it is given while it runs."""
 
 NO_LATTICE = Lattice((None, None, None))
 
@@ -121,6 +125,11 @@ class Encoder:
         other = copy.copy(self)
         other._network, other._witness = network, witness
         return other
+
+    @property
+    def adaptation(self) -> Adaptation | None:
+        """The shared adaptation that streams name, if there is one."""
+        return self._adaptation
 
     @property
     def model(self) -> IntegerModel:
@@ -344,12 +353,20 @@ class Decoder:
         self.config = config or DecoderConfig()
         self._networks: dict[tuple[str, str], ContextModel] = {}
         self._adaptations = {found.hash: found for found in adaptations_in(self.config.adaptation)}
+        self._added: deque[str] = deque()
         self._turn = threading.Lock()
 
     def add_adaptation(self, adaptation: Adaptation) -> None:
-        """From now on streams may name this one, besides those of the configuration."""
+        """From now on streams may name this one, besides those of the configuration and the ``ADDED`` last ones."""
         with self._turn:
+            if adaptation.hash in self._adaptations:
+                return
             self._adaptations[adaptation.hash] = adaptation
+            self._added.append(adaptation.hash)
+            if len(self._added) > ADDED:
+                forgotten = self._added.popleft()
+                del self._adaptations[forgotten]
+                self._networks = {key: network for key, network in self._networks.items() if key[1] != forgotten}
 
     def decode(self, data: bitstream.Buffer) -> PointCloud:
         """The cloud in the order that the stream has, in the dtypes it had, with all fields that were not dropped.

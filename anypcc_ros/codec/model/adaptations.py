@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from anypcc_ros.codec.errors import CorruptStreamError, FileError, NotAStreamError, UnsupportedVersionError
+from anypcc_ros.codec.errors import CorruptStreamError, FileError, LimitExceededError, NotAStreamError, UnsupportedVersionError
 from anypcc_ros.codec.model.delta import adapt, decode_delta
 from anypcc_ros.codec.model.integer import IntegerModel
 
@@ -40,6 +40,8 @@ class Adaptation:
     @classmethod
     def from_bytes(cls, data: bytes) -> Adaptation:
         """Inverse of ``to_bytes``. Raises StreamError subclasses, also where the hash does not agree."""
+        if len(data) > SIZE_LIMIT:
+            raise LimitExceededError(f"an adaptation of {len(data)} bytes, the limit is {SIZE_LIMIT}")
         start = len(MAGIC) + 1
         if not data.startswith(MAGIC):
             raise NotAStreamError(f"{len(data)} bytes that begin with {data[:4]!r}, not with {MAGIC!r}")
@@ -65,8 +67,6 @@ def load_adaptation(path: Path) -> Adaptation:
             data = file.read(SIZE_LIMIT + 1)
     except OSError as error:
         raise FileError(f"{path}: cannot read: {error.strerror or error}") from error
-    if len(data) > SIZE_LIMIT:
-        raise FileError(f"{path}: longer than the {SIZE_LIMIT} bytes of any adaptation")
     return Adaptation.from_bytes(data)
 
 
