@@ -51,6 +51,11 @@ CASES = {
 """Case to its input (``<input>.npz``, or .npy where it has no fields) and the encoder's options; of an adaptation the name."""
 
 
+def cases_of(label: str) -> list[str]:
+    """The cases of one of the models: two where only the weights are others than those of `standard`."""
+    return list(CASES) if label in ("tiny", "standard") else ["scan", "plain"]
+
+
 def config_of(case: str, label: str, **more: str) -> CodecConfig:
     """The encoder's configuration of a case with one of the models."""
     options = {"model": str(GOLDEN / "tiny.safetensors") if label == "tiny" else label, **CASES[case][1], **more}
@@ -174,8 +179,10 @@ def main() -> None:
     GOLDEN.mkdir(exist_ok=True)
     write_inputs()
     for label in arguments.model or models:
-        write_adaptation(label)
-        for case in arguments.case or CASES:
+        cases = cases_of(label)
+        if "adapted" in cases:
+            write_adaptation(label)
+        for case in (case for case in arguments.case or cases if case in cases):
             data = Encoder(config_of(case, label)).encode(load_cloud(GOLDEN / CASES[case][0]))
             decoded = Decoder(DecoderConfig(model_dir=str(GOLDEN), adaptation=str(GOLDEN))).decode(data)
             (GOLDEN / f"{case}.{label}.apcc").write_bytes(data)

@@ -19,8 +19,9 @@ STREAMS = sorted(path.name for path in (ROOT / "test" / "golden").glob("*.apcc")
 BACKENDS = ["torch", *(["native"] if native.available() else [])]
 
 
-def test_there_is_a_golden_stream_of_every_case_and_shipped_model():
-    assert sorted(f"{case}.{model}.apcc" for case in CASES for model in ["tiny", *store.installed()]) == STREAMS
+def test_there_are_golden_streams_of_every_case_and_of_every_shipped_model():
+    models = ["tiny", *store.installed()]
+    assert sorted(f"{case}.{model}.apcc" for model in models for case in MAKE["cases_of"](model)) == STREAMS
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
