@@ -14,7 +14,7 @@ from anypcc_ros.codec.channels import DIRECT_BITS, best_predictor, decode_channe
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.entropy import decode_varint, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
-from anypcc_ros.codec.firing import Firing, Scan, ScanReader, decode_times, encode_scan, encode_times, times_of
+from anypcc_ros.codec.firing import Firing, Scan, ScanReader, Times, decode_times, encode_scan, encode_times, times_of
 from anypcc_ros.codec.representation import NOTHING, Kind, Represented, as_integers, find_lattice, represent, restore
 from anypcc_ros.codec.surroundings import Context, in_a_row
 from anypcc_ros.codec.tracks import AROUND, SCANNED, Curve, Sources, curve_along, track_of
@@ -105,10 +105,10 @@ def _encode_field(
 ) -> tuple[bytes, np.ndarray]:
     """The coded values and those that will be decoded."""
     count = 1 if values.ndim == 1 else values.shape[1]
-    if measured and measured.scan and count == 1 and (part := _times(values.reshape(-1), step, measured.scan)):
-        measured.used = True
-        restored = _values_of([part], values.dtype, 1, len(values))
-        return _encode_times(part, measured.scan, context), restored.reshape(values.shape)
+    if measured and measured.scan and count == 1 and (found := _times(values.reshape(-1), step, measured.scan)):
+        measured.used, (part, times) = True, found
+        payload = b"".join([_head(part, Curve(SCANNED)), *encode_times(times, context)])
+        return payload, _values_of([part], values.dtype, 1, len(values)).reshape(values.shape)
     if colours.is_colour(name, values):
         parts = [colours.represent_colours(values, step)]
     else:
@@ -176,8 +176,8 @@ def _head(part: Represented, curve: Curve) -> bytes:
     return b"".join([*pieces, curve.pack()])
 
 
-def _times(values: np.ndarray, step: float, scan: Scan) -> Represented | None:
-    """Values (N,) as numbers that their columns and turns foretell, if these do."""
+def _times(values: np.ndarray, step: float, scan: Scan) -> tuple[Represented, Times] | None:
+    """Values (N,) as numbers, and these as sums of their columns' and turns', if that leaves little."""
     part = represent(values, step) if len(values) else None
     if part is not None and part.kind == Kind.LIST:
         kind = Kind.FLOAT_BITS if values.dtype.kind == "f" else Kind.INTEGERS
@@ -185,12 +185,8 @@ def _times(values: np.ndarray, step: float, scan: Scan) -> Represented | None:
         part = part or Represented(kind, (as_integers(values),), NOTHING)
     if part is None or int(part.channels[0].max()) - int(part.channels[0].min()) < 1 << DIRECT_BITS:
         return None
-    left = times_of(part.channels[0], scan)[2]
-    return part if float(np.log2(1.0 + zigzag(left)).mean()) < _FORETOLD else None
-
-
-def _encode_times(part: Represented, scan: Scan, context: Context) -> bytes:
-    return b"".join([_head(part, Curve(SCANNED)), *encode_times(part.channels[0], scan, context)])
+    times = times_of(part.channels[0], scan)
+    return (part, times) if float(np.log2(1.0 + zigzag(times[2])).mean()) < _FORETOLD else None
 
 
 def _curve(part: Represented, context: Context, sources: Sources) -> Curve:

@@ -9,6 +9,7 @@ that of the message, and times grow.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from anypcc_ros.codec.channels import decode_channel, encode_channel, sized, tak
 from anypcc_ros.codec.entropy import decode_signed, decode_varint, encode_signed, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError
 from anypcc_ros.codec.surroundings import Context, in_a_row
-from anypcc_ros.codec.tracks import MOST_ROWS, TURN
+from anypcc_ros.codec.tracks import MOST_ROWS, TURN, sorted_by
 
 _UNIT = 1 << 12  # of directions, in 2^-32 turn
 _FARTHEST = 1 << 24
@@ -41,7 +42,7 @@ class Scan:
 
     def track(self, points: int) -> np.ndarray:
         """The first so many points, in the order in which they were measured, (points,) int64."""
-        return np.lexsort((self.turns[:points], self.columns[:points]))
+        return sorted_by(self.columns[:points], self.turns[:points])
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,9 +134,13 @@ def _centred(values: np.ndarray, count: int) -> np.ndarray:
 # -- Times: the sum of the column's and the turn's ---------------------------------------------------------------------
 
 
-def encode_times(values: np.ndarray, scan: Scan, context: Context) -> list[bytes]:
-    """Values (N,) int64 as sums of one of their column, one of their turn, and what is left."""
-    columns, turns, left = times_of(values, scan)
+Times: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""What columns (M,) and turns (R,) have in common, and what is left of each value (N,), all int64."""
+
+
+def encode_times(times: Times, context: Context) -> list[bytes]:
+    """Values as sums of one of their column, one of their turn, and what is left."""
+    columns, turns, left = times
     payloads = _in_a_row(columns), _in_a_row(turns), encode_channel(left, context.everywhere)[0]
     return [piece for payload in payloads for piece in sized(payload)]
 
@@ -151,8 +156,8 @@ def decode_times(data: memoryview, at: int, scan: Scan, context: Context) -> tup
     return left + columns[scan.columns] + turns[scan.turns], at
 
 
-def times_of(values: np.ndarray, scan: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of values (N,) int64 what columns (M,) and turns (R,) have in common, and what is left (N,)."""
+def times_of(values: np.ndarray, scan: Scan) -> Times:
+    """Values (N,) int64, taken apart."""
     turns = np.zeros(scan.rings, np.int64)
     for _ in range(_FITS):
         columns = _medians(scan.columns, values - turns[scan.turns], scan.count)
@@ -229,7 +234,7 @@ def _fit(rings: np.ndarray, columns: np.ndarray, azimuth: np.ndarray, count: int
 
 def _medians(groups: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
     """(count,) int64: the median of the values (N,) int64 of each group, 0 where there is none."""
-    order = np.lexsort((values, groups))
+    order = sorted_by(groups, values)
     sizes = np.bincount(groups, minlength=count)
     middle = np.minimum(np.cumsum(sizes) - sizes + sizes // 2, len(values) - 1)
     return np.where(sizes > 0, values[order[middle]], 0)

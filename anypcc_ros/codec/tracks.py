@@ -75,10 +75,10 @@ def track_of(curve: Curve, grid: np.ndarray, sources: Sources, rows: np.ndarray 
     if curve.rows >= FIRST_FIELD:
         rows = _source(sources, curve.rows - FIRST_FIELD)
     key = _source(sources, curve.key - len(PLANES)) if curve.key >= len(PLANES) else angles_of(curve, grid)
-    return _sorted_by(np.zeros_like(key) if rows is None else rows, key)
+    return sorted_by(np.zeros_like(key) if rows is None else rows, key)
 
 
-def _sorted_by(rows: np.ndarray, keys: np.ndarray) -> np.ndarray:
+def sorted_by(rows: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """The permutation (N,) that sorts stably by row, then key, int64 each."""
     first_row, first_key = int(rows.min(initial=0)), int(keys.min(initial=0))
     bits = (int(keys.max(initial=0)) - first_key).bit_length()

@@ -49,7 +49,12 @@ SETTINGS = {
 """How this codec is run: CodecConfig.order and CodecConfig.exact."""
 
 
-PARTS = {bitstream.REMAINDERS: "rest of the floats", bitstream.OFF_GRID: "invalid points", bitstream.ORDER: "order"}
+PARTS = {
+    bitstream.REMAINDERS: "rest of the floats",
+    bitstream.OFF_GRID: "invalid points",
+    bitstream.SCAN: "columns of the scan",
+    bitstream.ORDER: "order",
+}
 """What the chunks of a stream besides the grid and the fields are for."""
 
 
