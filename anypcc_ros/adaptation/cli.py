@@ -11,8 +11,8 @@ from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Encoder
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.model.adaptations import SUFFIX
-from anypcc_ros.command_line import about, add_option_flags, config_from, positive_count, read_finite
-from anypcc_ros.files import atomic_write
+from anypcc_ros.command_line import about, add_option_flags, config_from, positive_count
+from anypcc_ros.files import atomic_write, read_cloud
 from anypcc_ros.optional import optional
 
 OPTIONS = {"step", "origin", "model", "drop_scales", "merge_duplicates", "calibrate", "backend", "threads"}
@@ -47,7 +47,7 @@ def run_adapt(arguments: argparse.Namespace) -> int:
 
     config = config_from(arguments, CodecConfig)
     encoder = Encoder(config)
-    clouds = [read_finite(path) for path in arguments.files]
+    clouds = [_cloud(path) for path in arguments.files]
     with about(arguments.files[0]):
         adaptation = tune_shared(encoder, clouds, arguments.steps, arguments.layers == "all", arguments.streams)
     with atomic_write(arguments.output) as out:
@@ -56,9 +56,14 @@ def run_adapt(arguments: argparse.Namespace) -> int:
     adapted = Encoder(replace(config, adaptation=str(arguments.output)))
     _compare("tuned on", arguments.files, clouds, encoder, adapted, len(adaptation.delta))
     if arguments.test:
-        others = [read_finite(path) for path in arguments.test]
+        others = [_cloud(path) for path in arguments.test]
         _compare("others", arguments.test, others, encoder, adapted, len(adaptation.delta))
     return 0
+
+
+def _cloud(path: Path) -> PointCloud:
+    """As ``anypcc encode`` reads it, positions alone."""
+    return PointCloud(read_cloud(path, metres=True).finite()[0].xyz)
 
 
 def _compare(
@@ -68,8 +73,8 @@ def _compare(
     before = after = 0
     for path, cloud in zip(files, clouds, strict=True):
         with about(path):
-            before += len(plain.encode(PointCloud(cloud.xyz)))
-            after += len(adapted.encode(PointCloud(cloud.xyz)))
+            before += len(plain.encode(cloud))
+            after += len(adapted.encode(cloud))
     saved = (before - after) / len(files)
     pays = f"pays after {cost / saved:.1f} of them" if saved > 0 else "never pays"
     print(f"  {label}: {before} bytes without, {after} with it ({100 * (after / before - 1):+.2f} %); {pays}")

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 from anypcc_ros.bags.errors import DIFFERENT, REPORTED, BagError, BagUsageError
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig, TargetConfig
+from anypcc_ros.codec.model.adaptations import SUFFIX
 from anypcc_ros.command_line import add_option_flags, config_from, positive_count
 from anypcc_ros.optional import optional
 
@@ -76,6 +78,12 @@ def _add_compress(commands: Any) -> None:
     target = parser.add_mutually_exclusive_group()
     add_option_flags(target, TargetConfig, only={"target_bpp", "target_bytes"})
     add_option_flags(parser, CodecConfig, only={"fields", "model", "adaptation", "backend"})
+    parser.add_argument(
+        "--adapt",
+        action="store_true",
+        help="tune the model to some clouds of the bag first; what changed goes into the folder OUT, where restore and verify "
+        "find it (needs torch)",
+    )
     parser.add_argument(
         "--order",
         choices=("original", "codec"),
@@ -169,7 +177,19 @@ def _compress(options: argparse.Namespace) -> int:
     if options.report:
         optional("matplotlib", "eval")  # known before the work rather than after it
     task = CompressTask(config, target, compare=options.report is not None)
-    return _convert(options, Plan(task, tuple(options.topics), options.storage, compare=options.report is not None))
+    plan = Plan(task, tuple(options.topics), options.storage, compare=options.report is not None)
+    if not options.adapt:
+        return _convert(options, plan)
+    if config.adaptation or target.wanted:
+        raise BagUsageError("--adapt is not together with --adaptation, --target-bpp and --target-bytes")
+    from anypcc_ros.bags.adapting import adaptation_to
+
+    with tempfile.TemporaryDirectory() as folder:
+        adaptation = adaptation_to([source for source, _ in _pairs(options.input, options.output)], plan, config)
+        file = Path(folder, f"model{SUFFIX}")
+        file.write_bytes(adaptation.to_bytes())
+        adapted = dataclasses.replace(config, adaptation=str(file))
+        return _convert(options, dataclasses.replace(plan, task=dataclasses.replace(task, config=adapted)))
 
 
 def _restore(options: argparse.Namespace) -> int:
@@ -255,9 +275,11 @@ def _verify(options: argparse.Namespace) -> int:
     from anypcc_ros.bags.compare import CompareTask
     from anypcc_ros.bags.engines import engine, threads_for
     from anypcc_ros.bags.results import DamageLog
+    from anypcc_ros.bags.transform import with_adaptations_of
     from anypcc_ros.bags.verify import verify
 
     limits = dataclasses.replace(config_from(options, DecoderConfig), threads=threads_for(_jobs(options)))
+    limits = with_adaptations_of(limits, options.other)
     damage = DamageLog(options.keep_going)
     with engine(options.engine, _jobs(options)) as workers, _Meter(options.original, options.quiet) as meter:
         topics = verify(options.original, options.other, CompareTask(limits, options.step), workers, damage, meter)

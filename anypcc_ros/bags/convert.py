@@ -17,7 +17,7 @@ from anypcc_ros.bags.errors import BagUsageError, DamagedMessageError, OutputErr
 from anypcc_ros.bags.peers import FileMode, message_size
 from anypcc_ros.bags.reading import MCAP, ROS1, Bag
 from anypcc_ros.bags.results import BagResult, DamageLog, Frame, TopicTotals
-from anypcc_ros.bags.transform import CompressTask, Done, Failed, RestoreTask, Result, run_slice
+from anypcc_ros.bags.transform import CompressTask, Done, Failed, RestoreTask, Result, adaptation_file, run_slice
 from anypcc_ros.bags.writing import BagOutput, check_output
 
 Item: TypeAlias = Topic | Message | Attachment | Record
@@ -44,6 +44,10 @@ class Plan:
         wanted = types.is_cloud(topic) if isinstance(self.task, CompressTask) else types.is_compressed(topic)
         return wanted and (not self.topics or any(fnmatch.fnmatchcase(topic.name, pattern) for pattern in self.topics))
 
+    def with_adaptations_of(self, source: Path) -> Plan:
+        """This plan; where it restores, with the adaptations that are in the bag's folder, unless it knows others."""
+        return replace(self, task=self.task.with_adaptations_of(source)) if isinstance(self.task, RestoreTask) else self
+
     def check_topics(self, topics: list[Topic], path: Path) -> None:
         """Raises BagUsageError for a pattern that chooses nothing."""
         for pattern in self.topics:
@@ -62,6 +66,7 @@ def convert(
 ) -> BagResult:
     """Make ``target`` of ``source``; it appears when it is complete. Raises BagError, OSError."""
     check_output(target, plan.storage)
+    plan = plan.with_adaptations_of(source)
     if target.exists():
         raise OutputError(f"{target}: exists already, and is not replaced")
     start = time.perf_counter()
@@ -76,6 +81,8 @@ def convert(
             conversion.run(engine, progress)
             if topics is None:
                 plan.check_topics(list(conversion.new_topics), source)
+            if isinstance(plan.task, CompressTask) and plan.task.config.adaptation:
+                output.add_file(*adaptation_file(plan.task.config.adaptation))
             output.publish()
         result = BagResult(source, target, output.storage, bag.size, _size(target), output.summary.messages)
     result.topics, result.not_kept = conversion.totals, +output.not_kept

@@ -17,7 +17,7 @@ from anypcc_ros.bags.compare import POSITION
 from anypcc_ros.bags.contents import Message
 from anypcc_ros.bags.reading import Bag
 from anypcc_ros.bags.results import BagResult, DamageLog, TopicTotals
-from anypcc_ros.bags.transform import decode_message, read_message
+from anypcc_ros.bags.transform import decode_message, read_message, with_adaptations_of
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.config import DecoderConfig
 from anypcc_ros.evaluation.pictures import before_after
@@ -243,14 +243,14 @@ def _first_clouds(path: Path, names: set[str]) -> Iterator[tuple[str, PointCloud
         for item in bag.contents(DamageLog(keep_going=False)):
             if isinstance(item, Message) and item.topic.name in wanted:
                 wanted.discard(item.topic.name)
-                yield item.topic.name, _cloud(item)
+                yield item.topic.name, _cloud(item, path)
             if not wanted:
                 return
 
 
-def _cloud(message: Message) -> PointCloud:
+def _cloud(message: Message, bag: Path) -> PointCloud:
     if types.is_compressed(message.topic):
-        _, cloud, _ = decode_message(message.data, DecoderConfig())
+        _, cloud, _ = decode_message(message.data, with_adaptations_of(DecoderConfig(), bag))
         return cloud
     original: Any = read_message(message.data, types.POINT_CLOUD)
     return cloud_from_message(original)

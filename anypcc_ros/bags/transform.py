@@ -5,8 +5,9 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,6 +20,7 @@ from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig, TargetConfig
 from anypcc_ros.codec.errors import InputError, StreamError, UnsupportedVersionError
+from anypcc_ros.codec.model.adaptations import SUFFIX, load_adaptation
 from anypcc_ros.codec.rate import RateControl
 from anypcc_ros.pointcloud2 import (
     FORMAT,
@@ -47,6 +49,22 @@ class RestoreTask:
     """``limits``: what a stream may ask for."""
 
     limits: DecoderConfig
+
+    def with_adaptations_of(self, bag: Path) -> RestoreTask:
+        """With the adaptations that are in a bag's folder, unless it knows others."""
+        return RestoreTask(with_adaptations_of(self.limits, bag))
+
+
+def with_adaptations_of(limits: DecoderConfig, bag: Path) -> DecoderConfig:
+    """With the adaptations that are in a bag's folder, unless they name others."""
+    found = bag.is_dir() and any(bag.glob(f"*{SUFFIX}"))
+    return replace(limits, adaptation=str(bag)) if found and not limits.adaptation else limits
+
+
+def adaptation_file(path: str) -> tuple[str, bytes]:
+    """The name that an adaptation has in a bag's folder, and its content."""
+    adaptation = load_adaptation(Path(path))
+    return f"{adaptation.hash}{SUFFIX}", adaptation.to_bytes()
 
 
 @dataclass(frozen=True)
