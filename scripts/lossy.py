@@ -235,7 +235,7 @@ def _short(file: str) -> str:
 
 
 def _plot(points: list[Point], path: Path) -> None:
-    figures = optional("matplotlib.figure", "eval")
+    figures, ticker = optional("matplotlib.figure", "eval"), optional("matplotlib.ticker", "eval")
     files = list(dict.fromkeys(point.file for point in points))
     figure = figures.Figure(figsize=(4.2 * len(files), 7.6), layout="constrained")
     panels = figure.subplots(2, len(files), squeeze=False)
@@ -248,6 +248,9 @@ def _plot(points: list[Point], path: Path) -> None:
                     [p.bpp for p in curve], [getattr(p, measure) for p in curve], style, color=colour, label=label, markersize=4
                 )
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+            axes.xaxis.set_minor_formatter(ticker.NullFormatter())
             axes.grid(alpha=0.3, which="both")
             axes.set_xlabel("bits per point")
             axes.set_ylabel(f"{measure.upper()} PSNR, dB")
