@@ -76,14 +76,15 @@ def decode_fields(
 class Measured:
     """A firing sequence, its columns (N,) in the codec's order, and, as soon as rings are known, the scan.
 
-    ``used``: whether a field needs it.
+    ``needed``: whether it is wanted besides the fields; ``used``: whether a field needs it.
     """
 
-    def __init__(self, firing: Firing, columns: np.ndarray) -> None:
-        self.firing, self.columns = firing, columns
+    def __init__(self, firing: Firing, columns: np.ndarray, needed: bool) -> None:
+        self.firing, self.columns, self.needed = firing, columns, needed
         self.scan: Scan | None = None
         self.used = False
         self._rings = columns[:0]
+        self._payload = b""
 
     def learn(self, sources: Sources) -> None:
         """So many fields are known."""
@@ -92,7 +93,13 @@ class Measured:
 
     def encode(self, context: Context) -> bytes:
         """The scan, once it is known."""
-        return encode_scan(self.firing, self.scan, self._rings, context) if self.scan else b""
+        if self.scan and not self._payload:
+            self._payload = encode_scan(self.firing, self.scan, self._rings, context)
+        return self._payload
+
+    def price(self, context: Context) -> int:
+        """Bytes that the scan takes in addition if a field uses it."""
+        return 0 if self.used or self.needed else len(self.encode(context))
 
 
 def sources_of(fields: Mapping[str, np.ndarray]) -> Sources:
@@ -105,15 +112,16 @@ def _encode_field(
 ) -> tuple[bytes, np.ndarray]:
     """The coded values and those that will be decoded."""
     count = 1 if values.ndim == 1 else values.shape[1]
-    if measured and measured.scan and count == 1 and (found := _times(values.reshape(-1), step, measured.scan)):
-        measured.used, (part, times) = True, found
-        payload = b"".join([_head(part, Curve(SCANNED)), *encode_times(times, context)])
-        return payload, _values_of([part], values.dtype, 1, len(values)).reshape(values.shape)
     if colours.is_colour(name, values):
         parts = [colours.represent_colours(values, step)]
     else:
         parts = [represent(np.ascontiguousarray(column), step) for column in values.reshape(len(values), count).T]
     payload = b"".join(encode_part(part, context, sources) for part in parts) if len(values) else b""
+    if measured and measured.scan and count == 1 and (found := _times(values.reshape(-1), step, measured.scan)):
+        part, times = found
+        by_scan = b"".join([_head(part, Curve(SCANNED)), *encode_times(times, context)])
+        if len(by_scan) + measured.price(context) < len(payload):
+            measured.used, parts, payload = True, [part], by_scan
     return payload, _values_of(parts, values.dtype, count, len(values)) if step else values
 
 

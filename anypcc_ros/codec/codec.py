@@ -196,7 +196,7 @@ class Encoder:
             if found := find_firing(i, rings, context.grid_everywhere[given]):
                 column = np.empty_like(found[1])
                 column[given] = found[1]
-                return Measured(found[0], column)
+                return Measured(found[0], column, self.config.order == "original")
         return None
 
     def _encode_image(self, cloud: PointCloud) -> bytes | None:
