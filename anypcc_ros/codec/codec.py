@@ -315,6 +315,8 @@ class Encoder:
         tuner = _tuning().HeadTuner(self._model, self._network)
         plain = encode(tuner.watched, witness=tuner)
         delta = tuner.tune(config.adapt_steps)
+        if not delta.layers:
+            return plain, b""
         chunk = bitstream.write_adaptation(encode_delta(self._model, delta))
         adapted = encode(context_model(adapt(self._model, delta), config.backend, self._network_threads()))
         gain = len(plain.payload) - len(adapted.payload) - len(chunk) - bitstream.ENTRY_SIZE
