@@ -88,6 +88,11 @@ class HeadTuner:
         bits = FREQUENCY_BITS * len(symbols) - float(np.log2(coded).sum(dtype=np.float64))
         self._seen[head].append(_Seen(inputs, known, symbols[rows], correction, len(symbols) / len(rows), bits))
 
+    @property
+    def bits(self) -> float:
+        """What all that was seen has cost."""
+        return sum(part.bits for seen in self._seen.values() for part in seen)
+
     def tune(self, steps: int) -> Delta:
         """The changes, of at most so many steps; none where nothing was seen or nothing is worth its price."""
         heads = [_Head(self.model, name, seen, self._share) for name, seen in sorted(self._seen.items())]

@@ -13,26 +13,35 @@ from anypcc_ros.codec.model.backend import context_model
 from anypcc_ros.codec.model.delta import Delta, adapt, encode_delta
 from anypcc_ros.codec.octree import quantise
 
+LEAST_SHARE = 1 / 3
+"""Of the price of a change, what the clouds at hand have to save. What saves them less saves others nothing, however many."""
+
 
 def tune_shared(
     encoder: Encoder, clouds: Sequence[PointCloud], steps: int, trunk: bool = False, streams: int = 100
 ) -> Adaptation:
     """An adaptation of the encoder's model to clouds like these, on its grid, for about so many streams altogether.
 
-    Prediction heads are tuned; with ``trunk`` before them everything else.
-
+    Prediction heads are tuned; with ``trunk`` before them everything else, if that saves something.
     Raises InputError, as encoding does.
     """
-    model, config, share = encoder.model, encoder.config, len(clouds) / max(streams, len(clouds))
-    delta = Delta({}, 0, 0)
+    model, config, share = encoder.model, encoder.config, max(len(clouds) / max(streams, len(clouds)), LEAST_SHARE)
+    deltas = [Delta({}, 0, 0)]
     if trunk:
         grids = [quantise(cloud.finite()[0].xyz, config.step, config.origin) for cloud in clouds]
-        delta = tune_trunk(model, grids, steps, share)
-    network = context_model(adapt(model, delta), config.backend, config.threads)
-    tuner = HeadTuner(model, network, share, max(NODES // len(clouds), 4096))
-    watched = encoder.watched_by(tuner.watched, tuner)
-    for cloud in clouds:
-        watched.encode(PointCloud(cloud.xyz))
-    heads = tuner.tune(steps)
-    both = Delta({**delta.layers, **heads.layers}, heads.weight_shift, heads.bias_shift)
+        deltas.append(tune_trunk(model, grids, steps, share))
+    tuners = []
+    for delta in deltas:
+        adapted = adapt(model, delta)
+        tuner = HeadTuner(
+            adapted, context_model(adapted, config.backend, config.threads), share, max(NODES // len(clouds), 4096)
+        )
+        watched = encoder.watched_by(tuner.watched, tuner)
+        for cloud in clouds:
+            watched.encode(PointCloud(cloud.xyz))
+        tuners.append(tuner)
+    costs = [tuner.bits + 8 * share * len(encode_delta(model, delta)) for tuner, delta in zip(tuners, deltas, strict=True)]
+    best = costs.index(min(costs))  # with calibration, which the trunk was tuned without, it may be none of its changes
+    heads = tuners[best].tune(steps)
+    both = Delta({**deltas[best].layers, **heads.layers}, heads.weight_shift, heads.bias_shift)
     return Adaptation(model.hash, encode_delta(model, both))

@@ -21,6 +21,9 @@ from anypcc_ros.training.sampling import Batch
 POINTS = 20_000
 """Cells of the crop that a step is made on."""
 
+RATE = 1 / 4
+"""Of the heads' learning rate: many more weights change together."""
+
 
 def tune_trunk(model: IntegerModel, clouds: Sequence[np.ndarray], steps: int, share: float) -> Delta:
     """Changes of all layers but the heads, tuned with the float network to clouds of grid coordinates (N, 3) int64.
@@ -51,7 +54,7 @@ def tune_trunk(model: IntegerModel, clouds: Sequence[np.ndarray], steps: int, sh
         (bits * (total / batch.points)).backward()
         for parameter, factor, change in zip(parameters, factors, changes.change, strict=True):
             change.grad = torch.zeros_like(change) if parameter.grad is None else parameter.grad * factor
-        changes.step(rate_at(step, steps))
+        changes.step(RATE * rate_at(step, steps))
     pairs = zip(names, changes.rounded()[::2], changes.rounded()[1::2], strict=True)
     found = {name: LayerDelta(weight, bias) for name, weight, bias in pairs if weight.any() or bias.any()}
     return Delta(found, WEIGHT_SHIFT, BIAS_SHIFT)
