@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anypcc_ros import CodecConfig, Decoder, Encoder, PointCloud, files
-from anypcc_ros.codec import codec
+from anypcc_ros import CodecConfig, Decoder, DecoderConfig, Encoder, PointCloud, files
+from anypcc_ros.codec import position_encoder
 from anypcc_ros.codec.errors import InputError
 from anypcc_ros.codec.kernels import native
 from anypcc_ros.evaluation import benchmark, benchmark_report, peers
@@ -68,7 +68,7 @@ def test_every_stage_is_seen_and_the_codec_is_put_back(backend: str, scan: Point
     xyz = scan.xyz[:1500].astype(np.float64)
     xyz[:, 2] = np.rint(xyz[:, 2] * 100) / 100
     cloud = PointCloud(np.concatenate([xyz, xyz[:100]]))
-    before = codec.quantise, codec.Encoder.encode
+    before = position_encoder.quantise, Encoder.encode
     encoder, plain = Encoder(CodecConfig(step=0.001, backend=backend, threads=1)), Encoder(CodecConfig(step=0.001))
     with recording(backend) as watch:
         data = encoder.encode(cloud)
@@ -77,13 +77,13 @@ def test_every_stage_is_seen_and_the_codec_is_put_back(backend: str, scan: Point
     assert [stage for stage, seconds in watch.seconds.items() if not seconds] == never
     assert list(watch.seconds) == list(STAGES)
     with recording(backend) as watch:
-        Decoder(codec.DecoderConfig(backend=backend, threads=1)).decode(data)
+        Decoder(DecoderConfig(backend=backend, threads=1)).decode(data)
     assert [stage for stage, seconds in watch.seconds.items() if not seconds] == never
-    assert (codec.quantise, codec.Encoder.encode) == before
+    assert (position_encoder.quantise, Encoder.encode) == before
 
     with pytest.raises(InputError), recording(backend):
         encoder.encode(PointCloud(np.full((1, 3), 1e300)))
-    assert codec.quantise is before[0]
+    assert position_encoder.quantise is before[0]
 
 
 # ---- measurements
@@ -102,7 +102,7 @@ def test_a_cloud_with_several_configurations_and_peers(part: Path) -> None:
         assert (measured.points, measured.threads, measured.exact) == (2000, 1, True)
         assert measured.encode.low <= measured.encode.median <= measured.encode.high
         assert sum(measured.encode_stages.values()) > 0
-        assert {"grid", "levels", "prior", "heads", "entropy"} <= set(measured.decode_stages)
+        assert {"grid", "levels", "prior", "heads", "calibration"} <= set(measured.decode_stages)
         assert measured.memory is None or 20e6 < measured.memory < 2e9
     pytest.importorskip("DracoPy")
     assert [measured.voxels for measured in rows if measured.codec == "Draco"] == [measured.voxels for measured in ours]

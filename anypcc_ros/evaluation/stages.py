@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
-from anypcc_ros.codec import bitstream, codec, geometry, octree
+from anypcc_ros.codec import bitstream, geometry, octree, position_decoder, position_encoder
 from anypcc_ros.codec.beam_finder import BeamFinder
 from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder
 from anypcc_ros.codec.kernels.levels import NativeLevels
@@ -30,7 +30,7 @@ STAGES = {
     "prior": "fusion of a level's codes and the convolutions down to the level below",
     "aggregation": "what the second checkerboard group sees of the first",
     "heads": "the network's predictions of the codes",
-    "calibration": "what is known around the nodes, and the probabilities corrected by it",
+    "calibration": "what is known around the nodes, and the probabilities corrected by it; in the decoder with the range coder",
     "entropy": "range coder",
     "duplicates": "points per cell",
     "container": "chunks and checksums",
@@ -52,17 +52,17 @@ def _stage_of_layer(layer: str) -> str:
 
 
 _HOOKS: tuple[Hook, ...] = (
-    (codec, "quantise", "grid"),
-    (codec, "voxelise", "grid"),
-    (codec, "dequantise", "grid"),
+    (position_encoder, "quantise", "grid"),
+    (position_encoder, "voxelise", "grid"),
+    (position_decoder, "dequantise", "grid"),
     (BeamFinder, "find", "beams"),
-    (codec, "find_lattice", "lattice"),
-    (codec, "encode_lattice", "lattice"),
-    (codec, "decode_lattice", "lattice"),
+    (position_encoder, "find_lattice", "lattice"),
+    (position_encoder, "encode_lattice", "lattice"),
+    (position_decoder, "decode_lattice", "lattice"),
     (Lattice, "compact", "lattice"),
     (Lattice, "restore", "lattice"),
-    (codec, "encode_counts", "duplicates"),
-    (codec, "decode_counts", "duplicates"),
+    (position_encoder, "encode_counts", "duplicates"),
+    (position_decoder, "decode_counts", "duplicates"),
     (bitstream, "cells_checksum", "container"),
     (bitstream, "write_stream", "container"),
     (bitstream, "read_stream", "container"),

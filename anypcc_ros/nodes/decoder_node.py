@@ -9,10 +9,11 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import UInt8MultiArray
 
 from anypcc_ros.codec.bitstream import inspect
-from anypcc_ros.codec.codec import ADDED, Decoder
+from anypcc_ros.codec.codec import Decoder
 from anypcc_ros.codec.config import DecoderConfig
 from anypcc_ros.codec.errors import StreamError
 from anypcc_ros.codec.model.adaptations import Adaptation
+from anypcc_ros.codec.position_decoder import ADDED
 from anypcc_ros.msg import CompressedCloud
 from anypcc_ros.nodes.adaptations import LATCHED_QOS, adaptation_topic
 from anypcc_ros.nodes.codec_node import CodecNode, Result

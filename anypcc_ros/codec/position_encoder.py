@@ -1,0 +1,234 @@
+"""The points on the grid: their octree, and what else a decoder needs to have their positions again."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib
+import logging
+import math
+import os
+import threading
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from anypcc_ros.codec import bitstream, filling, geometry
+from anypcc_ros.codec.beam_finder import BeamFinder, Found
+from anypcc_ros.codec.beams import encode_beams
+from anypcc_ros.codec.bitstream import CloudInfo, Filling
+from anypcc_ros.codec.config import CodecConfig
+from anypcc_ros.codec.counts import density_contexts, encode_counts
+from anypcc_ros.codec.cutting import encode_cuts, possible_cuts
+from anypcc_ros.codec.errors import BackendError
+from anypcc_ros.codec.exact import Origin
+from anypcc_ros.codec.geometry import Occupancy
+from anypcc_ros.codec.lattice import Lattice, encode_lattice, find_lattice
+from anypcc_ros.codec.likeliest import FillingEncoder
+from anypcc_ros.codec.model import store
+from anypcc_ros.codec.model.adaptations import load_adaptation
+from anypcc_ros.codec.model.backend import context_model
+from anypcc_ros.codec.model.delta import adapt, encode_delta
+from anypcc_ros.codec.model.network import ContextModel
+from anypcc_ros.codec.nearness import CellIndex, squared_error
+from anypcc_ros.codec.occupancy import Correction, Witness
+from anypcc_ros.codec.octree import Voxels, children_per_node, quantise, voxelise
+
+_log = logging.getLogger(__name__)
+
+CROWDED = 2.2
+"""Occupied cells per node of the level above from which on the calibration brings several percent."""
+
+TELLING = 1.2
+"""Bits per point that a sensor's beams must tell for it to bring ten percent and more."""
+
+NO_LATTICE = Lattice((None, None, None))
+
+
+class OnGrid(NamedTuple):
+    """Points on the grid. ``cells``: (V, 3) int64, those that the decoder will have, ``depth`` levels deep, with ``dropped``
+    ones below them; ``grid``: (N, 3) int64, the points' grid coordinates as the decoder has them, in the codec's order;
+    ``rows``: (N,) which of the points given each one is; ``points``: how many were given; ``calibrated``: as in CloudInfo;
+    ``chunks``: payloads by tag."""
+
+    cells: np.ndarray
+    shift: np.ndarray
+    depth: int
+    dropped: int
+    grid: np.ndarray
+    rows: np.ndarray
+    points: int
+    calibrated: bool
+    chunks: dict[str, bytes]
+
+
+def no_points() -> OnGrid:
+    nothing = np.zeros((0, 3), np.int64)
+    return OnGrid(nothing, np.zeros(3, np.int64), 0, 0, nothing, np.zeros(0, np.int64), 0, True, {})
+
+
+class PositionEncoder:
+    """Encodes positions with one configuration; errors, ``successive`` and threads as of ``Encoder``."""
+
+    def __init__(self, config: CodecConfig, successive: bool) -> None:
+        self.config = config
+        self.model = store.by_name(config.model)
+        self.adaptation = load_adaptation(Path(config.adaptation)) if config.adaptation else None
+        used = self.adaptation.applied(self.model) if self.adaptation else self.model
+        self._calibrate = self.model.calibrate if config.calibrate == "auto" else config.calibrate
+        self._network = context_model(used, config.backend, self._network_threads())
+        self._beams = BeamFinder(successive)
+        self._witness: Witness | None = None
+        self._turn = threading.Lock()
+        if config.adapt_steps:
+            _tuning()  # better known before the first cloud
+
+    def configured(self, **changes: Any) -> PositionEncoder:
+        """This encoder with other options that leave the network as it is. Raises ConfigError."""
+        other = copy.copy(self)
+        other.config = dataclasses.replace(self.config, **changes)
+        return other
+
+    def watched_by(self, network: ContextModel, witness: Witness) -> PositionEncoder:
+        """This encoder with another network, and with somebody who looks on while octrees are encoded."""
+        other = copy.copy(self)
+        other._network, other._witness = network, witness
+        return other
+
+    def encode(self, xyz: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray]) -> OnGrid:
+        """``xyz``: (N, 3), finite. ``fields``: the cloud's, which may tell of its sensor. Raises InputError."""
+        if not len(xyz):
+            return no_points()
+        grid = quantise(xyz, step, origin)
+        filled = self._encode_filled(grid, step, origin, fields) if self.config.drop_scales else None
+        return filled or self._encode_cells(grid, step, origin, fields)
+
+    def _encode_cells(self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray]) -> OnGrid:
+        """All cells as they are, but for dropped scales."""
+        dropped = self.config.drop_scales
+        # Scales are dropped on the grid itself: on a lattice a coarser cell would have no size.
+        lattice = NO_LATTICE if dropped else find_lattice(grid)
+        voxels, rows = voxelise(lattice.compact(grid), dropped)
+        # A lattice bends the space in which beams are straight.
+        seen = None if lattice else self._find_beams(grid, step, origin, fields)
+        correction = self._correction(voxels, seen)
+        with self._turn:
+            occupancy, adaptation = self._encode_occupancy(voxels, correction)
+        tag, payload = bitstream.OCCUPANCY, occupancy.payload
+        if len(voxels.coords) <= geometry.RAW_VOXELS:
+            raw = geometry.encode_raw(voxels.coords, voxels.depth)
+            tag, payload = (bitstream.RAW, raw) if len(raw) <= len(payload) else (tag, payload)
+        chunks = {tag: payload}
+        if correction.beams and tag == bitstream.OCCUPANCY:
+            chunks[bitstream.BEAMS] = encode_beams(correction.beams)
+        if adaptation and tag == bitstream.OCCUPANCY:
+            chunks[bitstream.ADAPTATION] = adaptation
+        if lattice:
+            chunks[bitstream.LATTICE] = encode_lattice(lattice)
+        if not self.keeps_duplicates:
+            rows = rows[voxels.first_points]
+        elif voxels.counts.max() > 1:
+            chunks[bitstream.COUNTS] = encode_counts(voxels.counts - 1, density_contexts(voxels.coords))
+        if occupancy.shorter and not lattice:
+            chunks[bitstream.CUTS] = encode_cuts(possible_cuts(occupancy.shorter), payload[1:])
+        decoded = (voxels.coords << dropped) + voxels.shift if dropped else grid[rows]
+        place = voxels.coords, voxels.shift, voxels.depth, dropped
+        return OnGrid(*place, decoded, rows, len(grid), correction.calibrated, chunks)
+
+    def _encode_filled(self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray]) -> OnGrid | None:
+        """Dropped scales filled in with the likeliest cells; None where they are better left out."""
+        cells, _ = voxelise(grid)
+        levels = filling.scales_to_fill(cells, self.config, fields)
+        if not levels:
+            return None
+        dropped = self.config.drop_scales - levels
+        voxels, rows = voxelise(grid, dropped)
+        told = FillingEncoder(self.config.truth)
+        correction = self._correction(voxels, self._find_beams(grid, step, origin, fields))
+        with self._turn:
+            occupancy = geometry.encode_occupancy(self._network, voxels, dropped, correction, levels, told)
+        error = squared_error(cells.coords, occupancy.cells, dropped)
+        if self.config.lossy == "auto" and error >= filling.error_of_middles(cells.coords, self.config.drop_scales):
+            return None
+        chunks = {bitstream.OCCUPANCY: occupancy.payload}
+        if correction.beams:
+            chunks[bitstream.BEAMS] = encode_beams(correction.beams)
+        if self.adaptation:
+            chunks[bitstream.ADAPTATION] = bitstream.write_adaptation(shared=self.adaptation.hash)
+        chunks[bitstream.LIKELIEST] = bitstream.encode_filling(Filling(levels, step * math.sqrt(error)), told.finish())
+        decoded = (occupancy.cells << dropped) + voxels.shift
+        # As in MPEG's recolouring, every decoded point has the fields of the nearest one of the cloud.
+        nearest = CellIndex(voxels.coords).nearest(occupancy.cells) if fields else np.zeros(len(decoded), np.int64)
+        rows = rows[voxels.first_points[nearest]]
+        place = occupancy.cells, voxels.shift, voxels.depth, dropped
+        return OnGrid(*place, decoded, rows, len(grid), correction.calibrated, chunks)
+
+    def _network_threads(self) -> int:
+        # One core is left to the calibration, which takes as long as the network does.
+        threads = self.config.threads or os.cpu_count() or 1
+        return max(threads - (self._calibrate == "always"), 1)
+
+    def _find_beams(self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray]) -> Found | None:
+        return None if self._calibrate == "never" else self._beams.find(grid, step, origin, fields)
+
+    def _correction(self, voxels: Voxels, seen: Found | None) -> Correction:
+        calibrated = self._calibrate == "always"
+        if self._calibrate == "selective":
+            calibrated = bool(seen and seen.told >= TELLING) or children_per_node(voxels.coords) >= CROWDED
+        return Correction(calibrated, seen.beams if seen and calibrated else None, self.config.threads)
+
+    def _encode_occupancy(self, voxels: Voxels, correction: Correction) -> tuple[Occupancy, bytes]:
+        """The octree's codes, and the chunk that says how the model was adapted, empty where it was not."""
+        config = self.config
+        encode = partial(geometry.encode_occupancy, voxels=voxels, dropped=config.drop_scales, correction=correction)
+        if self.adaptation:
+            return encode(self._network), bitstream.write_adaptation(shared=self.adaptation.hash)
+        if not config.adapt_steps:
+            return encode(self._network, witness=self._witness), b""
+        tuner = _tuning().HeadTuner(self.model, self._network)
+        plain = encode(tuner.watched, witness=tuner)
+        delta = tuner.tune(config.adapt_steps)
+        if not delta.layers:
+            return plain, b""
+        chunk = bitstream.write_adaptation(encode_delta(self.model, delta))
+        adapted = encode(context_model(adapt(self.model, delta), config.backend, self._network_threads()))
+        gain = len(plain.payload) - len(adapted.payload) - len(chunk) - bitstream.ENTRY_SIZE
+        summary = f"{len(plain.payload)} bytes of octree, {len(adapted.payload)} and {len(chunk)} of weights if adapted"
+        _log.info("%s: %s", summary, "adapted" if gain > 0 else "not adapted")
+        return (adapted, chunk) if gain > 0 else (plain, b"")
+
+    @property
+    def keeps_duplicates(self) -> bool:
+        """Whether every point is sent, also those that share a cell."""
+        # Points that fall together because scales were dropped are one point of the coarser grid.
+        return not self.config.merge_duplicates and not self.config.drop_scales
+
+    def describe(self, dtype: str, points: OnGrid, step: float, origin: Origin) -> CloudInfo:
+        """What the stream says of these points, whose coordinates have this ``dtype``."""
+        model = bitstream.OCCUPANCY in points.chunks
+        x, y, z = map(int, points.shift)
+        return CloudInfo(
+            dtype=dtype,
+            step=step,
+            origin=origin,
+            shift=(x, y, z),
+            points=points.points,
+            voxels=len(points.cells),
+            depth=points.depth + points.dropped,
+            drop_scales=points.dropped,
+            checksum=bitstream.cells_checksum(points.cells),
+            model_name=self.model.name if model else "",
+            model_hash=self.model.hash if model else "",
+            calibrated=points.calibrated or not model,
+        )
+
+
+def _tuning() -> Any:
+    """The module that tunes models, which needs torch. Raises BackendError."""
+    try:
+        return importlib.import_module("anypcc_ros.adaptation.heads")
+    except ModuleNotFoundError as error:
+        raise BackendError(f"adapting needs torch (pip install 'anypcc_ros[torch]'): {error}") from error
