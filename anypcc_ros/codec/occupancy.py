@@ -87,6 +87,8 @@ class OccupancyEncoder(_OccupancyCoder):
         self._witness = witness
         self._codes = np.zeros(0, np.uint8)
         self._background = Background() if (correction.threads or os.cpu_count() or 1) > 1 else None
+        if self._background:
+            self._threads = 1  # the other cores are the network's
         self._shorter: list[Shorter] = []
         self._filling: FillingEncoder | None = None
 

@@ -38,7 +38,7 @@ class Pool {
   bool ensure(int workers) {
     try {
       while (started_ < workers - 1) {
-        std::thread(&Pool::serve, this, started_ + 1).detach();
+        std::thread(&Pool::serve, this).detach();
         ++started_;
       }
     } catch (const std::system_error&) {
@@ -47,58 +47,83 @@ class Pool {
     return true;
   }
 
-  void run(int workers, void (*task)(void*, int), void* context) {
+  // Units are taken by whoever is free, the caller first of all: it never waits for a thread that has yet to
+  // wake up, which takes longer than many a layer.
+  void run(int units, void (*task)(void*, int), void* context) {
+    Job job{task, context, units, 0};
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      task_ = task;
-      context_ = context;
-      workers_ = workers;
-      pending_.store(workers - 1, std::memory_order_relaxed);
-      generation_.fetch_add(1, std::memory_order_release);
+      job.number = ++job_.number;
+      job_ = job;
+      done_.store(0, std::memory_order_relaxed);
+      ticket_.store(uint64_t{job.number} << 32, std::memory_order_release);
     }
     wake_.notify_all();
-    task(context, 0);
-    const auto finished = [&] { return pending_.load(std::memory_order_acquire) == 0; };
+    work(job);
+    const auto finished = [&] { return done_.load(std::memory_order_acquire) == units; };
     if (!spin_until(finished)) {
       std::unique_lock<std::mutex> lock(mutex_);
-      done_.wait(lock, finished);
+      all_done_.wait(lock, finished);
     }
   }
 
   std::mutex& busy() { return busy_; }
 
  private:
-  void serve(int worker) {
-    uint64_t seen = 0;
+  struct Job {
+    void (*task)(void*, int);
+    void* context;
+    int units;
+    uint32_t number;
+  };
+
+  void serve() {
+    uint32_t seen = 0;
+    const auto another = [&] {
+      return static_cast<uint32_t>(ticket_.load(std::memory_order_acquire) >> 32) != seen;
+    };
     for (;;) {
-      spin_until([&] { return generation_.load(std::memory_order_acquire) != seen; });
-      void (*task)(void*, int);
-      void* context;
+      spin_until(another);
+      Job job;
       {
         std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
-        seen = generation_.load(std::memory_order_relaxed);
-        if (worker >= workers_) continue;
-        task = task_;
-        context = context_;
+        wake_.wait(lock, another);
+        job = job_;
       }
-      task(context, worker);
-      if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      seen = job.number;
+      work(job);
+    }
+  }
+
+  // Does units of the job until none is left.
+  void work(const Job& job) {
+    for (int unit; (unit = take(job)) < job.units;) {
+      job.task(job.context, unit);
+      if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == job.units) {
         std::lock_guard<std::mutex> lock(mutex_);
-        done_.notify_one();
+        all_done_.notify_one();
       }
     }
   }
 
+  // The next unit of the job; past the last one if there is none, or if another job has begun meanwhile.
+  int take(const Job& job) {
+    uint64_t ticket = ticket_.load(std::memory_order_acquire);
+    while (ticket >> 32 == job.number && static_cast<int>(ticket & UINT32_MAX) < job.units) {
+      if (ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel)) {
+        return static_cast<int>(ticket & UINT32_MAX);
+      }
+    }
+    return job.units;
+  }
+
   std::mutex busy_;  // held by the caller being served
   std::mutex mutex_;
-  std::condition_variable wake_, done_;
-  std::atomic<uint64_t> generation_{0};
-  std::atomic<int> pending_{0};
+  std::condition_variable wake_, all_done_;
+  Job job_{nullptr, nullptr, 0, 0};
+  std::atomic<uint64_t> ticket_{0};  // the job's number, and below it the next unit to be taken
+  std::atomic<int> done_{0};         // units of the job
   int started_ = 0;
-  int workers_ = 0;
-  void (*task_)(void*, int) = nullptr;
-  void* context_ = nullptr;
 };
 
 // The pool of this process. After a fork the child has none of its parent's threads, so it gets a pool of its

@@ -12,7 +12,7 @@ constexpr int kMaxThreads = 64;
 // Threads a call that asks for `requested` gets (0 asks for all the processor's), between 1 and kMaxThreads.
 int resolve_threads(int requested);
 
-// Calls task(context, worker) once for every worker in [0, workers), worker 0 on the calling thread. Returns
+// Calls task(context, worker) once for every worker in [0, workers), each on whichever thread is free. Returns
 // when all are done. If the pool already serves another caller, every call is made on the calling thread, one
 // after another.
 void run_workers(int workers, void (*task)(void* context, int worker), void* context);
