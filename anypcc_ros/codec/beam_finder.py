@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,13 +17,6 @@ _LONGEST_WAIT = 15
 _STILL_WORTH = 0.05
 """Bits per point that a known sensor must tell where none is found anew: less than to begin with, so that a cloud in which the
 beams are hard to see is coded as the one before it."""
-
-
-class Found(NamedTuple):
-    """``told``: bits per point that the beams tell of the positions, as the fit estimates it."""
-
-    beams: Beams
-    told: float
 
 
 class BeamFinder:
@@ -42,20 +34,27 @@ class BeamFinder:
         self._misses = self._waits = 0
 
     def find(
-        self, grid: np.ndarray, step: float, origin: tuple[float, float, float], fields: Mapping[str, np.ndarray]
-    ) -> Found | None:
+        self,
+        grid: np.ndarray,
+        step: float,
+        origin: tuple[float, float, float],
+        fields: Mapping[str, np.ndarray],
+        least: float = 0.0,
+    ) -> Beams | None:
         """The beams, None if none explain the points.
 
         ``grid``: (N, 3) int64 grid coordinates, N >= 1. ``step``, ``origin``: of the grid; the sensor is at position 0.
-        ``fields``: the cloud's.
+        ``fields``: the cloud's. ``least``: bits per point that they have to tell of the positions, as the fit estimates it.
         """
         axis = -4 * np.asarray(origin) / step
         sample = Sample.of(4.0 * grid[some_rows(np.arange(len(grid)))] - axis)
-        sensor = self._next(grid, axis, fields, sample, step) if self._successive else fit_sensor(grid, axis, fields)
-        return sensor and Found(integer_beams(sensor, axis, float(np.quantile(sample.rho, 0.95))), sensor.told)
+        sensor = self._next(grid, axis, fields, sample, step, least) if self._successive else fit_sensor(grid, axis, fields)
+        if not sensor or sensor.told < least:
+            return None
+        return integer_beams(sensor, axis, float(np.quantile(sample.rho, 0.95)))
 
     def _next(
-        self, grid: np.ndarray, axis: np.ndarray, fields: Mapping[str, np.ndarray], sample: Sample, step: float
+        self, grid: np.ndarray, axis: np.ndarray, fields: Mapping[str, np.ndarray], sample: Sample, step: float, least: float
     ) -> Sensor | None:
         with self._lock:
             if self._waits:
@@ -64,15 +63,22 @@ class BeamFinder:
             known, known_step = self._known or (None, step)
         again = known and seen_again(known.scaled(known_step / step), sample)
         if again and known and again.told >= max(TOLD_ALIKE * known.told - _per_octave(step / known_step), _STILL_WORTH):
+            self._rest(again, least)
             return again
         sensor = fit_sensor(grid, axis, fields)
         if again and again.told > max(_STILL_WORTH, sensor.told if sensor else 0.0):
+            self._rest(again, least)
             return again
         with self._lock:
             self._known = sensor and (sensor, step)
-            self._misses = 0 if sensor else self._misses + 1
-            self._waits = 0 if sensor else min(2**self._misses - 1, _LONGEST_WAIT)
+        self._rest(sensor, least)
         return sensor
+
+    def _rest(self, sensor: Sensor | None, least: float) -> None:
+        """Where nothing is found, or too little, nothing is looked for in the next clouds: ever more of them."""
+        with self._lock:
+            self._misses = 0 if sensor and sensor.told >= least else self._misses + 1
+            self._waits = min(2**self._misses - 1, _LONGEST_WAIT)
 
 
 def _per_octave(factor: float) -> float:

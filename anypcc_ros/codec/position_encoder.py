@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anypcc_ros.codec import bitstream, filling, geometry
-from anypcc_ros.codec.beam_finder import BeamFinder, Found
-from anypcc_ros.codec.beams import encode_beams
+from anypcc_ros.codec.beam_finder import BeamFinder
+from anypcc_ros.codec.beams import Beams, encode_beams
 from anypcc_ros.codec.bitstream import CloudInfo, Filling
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.counts import density_contexts, encode_counts
@@ -42,8 +42,8 @@ _log = logging.getLogger(__name__)
 CROWDED = 2.2
 """Occupied cells per node of the level above from which on the calibration brings several percent."""
 
-TELLING = 1.2
-"""Bits per point that a sensor's beams must tell for it to bring ten percent and more."""
+TELLING = 0.1
+"""Bits per point and octree level that a sensor's beams must tell for it to bring ten percent and more."""
 
 NO_LATTICE = Lattice((None, None, None))
 
@@ -113,8 +113,8 @@ class PositionEncoder:
         lattice = NO_LATTICE if dropped else find_lattice(grid)
         voxels, rows = voxelise(lattice.compact(grid), dropped)
         # A lattice bends the space in which beams are straight.
-        seen = None if lattice else self._find_beams(grid, step, origin, fields)
-        correction = self._correction(voxels, seen)
+        beams = None if lattice else self._find_beams(grid, step, origin, fields, voxels.depth)
+        correction = self._correction(voxels, beams)
         with self._turn:
             occupancy, adaptation = self._encode_occupancy(voxels, correction)
         tag, payload = bitstream.OCCUPANCY, occupancy.payload
@@ -147,7 +147,7 @@ class PositionEncoder:
         dropped = self.config.drop_scales - levels
         voxels, rows = voxelise(grid, dropped)
         told = FillingEncoder(self.config.truth)
-        correction = self._correction(voxels, self._find_beams(grid, step, origin, fields))
+        correction = self._correction(voxels, self._find_beams(grid, step, origin, fields, voxels.depth))
         with self._turn:
             occupancy = geometry.encode_occupancy(self._network, voxels, dropped, correction, levels, told)
         error = squared_error(cells.coords, occupancy.cells, dropped)
@@ -171,14 +171,19 @@ class PositionEncoder:
         threads = self.config.threads or os.cpu_count() or 1
         return max(threads - (self._calibrate == "always"), 1)
 
-    def _find_beams(self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray]) -> Found | None:
-        return None if self._calibrate == "never" else self._beams.find(grid, step, origin, fields)
+    def _find_beams(
+        self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray], depth: int
+    ) -> Beams | None:
+        if self._calibrate == "never":
+            return None
+        least = TELLING * depth if self._calibrate == "selective" else 0.0
+        return self._beams.find(grid, step, origin, fields, least)
 
-    def _correction(self, voxels: Voxels, seen: Found | None) -> Correction:
+    def _correction(self, voxels: Voxels, beams: Beams | None) -> Correction:
         calibrated = self._calibrate == "always"
         if self._calibrate == "selective":
-            calibrated = bool(seen and seen.told >= TELLING) or children_per_node(voxels.coords) >= CROWDED
-        return Correction(calibrated, seen.beams if seen and calibrated else None, self.config.threads)
+            calibrated = beams is not None or children_per_node(voxels.coords) >= CROWDED
+        return Correction(calibrated, beams, self.config.threads)
 
     def _encode_occupancy(self, voxels: Voxels, correction: Correction) -> tuple[Occupancy, bytes]:
         """The octree's codes, and the chunk that says how the model was adapted, empty where it was not."""
