@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from anypcc_ros.codec.cloud import PointCloud
+from anypcc_ros.codec.codec import Decoder, Encoder
+from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.model.integer import IntegerLayer, IntegerModel
 from anypcc_ros.codec.model.network import ModelConfig, layers
 
@@ -60,6 +62,22 @@ def shared() -> Path:
 def golden() -> Path:
     """Streams and models that pin the bytes of this version."""
     return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def encode(golden: Path) -> Callable[..., bytes]:
+    """Encodes a cloud with the tiny model and any options."""
+
+    def run(cloud: PointCloud, **options: Any) -> bytes:
+        return Encoder(CodecConfig(model=str(golden / "tiny.safetensors"), **options)).encode(cloud)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def decoder(golden: Path) -> Decoder:
+    """Knows the tiny model, too."""
+    return Decoder(DecoderConfig(model_dir=str(golden)))
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from anypcc_ros.codec import bitstream
 from anypcc_ros.codec.bitstream import StreamInfo, inspect
 from anypcc_ros.codec.cloud import FIELD_DTYPES, PointCloud
-from anypcc_ros.codec.codec import Decoder, Encoder
+from anypcc_ros.codec.codec import Decoder
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.errors import ConfigError, CorruptStreamError, InputError, LimitExceededError, StreamError
 from anypcc_ros.codec.kernels import native
@@ -21,19 +21,6 @@ from anypcc_ros.codec.kernels import native
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 COORDINATES = {"float32": 4, "float64": 8, "int32": 4, "int64": 8}
-
-
-@pytest.fixture(scope="module")
-def decoder(golden):
-    return Decoder(DecoderConfig(model_dir=str(golden)))
-
-
-@pytest.fixture(scope="module")
-def encode(golden):
-    def run(cloud: PointCloud, **options) -> bytes:
-        return Encoder(CodecConfig(model=str(golden / "tiny.safetensors"), **options)).encode(cloud)
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -8,27 +8,13 @@ import pytest
 from anypcc_ros.codec import bitstream
 from anypcc_ros.codec.bitstream import inspect, read_stream, write_stream
 from anypcc_ros.codec.cloud import PointCloud
-from anypcc_ros.codec.codec import Decoder, Encoder
-from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.codec.config import DecoderConfig
 from anypcc_ros.codec.errors import StreamError
 from anypcc_ros.codec.firing import ascends, find_firing
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 RINGS = 12
-
-
-@pytest.fixture(scope="module")
-def encode(golden):
-    def run(cloud: PointCloud, **options) -> bytes:
-        return Encoder(CodecConfig(model=str(golden / "tiny.safetensors"), **options)).encode(cloud)
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def decoder(golden):
-    return Decoder(DecoderConfig(model_dir=str(golden)))
 
 
 def measured(

@@ -8,8 +8,8 @@ import pytest
 from anypcc_ros.codec import bitstream
 from anypcc_ros.codec.bitstream import inspect, read_stream, write_stream
 from anypcc_ros.codec.cloud import PointCloud
-from anypcc_ros.codec.codec import Decoder, Encoder
-from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.codec.codec import Decoder
+from anypcc_ros.codec.config import DecoderConfig
 from anypcc_ros.codec.cutting import cut
 from anypcc_ros.codec.errors import CutError, LimitExceededError, StreamError
 from anypcc_ros.codec.images import find_image, within
@@ -18,19 +18,6 @@ pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 HEIGHT, WIDTH = 24, 40
 ROW, COLUMN = np.divmod(np.arange(HEIGHT * WIDTH), WIDTH)
-
-
-@pytest.fixture(scope="module")
-def encode(golden):
-    def run(cloud: PointCloud, **options) -> bytes:
-        return Encoder(CodecConfig(model=str(golden / "tiny.safetensors"), **options)).encode(cloud)
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def decoder(golden):
-    return Decoder(DecoderConfig(model_dir=str(golden)))
 
 
 def depths(dtype: str, lattice: bool = True) -> np.ndarray:

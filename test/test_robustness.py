@@ -30,11 +30,6 @@ pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # NumPy's word
 
 
 @pytest.fixture
-def decoder(golden):
-    return Decoder(DecoderConfig(model_dir=str(golden)))
-
-
-@pytest.fixture
 def round_trip(golden, decoder):
     def run(xyz: np.ndarray, **options) -> np.ndarray:
         encoder = Encoder(CodecConfig(model=str(golden / "tiny.safetensors"), **options))
