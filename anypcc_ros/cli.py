@@ -35,8 +35,9 @@ from anypcc_ros.command_line import (
 from anypcc_ros.files import READABLE, WRITABLE, atomic_write, read_cloud, write_cloud
 
 if TYPE_CHECKING:
-    from anypcc_ros.codec.bitstream import FieldInfo, StreamInfo
+    from anypcc_ros.codec.bitstream import StreamInfo
     from anypcc_ros.codec.cloud import PointCloud
+    from anypcc_ros.codec.layout import FieldInfo
     from anypcc_ros.evaluation.benchmark import Row
 
 # The codec itself (and with it torch) is imported by the commands that run it, so that --help and usage errors are

@@ -10,7 +10,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from anypcc_ros.codec.bitstream import FieldInfo
+from anypcc_ros.codec.layout import FieldInfo
 from anypcc_ros.nodes.diagnostics import Frame, Statistics
 
 EXACT = FieldInfo("intensity", "float32", 1, "exact", 0.0, 0.0, 250)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from anypcc_ros.codec import bitstream
-from anypcc_ros.codec.bitstream import CloudInfo
 from anypcc_ros.codec.cloud import PointCloud
+from anypcc_ros.codec.cloud_info import CloudInfo
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.counts import encode_counts

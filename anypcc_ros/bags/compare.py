@@ -11,10 +11,11 @@ from rosbags.serde import SerdeError
 
 from anypcc_ros.bags.transform import decode_message, read_message
 from anypcc_ros.bags.types import POINT_CLOUD
-from anypcc_ros.codec.bitstream import COUNTS, FieldInfo, StreamInfo
+from anypcc_ros.codec.bitstream import COUNTS, StreamInfo
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.config import DecoderConfig
 from anypcc_ros.codec.errors import AnypccError, InputError
+from anypcc_ros.codec.layout import FieldInfo
 from anypcc_ros.pointcloud2 import cloud_from_message
 
 Verdict: TypeAlias = Literal["identical", "exact", "within", "different"]

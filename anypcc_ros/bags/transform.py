@@ -15,11 +15,12 @@ from rosbags.serde import SerdeError
 
 from anypcc_ros.bags.peers import PeerSizes, peer_sizes
 from anypcc_ros.bags.types import COMPRESSED_CLOUD, POINT_CLOUD, typestore
-from anypcc_ros.codec.bitstream import FieldInfo, StreamInfo, inspect
+from anypcc_ros.codec.bitstream import StreamInfo, inspect
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig, TargetConfig
 from anypcc_ros.codec.errors import InputError, StreamError, UnsupportedVersionError
+from anypcc_ros.codec.layout import FieldInfo
 from anypcc_ros.codec.model.adaptations import SUFFIX, load_adaptation
 from anypcc_ros.codec.rate import RateControl
 from anypcc_ros.pointcloud2 import (

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from anypcc_ros.codec import colours
-from anypcc_ros.codec.bitstream import FieldInfo
 from anypcc_ros.codec.channels import DIRECT_BITS, best_predictor, decode_channel, encode_channel, sized, take_sized, zigzag
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.entropy import decode_varint, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
 from anypcc_ros.codec.firing import Firing, Scan, ScanReader, Times, decode_times, encode_scan, encode_times, times_of
+from anypcc_ros.codec.layout import FieldInfo
 from anypcc_ros.codec.representation import NOTHING, Kind, Represented, as_integers, find_lattice, represent, restore
 from anypcc_ros.codec.surroundings import Context, in_a_row
 from anypcc_ros.codec.tracks import AROUND, SCANNED, Curve, Sources, curve_along, track_of

@@ -11,9 +11,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from anypcc_ros.codec.cloud import COORDINATE_DTYPES, FIELD_DTYPES
+from anypcc_ros.codec.cloud_info import HASH_SIZE, CloudInfo, decode_cloud_info, encode_cloud_info
 from anypcc_ros.codec.config import DecoderConfig
-from anypcc_ros.codec.entropy import decode_signed, decode_varint, encode_signed, encode_varint
 from anypcc_ros.codec.errors import (
     CorruptStreamError,
     LimitExceededError,
@@ -21,7 +20,7 @@ from anypcc_ros.codec.errors import (
     TruncatedError,
     UnsupportedVersionError,
 )
-from anypcc_ros.codec.octree import MAX_DEPTH
+from anypcc_ros.codec.layout import FieldInfo, Layout, decode_layout, encode_layout
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -52,19 +51,12 @@ KNOWN_CHUNKS = (*CRITICAL_CHUNKS, CUTS)
 INEXACT_IMAGE = 4
 """Of the first byte of an IMAG chunk: its coordinates are not bit for bit those that were encoded."""
 
-POLICIES = ("exact", "step", "drop")
-
 _HEADER = struct.Struct("<4sBBHQI")  # magic, major, minor, chunks, stream bytes, CRC-32 of header and table
 _ENTRY = struct.Struct("<4sQI")  # tag, payload bytes, CRC-32 of the payload
 ENTRY_SIZE = _ENTRY.size
 """Bytes that a chunk takes besides its payload."""
 
-_STEP = struct.Struct("<d")
-_ORIGIN = struct.Struct("<3d")
-_CHECKSUM = struct.Struct("<I")
-_LOSS = struct.Struct("<2d")  # step, largest error
 _FILLING = struct.Struct("<Bd")  # levels, error
-_HASH_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -77,35 +69,6 @@ class ChunkInfo:
 
 
 @dataclass(frozen=True)
-class CloudInfo:
-    """What the CLOU chunk says: the grid, the counts and what is needed to decode.
-
-    ``shift``: grid coordinates of the octree's corner. ``depth``: octree levels of the full grid, ``drop_scales`` of
-    which were left out. ``checksum``: CRC-32 of the decoded cell coordinates, (voxels, 3) little-endian uint32 relative
-    to the corner, in Morton order. ``model_hash`` is empty where no model is needed. ``calibrated``: whether the model's
-    predictions are corrected while coding.
-    """
-
-    dtype: str
-    step: float
-    origin: tuple[float, float, float]
-    shift: tuple[int, int, int]
-    points: int
-    voxels: int
-    depth: int
-    drop_scales: int
-    checksum: int
-    model_name: str
-    model_hash: str
-    calibrated: bool = True
-
-    @property
-    def coded_depth(self) -> int:
-        """Octree levels that the stream holds."""
-        return self.depth - self.drop_scales
-
-
-@dataclass(frozen=True)
 class Filling:
     """What the LIKE chunk says first: the octree's finest ``levels`` are filled in; ``error``: root mean square of the distance
     between the cloud on its grid and the decoded one, the larger of both directions, in the coordinates' unit, as the encoder
@@ -113,38 +76,6 @@ class Filling:
 
     levels: int = 0
     error: float = 0.0
-
-
-@dataclass(frozen=True)
-class FieldInfo:
-    """One field of the cloud that went into the encoder, as the FLDS chunk lists it.
-
-    ``policy``: exact, step or drop; ``step``: that of the policy, or 0. ``largest_error``: as the encoder measured it, in the
-    field's unit; 0 where every value comes back bit for bit. ``size``: bytes of its values in the stream.
-    """
-
-    name: str
-    dtype: str
-    count: int
-    policy: str
-    step: float
-    largest_error: float
-    size: int
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What the FLDS chunk says of the points: everything but the grid. The default goes without the chunk.
-
-    ``height`` and ``position``: as in PointCloud. ``left_out``: points with coordinates that are not finite, which the
-    stream does not hold. ``off_grid``: points that it holds besides those of the grid.
-    """
-
-    height: int = 1
-    position: int = 0
-    left_out: int = 0
-    off_grid: int = 0
-    fields: tuple[FieldInfo, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -204,15 +135,10 @@ class StreamInfo:
         return asdict(self) | {"bpp": self.bpp, "axis_error": self.axis_error, "point_error": self.point_error}
 
 
-def cells_checksum(coords: np.ndarray) -> int:
-    """The checksum of cells (N, 3) in Morton order, as in CloudInfo."""
-    return zlib.crc32(np.ascontiguousarray(coords, "<u4").data)
-
-
 def write_stream(cloud: CloudInfo, payloads: Mapping[str, bytes], layout: Layout | None = None) -> bytes:
     """A complete stream: header, chunk table, the CLOU chunk, the FLDS chunk if it is needed, then ``payloads`` by tag."""
-    described = {} if layout in (None, Layout()) else {FIELDS: _encode_layout(layout)}
-    chunks = {CLOUD: _encode_cloud(cloud), **described, **payloads}
+    described = {} if layout in (None, Layout()) else {FIELDS: encode_layout(layout)}
+    chunks = {CLOUD: encode_cloud_info(cloud), **described, **payloads}
     table = b"".join(_ENTRY.pack(tag.encode(), len(data), zlib.crc32(data)) for tag, data in chunks.items())
     size = _HEADER.size + len(table) + sum(map(len, chunks.values()))
     unsigned = _HEADER.pack(MAGIC, MAJOR, MINOR, len(chunks), size, 0)
@@ -253,8 +179,8 @@ def read_stream(data: Buffer, limits: DecoderConfig) -> tuple[CloudInfo, Layout,
             raise UnsupportedVersionError(f"chunk {tag!r} is needed for decoding and unknown to this reader")
     if CLOUD not in payloads:
         raise CorruptStreamError(f"chunk {CLOUD} is missing")
-    cloud = _decode_cloud(payloads.pop(CLOUD))
-    layout = _decode_layout(payloads.pop(FIELDS)) if FIELDS in payloads else Layout()
+    cloud = decode_cloud_info(payloads.pop(CLOUD))
+    layout = decode_layout(payloads.pop(FIELDS)) if FIELDS in payloads else Layout()
     if cloud.voxels > cloud.points and LIKELIEST not in payloads:
         raise CorruptStreamError(f"{cloud.voxels} voxels for {cloud.points} points")
     points = max(cloud.points, cloud.voxels) + layout.off_grid
@@ -312,7 +238,7 @@ def read_adaptation(payload: memoryview) -> tuple[memoryview, str]:
     Raises CorruptStreamError.
     """
     kind = payload[0] if len(payload) else 255
-    if kind > 1 or (kind == 1 and len(payload) != 1 + _HASH_SIZE):
+    if kind > 1 or (kind == 1 and len(payload) != 1 + HASH_SIZE):
         raise CorruptStreamError(f"chunk {ADAPTATION} of kind {kind} and {len(payload)} bytes")
     return (payload[1:], "") if kind == 0 else (payload[:0], bytes(payload[1:]).hex())
 
@@ -370,131 +296,3 @@ def _read_table(data: memoryview, max_bytes: int) -> list[tuple[str, memoryview,
     if position != size:
         raise CorruptStreamError(f"chunks end at byte {position} of {size}")
     return chunks
-
-
-def _encode_cloud(cloud: CloudInfo) -> bytes:
-    has_origin = any(cloud.origin)
-    kind = COORDINATE_DTYPES.index(cloud.dtype) | has_origin << 4 | (not cloud.calibrated) << 5
-    name, digest = cloud.model_name.encode("utf-8", "replace")[:255], bytes.fromhex(cloud.model_hash)
-    parts = [
-        bytes([kind, cloud.depth, cloud.drop_scales]),
-        _STEP.pack(cloud.step),
-        _ORIGIN.pack(*cloud.origin) if has_origin else b"",
-        *(encode_signed(value) for value in cloud.shift),
-        encode_varint(cloud.points),
-        encode_varint(cloud.voxels),
-        _CHECKSUM.pack(cloud.checksum),
-        bytes([len(digest), len(name)]),
-        digest,
-        name,
-    ]
-    return b"".join(parts)
-
-
-def _decode_cloud(data: memoryview) -> CloudInfo:
-    try:
-        kind, depth, drop_scales = data[0], data[1], data[2]
-        (step,) = _STEP.unpack_from(data, 3)
-        position = 3 + _STEP.size
-        origin = (0.0, 0.0, 0.0)
-        if kind >> 4 & 1:
-            origin = _ORIGIN.unpack_from(data, position)
-            position += _ORIGIN.size
-        numbers = []
-        for decode in (decode_signed, decode_signed, decode_signed, decode_varint, decode_varint):
-            value, position = decode(data, position)
-            numbers.append(value)
-        (checksum,) = _CHECKSUM.unpack_from(data, position)
-        position += _CHECKSUM.size
-        digest_size, name_size = data[position], data[position + 1]
-    except (IndexError, struct.error) as error:
-        raise TruncatedError(f"chunk {CLOUD} of {len(data)} bytes is too short") from error
-    position += 2
-    digest, name = data[position : position + digest_size], data[position + digest_size :]
-    x, y, z, points, voxels = numbers
-    dtype = kind & 15
-    if digest_size not in (0, _HASH_SIZE):
-        raise CorruptStreamError(f"a model's hash of {digest_size} bytes, not {_HASH_SIZE}")
-    if dtype >= len(COORDINATE_DTYPES) or kind >> 6 or len(name) != name_size:
-        raise CorruptStreamError(f"chunk {CLOUD} is inconsistent (kind {kind}, {len(data)} bytes)")
-    if not 0.0 < step < float("inf") or not all(abs(v) < float("inf") for v in origin):
-        raise CorruptStreamError(f"step {step} and origin {origin} do not make a grid")
-    if depth > MAX_DEPTH or drop_scales > depth:
-        raise CorruptStreamError(f"{depth} octree levels, {drop_scales} of them dropped")
-    if bool(voxels) != bool(points) or max(abs(x), abs(y), abs(z)) >= 1 << 53:
-        raise CorruptStreamError(f"{voxels} voxels for {points} points at {x, y, z}")
-    return CloudInfo(
-        dtype=COORDINATE_DTYPES[dtype],
-        step=step,
-        origin=origin,
-        shift=(x, y, z),
-        points=points,
-        voxels=voxels,
-        depth=depth,
-        drop_scales=drop_scales,
-        checksum=checksum,
-        model_name=bytes(name).decode("utf-8", "replace"),
-        model_hash=bytes(digest).hex(),
-        calibrated=not kind >> 5,
-    )
-
-
-def _encode_layout(layout: Layout) -> bytes:
-    numbers = (layout.height, layout.position, layout.left_out, layout.off_grid, len(layout.fields))
-    return b"".join([*map(encode_varint, numbers), *map(_encode_field, layout.fields)])
-
-
-def _encode_field(field: FieldInfo) -> bytes:
-    name, policy = field.name.encode("utf-8", "surrogatepass"), POLICIES.index(field.policy)
-    parts = [bytes([FIELD_DTYPES.index(field.dtype) | policy << 4]), encode_varint(field.count), encode_varint(len(name)), name]
-    if field.policy == "step":
-        parts.append(_LOSS.pack(field.step, field.largest_error))
-    if field.policy != "drop":
-        parts.append(encode_varint(field.size))
-    return b"".join(parts)
-
-
-def _decode_layout(data: memoryview) -> Layout:
-    numbers, at = [], 0
-    for _ in range(5):
-        value, at = decode_varint(data, at)
-        numbers.append(value)
-    height, position, left_out, off_grid, count = numbers
-    if not height or position > count or count > len(data):
-        raise CorruptStreamError(f"{count} fields in {len(data)} bytes, x, y and z after {position}, {height} rows")
-    fields = []
-    for _ in range(count):
-        field, at = _decode_field(data, at)
-        fields.append(field)
-    if at != len(data):
-        raise CorruptStreamError(f"{len(data) - at} bytes after the last field")
-    if len({field.name for field in fields}) != count:
-        raise CorruptStreamError(f"the names of {count} fields are not different")
-    return Layout(height, position, left_out, off_grid, tuple(fields))
-
-
-def _decode_field(data: memoryview, at: int) -> tuple[FieldInfo, int]:
-    if at >= len(data):
-        raise TruncatedError(f"chunk {FIELDS} of {len(data)} bytes is too short")
-    dtype, policy = data[at] & 15, data[at] >> 4
-    count, at = decode_varint(data, at + 1)
-    length, at = decode_varint(data, at)
-    if dtype >= len(FIELD_DTYPES) or policy >= len(POLICIES) or length > len(data) - at:
-        raise CorruptStreamError(f"a field of dtype {dtype} and policy {policy} with a name of {length} bytes")
-    try:
-        name = bytes(data[at : at + length]).decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError as error:
-        raise CorruptStreamError(f"the name of a field is not UTF-8: {error}") from error
-    at += length
-    step = largest_error = 0.0
-    if POLICIES[policy] == "step":
-        if len(data) - at < _LOSS.size:
-            raise TruncatedError(f"chunk {FIELDS} of {len(data)} bytes is too short")
-        step, largest_error = _LOSS.unpack_from(data, at)
-        at += _LOSS.size
-        if not (0.0 < step < float("inf") and 0.0 <= largest_error <= step):
-            raise CorruptStreamError(f"field {name!r} in steps of {step} with an error of {largest_error}")
-    size = 0
-    if POLICIES[policy] != "drop":
-        size, at = decode_varint(data, at)
-    return FieldInfo(name, FIELD_DTYPES[dtype], count, POLICIES[policy], step, largest_error, size), at

@@ -9,8 +9,8 @@ import numpy as np
 
 from anypcc_ros.codec import bitstream
 from anypcc_ros.codec.attributes import Measured, decode_fields, encode_fields, sources_of
-from anypcc_ros.codec.bitstream import CloudInfo, Layout
 from anypcc_ros.codec.cloud import PointCloud, finite_rows
+from anypcc_ros.codec.cloud_info import CloudInfo
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.errors import CorruptStreamError, LimitExceededError
 from anypcc_ros.codec.exact import (
@@ -23,6 +23,7 @@ from anypcc_ros.codec.exact import (
 )
 from anypcc_ros.codec.firing import ScanReader, ascends, find_firing
 from anypcc_ros.codec.images import context_of, decode_image, encode_image, find_image, pixels_of, within
+from anypcc_ros.codec.layout import Layout
 from anypcc_ros.codec.model.adaptations import Adaptation
 from anypcc_ros.codec.model.integer import IntegerModel
 from anypcc_ros.codec.model.network import ContextModel

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from anypcc_ros.codec import bitstream, geometry
-from anypcc_ros.codec.bitstream import CloudInfo, FieldInfo, Layout
+from anypcc_ros.codec.cloud_info import CloudInfo, cells_checksum
 from anypcc_ros.codec.config import DecoderConfig
 from anypcc_ros.codec.entropy import decode_varint, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError, CutError, TruncatedError
 from anypcc_ros.codec.exact import decode_off_grid, encode_off_grid
+from anypcc_ros.codec.layout import FieldInfo, Layout
 from anypcc_ros.codec.occupancy import Shorter
 from anypcc_ros.codec.octree import coarser_cells
 
@@ -37,7 +38,7 @@ class Cut:
 
 def possible_cuts(shorter: Sequence[Shorter]) -> list[Cut]:
     """What ``encode_cuts`` takes, of the streams with 1, 2, ... scales less."""
-    return [Cut(words, len(cells), bitstream.cells_checksum(cells)) for words, cells in shorter]
+    return [Cut(words, len(cells), cells_checksum(cells)) for words, cells in shorter]
 
 
 def encode_cuts(cuts: Sequence[Cut], words: bytes) -> bytes:
@@ -110,7 +111,7 @@ def _cut_points(info: CloudInfo, chunks: dict[str, memoryview], scales: int) -> 
     described = replace(info, drop_scales=info.drop_scales + scales)
     if bitstream.RAW in chunks:
         cells = coarser_cells(geometry.decode_raw(chunks[bitstream.RAW], info.coded_depth, info.voxels), scales)
-        described = replace(described, voxels=len(cells), checksum=bitstream.cells_checksum(cells))
+        described = replace(described, voxels=len(cells), checksum=cells_checksum(cells))
         return described, {bitstream.RAW: geometry.encode_raw(cells, described.coded_depth)}
     if bitstream.OCCUPANCY not in chunks:
         raise CorruptStreamError(f"{info.voxels} voxels and neither {bitstream.RAW} nor {bitstream.OCCUPANCY}")

@@ -9,7 +9,7 @@ import numpy as np
 
 from anypcc_ros.codec import bitstream, geometry
 from anypcc_ros.codec.beams import decode_beams
-from anypcc_ros.codec.bitstream import CloudInfo
+from anypcc_ros.codec.cloud_info import CloudInfo, cells_checksum
 from anypcc_ros.codec.config import DecoderConfig
 from anypcc_ros.codec.counts import decode_counts, density_contexts
 from anypcc_ros.codec.errors import AdaptationNotFoundError, CorruptStreamError
@@ -52,7 +52,7 @@ class PositionDecoder:
     def decode(self, info: CloudInfo, chunks: dict[str, memoryview]) -> tuple[np.ndarray, np.ndarray]:
         """Positions (N, 3) and grid coordinates (N, 3) int64 of the points on the grid, in coarser cells the corner's."""
         coords = self._decode_cells(info, chunks)
-        if bitstream.cells_checksum(coords) != info.checksum:
+        if cells_checksum(coords) != info.checksum:
             raise CorruptStreamError(f"the {info.voxels} decoded voxels fail their checksum")
         grid = (coords << info.drop_scales) + np.array(info.shift)
         if bitstream.LATTICE in chunks:

@@ -19,7 +19,8 @@ import numpy as np
 from anypcc_ros.codec import bitstream, filling, geometry
 from anypcc_ros.codec.beam_finder import BeamFinder
 from anypcc_ros.codec.beams import Beams, encode_beams
-from anypcc_ros.codec.bitstream import CloudInfo, Filling
+from anypcc_ros.codec.bitstream import Filling
+from anypcc_ros.codec.cloud_info import CloudInfo, cells_checksum
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.counts import density_contexts, encode_counts
 from anypcc_ros.codec.cutting import encode_cuts, possible_cuts
@@ -224,7 +225,7 @@ class PositionEncoder:
             voxels=len(points.cells),
             depth=points.depth + points.dropped,
             drop_scales=points.dropped,
-            checksum=bitstream.cells_checksum(points.cells),
+            checksum=cells_checksum(points.cells),
             model_name=self.model.name if model else "",
             model_hash=self.model.hash if model else "",
             calibrated=points.calibrated or not model,

@@ -366,14 +366,15 @@ class Spinner(threading.Thread):
         self.failed = False
 
     def run(self) -> None:
+        self.failed = True  # until it is known that nothing was raised
         try:
             while not self._stopping.is_set():
                 self._executor.spin_once()
-        except Exception:
-            # Whatever it is: a node whose callbacks have stopped must not look alive. It is printed, and the process ends.
-            traceback.print_exc()
-            self.failed = True
-            os.kill(os.getpid(), signal.SIGTERM)
+            self.failed = False
+        finally:
+            # A node whose callbacks have stopped must not look alive. What was raised goes on: Python prints it.
+            if self.failed:
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def stop(self) -> None:
         """Returns once no callback runs any more."""

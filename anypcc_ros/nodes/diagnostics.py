@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from anypcc_ros.codec.bitstream import FieldInfo
+from anypcc_ros.codec.layout import FieldInfo
 
 
 @dataclass(frozen=True)
