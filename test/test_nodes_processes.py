@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -238,3 +240,20 @@ def test_bad_start_parameters_end_the_node_with_the_reason(ros, parameters, reas
         assert "Traceback" not in process.log
     finally:
         process.end()
+
+
+FAILING = """
+from anypcc_ros.nodes import codec_node, start
+
+def report(self):
+    raise LookupError("a callback that fails")
+
+codec_node.CodecNode.report = report
+raise SystemExit(start.decoder_node())
+"""
+
+
+def test_a_callback_that_fails_ends_the_node_with_its_traceback(ros):
+    done = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "LookupError: a callback that fails" in done.stderr
