@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from anypcc_ros.codec import bitstream
 from anypcc_ros.codec.bitstream import StreamInfo, inspect
 from anypcc_ros.codec.cloud import FIELD_DTYPES, PointCloud
+from anypcc_ros.codec.cloud_info import decode_cloud_info
 from anypcc_ros.codec.codec import Decoder
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.errors import ConfigError, CorruptStreamError, InputError, LimitExceededError, StreamError
@@ -311,7 +312,7 @@ def resealed(data: bytes, tag: str, payload: bytes) -> bytes:
     """The stream with another payload for one chunk and right checksums."""
     table = bitstream._read_table(memoryview(data), 1 << 30)
     others = {name: bytes(old) for name, old, _ in table} | {tag: payload}
-    cloud = bitstream._decode_cloud(memoryview(others.pop("CLOU")))
+    cloud = decode_cloud_info(memoryview(others.pop("CLOU")))
     return bitstream.write_stream(cloud, others)
 
 
@@ -374,7 +375,7 @@ def test_strided_and_empty_buffers_give_typed_errors(decoder, encode):
 
 def test_a_missing_chunk_is_noticed(rich, decoder):
     table = bitstream._read_table(memoryview(rich), 1 << 30)
-    cloud = bitstream._decode_cloud(memoryview(payload_of(rich, "CLOU")))
+    cloud = decode_cloud_info(memoryview(payload_of(rich, "CLOU")))
     for missing in ("ATTR", "OFFG"):
         others = {name: bytes(old) for name, old, _ in table if name not in ("CLOU", missing)}
         with pytest.raises(StreamError):
