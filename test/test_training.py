@@ -100,6 +100,13 @@ def test_batches_are_reproducible_forests(clouds):
     assert children[-1] == sum(len(np.unique(grid, axis=0)) for grid in grids)
 
 
+def test_surfaces_and_scans_are_not_in_one_batch():
+    rng = np.random.default_rng(0)
+    body, scan = (rng.integers(0, 1000, (size, 3)).astype(np.int32) for size in (50, 7))
+    sampler = Sampler([TrainingCloud("a", "dense_human", body, 1.0), TrainingCloud("b", "gs", scan, 1.0)], 2000, 2, seed=1)
+    assert {sampler.batch(i).points for i in range(30)} == {100, 14}
+
+
 def test_the_training_clouds_load(shared):
     clouds = load_clouds([shared / "data" / "val"])
     assert {"lidar_spinning", "dense_human", "gs"} <= {cloud.category for cloud in clouds}

@@ -59,6 +59,7 @@ class _Content(NamedTuple):
 
 _NOTHING = _Content(1, 1)
 
+
 @dataclass(frozen=True)
 class _State:
     """What is known of the frames so far. ``edge``, ``size``: logarithms of the last frame's edge and bytes, NaN if there is

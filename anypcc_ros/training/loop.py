@@ -217,5 +217,3 @@ class Trainer:
             if new:
                 writer.writeheader()
             writer.writerow({k: round(v, 5) if isinstance(v, float) else v for k, v in record.items()})
-
-
