@@ -13,7 +13,7 @@ import numpy as np
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.octree import Voxels, coarser_cells
 
-CROWDED = 2.0
+CROWDED = 1.6
 """Children per node, on average, from which on a scale may be worth filling in."""
 
 
