@@ -33,7 +33,8 @@ def test_the_exponent_table_is_rounded_powers_of_two():
 @pytest.mark.parametrize(
     "change",
     [{}, {"carry": False}, {"spatial_grouping": False}, {"aggregation": False}, {"channel_grouping": False},
-     {"spatial_grouping": False, "channel_grouping": False}, {"parent_convs": 0, "child_convs": 0}, {"channels": 48}],
+     {"spatial_grouping": False, "channel_grouping": False}, {"parent_convs": 0, "child_convs": 0}, {"channels": 48},
+     {"dense_weights": True}],
     ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize("backend", ["torch", "native"])
@@ -44,6 +45,26 @@ def test_every_mechanism_can_be_switched_off(make_model, scan, change, backend):
     data = encode_occupancy(network, voxels).payload
     decoded = decode_occupancy(network, memoryview(data), voxels.depth, len(voxels.coords), voxels.shift)
     assert np.array_equal(decoded, voxels.coords)
+
+
+def test_dense_levels_have_weights_of_their_own(make_model):
+    plain = make_model(SMALL)
+    other = make_model(SMALL, seed=1)
+    config = replace(SMALL, dense_weights=True)
+    surface = np.stack(np.meshgrid(np.arange(64), np.arange(64), [3]), axis=-1).reshape(-1, 3)
+    line = np.repeat(np.arange(400)[:, None], 3, axis=1)
+
+    def payload(model, cells):
+        return encode_occupancy(context_model(model, "native", 1), voxelise(cells)[0]).payload
+
+    def both(dense):
+        dense_layers = {f"dense.{name}": layer for name, layer in dense.layers.items()}
+        return IntegerModel("both", config, {**plain.layers, **dense_layers})
+
+    for cells in (surface, line):
+        assert payload(both(plain), cells) == payload(plain, cells)
+    assert payload(both(other), surface) == payload(other, surface) != payload(plain, surface)
+    assert payload(both(other), line) == payload(plain, line) != payload(other, line)
 
 
 def test_a_model_survives_its_file(make_model, tmp_path):

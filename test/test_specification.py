@@ -173,7 +173,8 @@ class Model:
         names += [f"child{i}" for i in range(config["child_convs"])]
         names += ["seen", "aggregate"] if config["spatial_grouping"] and config["aggregation"] else []
         heads = itertools.product(range(1 + config["spatial_grouping"]), self.halves(), ("hidden", "out"))
-        return names + [f"head{group}.{half}.{part}" for group, half, part in heads]
+        names += [f"head{group}.{half}.{part}" for group, half, part in heads]
+        return names + [f"dense.{name}" for name in names if config["dense_weights"]]
 
     def halves(self) -> tuple[str, ...]:
         return ("low", "high") if self.config["channel_grouping"] else ("code",)
@@ -203,10 +204,10 @@ class Model:
         everywhere = np.arange(len(inputs))
         return self.scaled(name, [(everywhere, inputs)], 0 * everywhere if rows is None else rows)
 
-    def up(self, inputs: np.ndarray, octants: np.ndarray) -> np.ndarray:
+    def up(self, name: str, inputs: np.ndarray, octants: np.ndarray) -> np.ndarray:
         """The feature layer whose only occupied tap is the node's octant."""
         taps = [(np.flatnonzero(octants == octant), inputs[octants == octant]) for octant in range(8)]
-        return np.clip(self.scaled("up", taps, 0 * octants), 0, 127)
+        return np.clip(self.scaled(name, taps, 0 * octants), 0, 127)
 
     def convolution(
         self, name: str, inputs: np.ndarray, sources: np.ndarray, outputs: np.ndarray, residual: np.ndarray,
@@ -338,14 +339,16 @@ def octree_cells(payload: bytes, grid: Grid, model: Model, beams: Beams | None, 
     filling = Filling(likeliest) if likeliest else None
     x = np.zeros((1, model.config["channels"]), np.int64)
     for level in range(1, depth):
-        x = model.layer("fuse", x if model.config["carry"] else 0 * x, codes)
+        children, octants, parents = children_of(positions, codes)
+        which = "dense." if model.config["dense_weights"] and 2 * len(children) >= 5 * len(positions) else ""
+        x = model.layer(f"{which}fuse", x if model.config["carry"] else 0 * x, codes)
         for i in range(model.config["parent_convs"]):
-            x = model.convolution(f"parent{i}", x, positions, positions, x, TAPS)
-        positions, octants, parents = children_of(positions, codes)
+            x = model.convolution(f"{which}parent{i}", x, positions, positions, x, TAPS)
+        positions = children
         around = Surroundings(grid.depth - 1 - level, positions, codes[parents], grid.shift, beams)
-        x = model.up(x[parents], octants)
+        x = model.up(f"{which}up", x[parents], octants)
         for i in range(model.config["child_convs"]):
-            x = model.convolution(f"child{i}", x, positions, positions, x, TAPS)
+            x = model.convolution(f"{which}child{i}", x, positions, positions, x, TAPS)
         codes = np.zeros(len(positions), np.int64)
         filled = filling if filling and level >= depth - filling.levels else None
         threshold = filled.numbers.varint() if filled else 0
@@ -355,12 +358,12 @@ def octree_cells(payload: bytes, grid: Grid, model: Model, beams: Beams | None, 
                 continue
             context = x[members]
             if group == 1 and model.config["aggregation"] and even.any():
-                seen = model.layer("seen", x[even], codes[even])
-                context = model.convolution("aggregate", seen, positions[even], positions[members], context, ODD_TAPS)
+                seen = model.layer(f"{which}seen", x[even], codes[even])
+                context = model.convolution(f"{which}aggregate", seen, positions[even], positions[members], context, ODD_TAPS)
             for half in model.halves():
                 rows = codes[members] if half == "high" else None  # so far the low 4 bits
-                hidden = model.layer(f"head{group}.{half}.hidden", context, rows)
-                logits = model.logits(f"head{group}.{half}.out", hidden)
+                hidden = model.layer(f"{which}head{group}.{half}.hidden", context, rows)
+                logits = model.logits(f"{which}head{group}.{half}.out", hidden)
                 symbols, sent = np.zeros(len(members), np.int64), np.arange(len(members))
                 if filled:
                     needy = (codes[members] == 0) & (half != "low")

@@ -129,6 +129,20 @@ def test_a_smaller_tier_starts_with_the_layers_of_a_larger_one(tmp_path):
     assert small.start_from(large.network) == []
 
 
+def test_weights_for_dense_levels_start_as_those_of_all_and_can_be_trained_alone(tmp_path, clouds):
+    plain = Trainer(TINY, tmp_path / "plain")
+    config = replace(TINY, model=replace(TINY.model, dense_weights=True), only="dense.", steps=2, validate_every=2, seed=1)
+    trainer = Trainer(config, tmp_path / "dense")
+    assert len(trainer.start_from(plain.network)) == 2 * len(list(layers(TINY.model)))
+    batches = validation_batches(clouds, points=1000)
+    assert validate(trainer.network, batches) == validate(plain.network, batches)
+    list(trainer.run(clouds, clouds))
+    for spec in layers(TINY.model):
+        old = plain.network.parameters_of(spec.name)[0]
+        assert torch.equal(trainer.network.parameters_of(spec.name)[0], old)
+        assert not torch.equal(trainer.network.parameters_of(f"dense.{spec.name}")[0], old)
+
+
 def test_a_wider_tier_starts_as_good_as_the_narrower_one(tmp_path, clouds):
     narrow = Trainer(TINY, tmp_path / "narrow")
     wide = Trainer(replace(TINY, model=replace(TINY.model, channels=32), seed=1), tmp_path / "wide")

@@ -31,7 +31,7 @@ def tune_trunk(model: IntegerModel, clouds: Sequence[np.ndarray], steps: int, sh
     ``share``: as in ``Changes``. The heads, and the calibration, do not matter here: they are tuned to the result afterwards.
     """
     network, scales = _float_network(model)
-    names = [spec.name for spec in layers(model.config) if not spec.name.startswith("head")]
+    names = [spec.name for spec in layers(model.config) if not spec.head]
     changes = Changes([model.layers[name] for name in names], share)
     parameters = [parameter for name in names for parameter in network.parameters_of(name)]
     factors = [scale * unit for scale, unit in zip([s for name in names for s in scales[name]], changes.unit, strict=True)]

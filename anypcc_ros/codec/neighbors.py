@@ -32,6 +32,9 @@ def _child_links() -> tuple[np.ndarray, np.ndarray]:
     return tap, octant
 
 
+DENSE = 5, 2
+"""A quotient. A surface has 3 to 4 nodes in one of the level above, the scan lines of a LiDAR 1 to 2."""
+
 PARENT_TAP, NEIGHBOR_OCTANT = _child_links()
 _OCTANTS_OF = [np.flatnonzero([code >> o & 1 for o in range(8)]).astype(np.uint8) for code in range(256)]
 _OCTANT_TABLE = np.zeros((256, 8), np.uint8)
@@ -54,6 +57,11 @@ class Level:
 
     def __len__(self) -> int:
         return len(self.octant)
+
+    @property
+    def dense(self) -> bool:
+        """Whether it has at least ``DENSE`` nodes for each of the level above: surfaces fill it, or more than that."""
+        return len(self) > 0 and DENSE[1] * len(self) >= DENSE[0] * (int(self.parent_row[-1]) + 1)
 
 
 def root_level(roots: int = 1) -> Level:

@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from anypcc_ros.codec.model.floating import FloatNetwork
-from anypcc_ros.codec.model.network import CodePart, ContextModel, ModelConfig, layers
+from anypcc_ros.codec.model.network import DENSE, CodePart, ContextModel, ModelConfig, layers
 from anypcc_ros.codec.neighbors import root_level
 from anypcc_ros.training.dataset import TrainingCloud
 from anypcc_ros.training.products import choose_product
@@ -27,7 +27,10 @@ from anypcc_ros.training.sampling import Batch, Sampler, crop, forest
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """One training run. ``steps`` may be changed when a run is resumed: the plateau then ends later or sooner."""
+    """One training run. ``steps`` may be changed when a run is resumed: the plateau then ends later or sooner.
+
+    ``dense_share``: of the batches that are of surfaces. ``only``: layers are left as they are whose names do not begin so.
+    """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     steps: int = 20_000
@@ -37,6 +40,8 @@ class TrainingConfig:
     warmup: int = 200
     decay: float = 0.25
     averaging: float = 0.998
+    dense_share: float = 0.35
+    only: str = ""
     seed: int = 0
     validate_every: int = 500
     checkpoint_every: int = 250
@@ -114,6 +119,9 @@ class Trainer:
         self.network = FloatNetwork(config.model).to(device)
         self.average = FloatNetwork(config.model).to(device)
         self.average.load_state_dict(self.network.state_dict())
+        for spec in layers(config.model):
+            for parameter in self.network.parameters_of(spec.name):
+                parameter.requires_grad_(spec.name.startswith(config.only))
         self.network.sparse = self.average.sparse = choose_product(device)
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, betas=(0.9, 0.98))
         self.step, self.seconds = 0, 0.0
@@ -131,16 +139,21 @@ class Trainer:
 
         A wider layer computes the same as before in its first outputs, as nothing leads there from the inputs that are new; the
         other outputs are as they were initialised. So a wider network with the same layers begins as good as the narrow one.
+        Where the other has no weights for dense levels, they begin as those of all levels.
         """
         if self.step:
             return []
         known = {spec.name for spec in layers(other.config)}
-        taken = [spec.name for spec in layers(self.config.model) if spec.name in known and self._take_over(spec.name, other)]
+        taken = []
+        for name in (spec.name for spec in layers(self.config.model)):
+            source = name if name in known else name.removeprefix(DENSE)
+            if source in known and self._take_over(name, source, other):
+                taken.append(name)
         self.average.load_state_dict(self.network.state_dict())
         return taken
 
-    def _take_over(self, layer: str, other: FloatNetwork) -> bool:
-        (weight, bias), (old_weight, old_bias) = self.network.parameters_of(layer), other.parameters_of(layer)
+    def _take_over(self, layer: str, source: str, other: FloatNetwork) -> bool:
+        (weight, bias), (old_weight, old_bias) = self.network.parameters_of(layer), other.parameters_of(source)
         taps, inputs, outputs = old_weight.shape
         if weight.shape[0] != taps or weight.shape[1] < inputs or weight.shape[2] < outputs or len(bias) != len(old_bias):
             return False
@@ -152,7 +165,7 @@ class Trainer:
 
     def run(self, train: list[TrainingCloud], val: list[TrainingCloud]) -> Iterator[dict[str, float]]:
         """Train to ``config.steps``; yields one record per validation. Stop and start again at any time."""
-        sampler = Sampler(train, self.config.points, self.config.crops, self.config.seed)
+        sampler = Sampler(train, self.config.points, self.config.crops, self.config.seed, self.config.dense_share)
         batches = validation_batches(val)
         recent: list[float] = []
         with ThreadPoolExecutor(1) as ahead:

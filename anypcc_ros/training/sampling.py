@@ -23,7 +23,7 @@ CATEGORY_WEIGHT = {
     "aerial": 0.04,
     "medical": 0.12,
 }
-"""How often each category is drawn. Robots first; the others often enough that one model serves all."""
+"""How often each category is drawn among those of its kind. Robots first; the others often enough that one model serves all."""
 
 DENSE = ("dense_human", "dense_object", "medical")
 """Categories that have batches of their own. The loss counts nodes, and a LiDAR crop has some ten times the nodes of a crop of
@@ -43,25 +43,29 @@ class Batch:
 
 
 class Sampler:
-    """Endless random batches of about ``points`` points, reproducible from the seed."""
+    """Endless random batches of about ``points`` points, reproducible from the seed.
 
-    def __init__(self, clouds: list[TrainingCloud], points: int, crops: int, seed: int) -> None:
+    ``dense_share``: of the batches that are of DENSE categories, where there are others as well.
+    """
+
+    def __init__(self, clouds: list[TrainingCloud], points: int, crops: int, seed: int, dense_share: float = 0.35) -> None:
         self._by_category: dict[str, list[TrainingCloud]] = {}
         for cloud in clouds:
             self._by_category.setdefault(cloud.category, []).append(cloud)
         self._names = sorted(self._by_category)
         weight = np.array([CATEGORY_WEIGHT.get(name, 0.05) for name in self._names])
-        self._weight = weight / weight.sum()
-        self._dense = np.array([name in DENSE for name in self._names])
+        dense = np.array([name in DENSE for name in self._names])
+        kinds = [kind * weight for kind in (dense, ~dense) if kind.any()]
+        self._kinds = [kind / kind.sum() for kind in kinds]
+        self._first = dense_share if len(kinds) == 2 else 1.0
         self._points, self._crops, self._seed = points, crops, seed
 
     def batch(self, index: int) -> Batch:
         """The batch number ``index``; equal numbers give equal batches, so that a resumed run goes on as it would have."""
         rng = np.random.default_rng([self._seed, index])
-        first = rng.choice(len(self._names), p=self._weight)
-        alike = self._weight * (self._dense == self._dense[first])
-        others = rng.choice(len(self._names), self._crops - 1, p=alike / alike.sum())
-        return forest([self._grid(rng, self._names[kind], self._points // self._crops) for kind in (first, *others)], rng)
+        weight = self._kinds[int(rng.random() >= self._first)]
+        categories = rng.choice(self._names, self._crops, p=weight)
+        return forest([self._grid(rng, category, self._points // self._crops) for category in categories], rng)
 
     def _grid(self, rng: np.random.Generator, category: str, points: int) -> np.ndarray:
         clouds = self._by_category[category]

@@ -9,7 +9,8 @@ AnyPcc (arXiv 2510.20331, section 3) codes an octree level by level, coarse to f
 3. *channel grouping*: the low 4 bits of a code are coded first, the high 4 bits are conditioned on them.
 
 Beyond the paper, the features of a level are carried to the next one together with its codes, so that the context of a
-node is all of its ancestors' and not its parent's alone.
+node is all of its ancestors' and not its parent's alone; and the layers may have other weights for the levels that surfaces
+fill than for the others, whatever the cloud: it costs no time.
 
 This module knows no arithmetic. ``Arithmetic`` is what it needs: the float network with gradients (training), the exact
 integer network in torch (reference), and the same integers in native code implement it.
@@ -18,7 +19,7 @@ integer network in torch (reference), and the same integers in native code imple
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,13 +34,15 @@ class ModelConfig:
 
     ``channels``: width of every feature (multiple of 16). ``parent_convs``: residual 3x3x3 convolutions on the level
     whose codes are known. ``child_convs``: the same on the level to be coded. ``carry``: hand features on from level to
-    level. The three groupings are the paper's mechanisms; each can be switched off for ablation.
+    level. ``dense_weights``: every layer has a second set of weights, for dense levels. The three groupings are the paper's
+    mechanisms; each can be switched off for ablation.
     """
 
     channels: int = 32
     parent_convs: int = 3
     child_convs: int = 2
     carry: bool = True
+    dense_weights: bool = False
     spatial_grouping: bool = True
     aggregation: bool = True
     channel_grouping: bool = True
@@ -67,12 +70,16 @@ class ModelConfig:
         return (("low", 0, 4), ("high", 4, 4)) if self.channel_grouping else (("code", 0, 8),)
 
 
+DENSE = "dense."
+"""What the names of the layers for dense levels begin with."""
+
+
 @dataclass(frozen=True)
 class LayerSpec:
     """One learned layer: y = sum over taps x[tap] @ weight[tap] + bias[code], then the activation.
 
     ``taps``: kernel taps (1 for a linear layer). ``rows``: rows of the bias table (1, or one per code).
-    ``logits``: the outputs are log-probabilities rather than activations.
+    ``logits``: the outputs are log-probabilities rather than activations. ``head``: it belongs to a prediction head.
     """
 
     name: str
@@ -82,9 +89,19 @@ class LayerSpec:
     rows: int = 1
     logits: bool = False
 
+    @property
+    def head(self) -> bool:
+        return self.name.removeprefix(DENSE).startswith("head")
+
 
 def layers(config: ModelConfig) -> Iterator[LayerSpec]:
     """Every layer of the network, in a fixed order."""
+    yield from _layers(config)
+    if config.dense_weights:
+        yield from (replace(spec, name=DENSE + spec.name) for spec in _layers(config))
+
+
+def _layers(config: ModelConfig) -> Iterator[LayerSpec]:
     width = config.channels
     yield LayerSpec("fuse", 1, width, width, rows=256)
     for i in range(config.parent_convs):
@@ -164,14 +181,14 @@ class ContextModel:
 
     def descend(self, features: Any, codes: np.ndarray, level: Level, below: Level) -> Any:
         """Prior of the level ``below``, from the features and the codes (N,) uint8 of ``level``."""
-        ops, config = self.arithmetic, self.config
+        ops, config, which = self.arithmetic, self.config, self._set(below)
         x = features if config.carry else ops.zeros(len(level))
-        x = ops.linear("fuse", x, codes)
+        x = ops.linear(f"{which}fuse", x, codes)
         for i in range(config.parent_convs):
-            x = ops.conv(f"parent{i}", x, level)
-        x = ops.up("up", x, below)
+            x = ops.conv(f"{which}parent{i}", x, level)
+        x = ops.up(f"{which}up", x, below)
         for i in range(config.child_convs):
-            x = ops.conv(f"child{i}", x, below)
+            x = ops.conv(f"{which}child{i}", x, below)
         return x
 
     def code_level(self, features: Any, level: Level, coder: SymbolCoder) -> np.ndarray:
@@ -186,11 +203,15 @@ class ContextModel:
             x = self._context(features, codes, level, group, rows)
             known: np.ndarray | None = None
             for part, first_bit, bits in self.config.parts:
-                name = f"head{group}.{part}"
+                name = f"{self._set(level)}head{group}.{part}"
                 logits = self.arithmetic.head(f"{name}.hidden", f"{name}.out", x, known)
                 known = coder.code(logits, CodePart(level, rows, group, first_bit, bits, codes))
                 codes[rows] |= known << first_bit
         return codes
+
+    def _set(self, level: Level) -> str:
+        """What the names of the layers begin with that predict the codes of ``level``."""
+        return DENSE if self.config.dense_weights and level.dense else ""
 
     def _groups(self, level: Level) -> tuple[np.ndarray, ...]:
         if self.config.spatial_grouping:
@@ -199,10 +220,10 @@ class ContextModel:
 
     def _context(self, features: Any, codes: np.ndarray, level: Level, group: int, rows: np.ndarray) -> Any:
         """Features of one group's nodes; for the second group with what its decoded neighbours tell."""
-        ops = self.arithmetic
+        ops, which = self.arithmetic, self._set(level)
         x = ops.gather(features, rows)
         decoded = level.groups[0]
         if group == 0 or not self.config.aggregation or not len(decoded):
             return x
-        seen = ops.linear("seen", ops.gather(features, decoded), codes[decoded])
-        return ops.aggregate("aggregate", seen, x, level)
+        seen = ops.linear(f"{which}seen", ops.gather(features, decoded), codes[decoded])
+        return ops.aggregate(f"{which}aggregate", seen, x, level)
