@@ -25,6 +25,9 @@ from anypcc_ros.codec.errors import CorruptStreamError, InputError
 FORMAT = f"apcc/{bitstream.MAJOR}"
 """CompressedCloud.format of the streams that this version writes."""
 
+ADAPTATION_SUFFIX = "/adaptation"
+"""Behind the name of a topic of streams: a latched one with the adaptation that they name, as an .apad file has it."""
+
 AXES = ("x", "y", "z")
 DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 """sensor_msgs/PointField's constants INT8 ... FLOAT64 to NumPy's names."""

@@ -34,7 +34,7 @@ from anypcc_ros.bags.engines import engine
 from anypcc_ros.bags.peers import FileMode, message_size
 from anypcc_ros.bags.reading import Bag
 from anypcc_ros.bags.results import DamageLog
-from anypcc_ros.bags.transform import CompressTask, RestoreTask
+from anypcc_ros.bags.transform import CompressTask, Reading, RestoreTask
 from anypcc_ros.bags.verify import verify
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 
@@ -160,10 +160,10 @@ def measured(path: Path, step: float, raw: int, folder: Path, workers) -> str:  
     config = CodecConfig(step=step or EXACT_GRID, exact=not step, order="original", threads=1)
     small, back = folder / "small.mcap", folder / "back.mcap"
     result = convert(path, small, Plan(CompressTask(config)), workers, STRICT)
-    task = CompareTask(DecoderConfig(threads=1))
+    task = CompareTask(Reading(DecoderConfig(threads=1)))
     found = verify(path, small, task, workers, STRICT)
     if not step:
-        convert(small, back, Plan(RestoreTask(DecoderConfig(threads=1))), workers, STRICT)
+        convert(small, back, Plan(RestoreTask(Reading(DecoderConfig(threads=1)))), workers, STRICT)
         found += verify(path, back, task, workers, STRICT)
         back.unlink()
     small.unlink()

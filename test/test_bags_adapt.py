@@ -1,38 +1,112 @@
-"""`anypcc bag compress --adapt`: the adaptation is in the bag's folder, and whoever reads the bag finds it there."""
+"""Adaptations of the model in bags: one for each topic, on a latched topic beside its streams, where every reader finds it."""
 
 from __future__ import annotations
 
-import shutil
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("rosbags", reason="needs the bags extra")
-pytest.importorskip("torch", reason="tuning needs torch")
+pytest.importorskip("mcap", reason="needs the bags extra")
 
-from recordings import write_rosbag2
+import recordings
+from recordings import ROS2, write_rosbag2
+from rosbags.rosbag2 import Reader, Writer
 
+from anypcc_ros.bags.adaptations import BYTES, adaptations_of
+from anypcc_ros.bags.adapting import OVERHEAD, Tuned
+from anypcc_ros.bags.contents import Message
 from anypcc_ros.bags.errors import DIFFERENT
+from anypcc_ros.bags.reading import Bag
+from anypcc_ros.bags.types import COMPRESSED_CLOUD, typestore
 from anypcc_ros.cli import main
-from anypcc_ros.codec.model.adaptations import load_adaptation
+from anypcc_ros.codec.bitstream import inspect
+from anypcc_ros.codec.model.adaptations import Adaptation, load_adaptation
+
+QUIET = ["--jobs", "1", "--quiet"]
 
 
-@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
-def test_an_adapted_bag_is_smaller_and_restores_by_itself(golden, tmp_path, capsys, storage) -> None:
-    original = str(write_rosbag2(tmp_path / "original", storage, clouds=12))
-    plain, small, back = (tmp_path / name for name in ("plain", "small", "back"))
-    model = ["--model", str(golden / "tiny.safetensors"), "--step", "0.05", "--jobs", "1", "--quiet"]
-    assert main(["bag", "compress", original, str(plain), *model]) == 0
-    assert main(["bag", "compress", original, str(small), *model, "--adapt"]) == 0
-    (file,) = small.glob("*.apad")
-    assert file.stem == load_adaptation(file).hash
-    sizes = [sum(f.stat().st_size for f in folder.iterdir()) for folder in (plain, small)]
-    assert sizes[1] < sizes[0] or storage == "sqlite3"  # whose pages are larger than what is saved
-    reading = ["--model-dir", str(golden), "--jobs", "1", "--quiet"]
-    assert main(["bag", "verify", original, str(small), *reading]) == 0
-    assert main(["bag", "restore", str(small), str(back), *reading]) == 0
-    # Elsewhere it has to be named.
-    shutil.move(file, tmp_path / "scene.apad")
+def messages(bag: Path) -> list[Message]:
+    with Bag(bag) as opened:
+        return [item for item in opened.contents(lambda error: None) if isinstance(item, Message)]
+
+
+def named_by(message: Message) -> str:
+    """The adaptation that a stream names."""
+    return inspect(bytes(typestore().deserialize_cdr(message.data, COMPRESSED_CLOUD).data)).adaptation
+
+
+@pytest.mark.parametrize("name", ["small.mcap", "small.db3", "small"])
+def test_a_bag_of_any_kind_decodes_by_itself(golden, tmp_path, name) -> None:
+    original, small, back = write_rosbag2(tmp_path / "original", "mcap"), tmp_path / name, tmp_path / "back"
+    file = tmp_path / "scene.apad"
+    file.write_bytes((golden / "adapted.standard.apad").read_bytes())
+    adaptation = load_adaptation(file)
+    compress = ["bag", "compress", str(original), str(small), "--step", "0.05", "--quiet", "--adaptation", str(file)]
+    assert main([*compress, "--jobs", "2"]) == 0  # other processes get it with their work
+    file.unlink()
+
+    found = messages(small)
+    for topic in ("/front/points", "/rear/points"):
+        streams = [message for message in found if message.topic.name == f"{topic}/anypcc"]
+        (beside,) = (message for message in found if message.topic.name == f"{topic}/anypcc/adaptation")
+        assert {named_by(message) for message in streams} == {adaptation.hash}
+        assert found.index(beside) < found.index(streams[0])
+        assert "transient_local" in beside.topic.described("offered_qos_profiles")
+        assert bytes(ROS2.deserialize_cdr(beside.data, BYTES).data) == adaptation.to_bytes()
+    assert list(adaptations_of(small).values()) == [[adaptation]] * 2
+    assert adaptations_of(original) == {}
+
+    assert main(["bag", "verify", str(original), str(small), *QUIET]) == 0
+    assert main(["bag", "restore", str(small), str(back), *QUIET]) == 0
+    assert [(m.topic.name, m.log_time) for m in messages(back)] == [(m.topic.name, m.log_time) for m in messages(original)]
+    with Reader(back) as reader:
+        assert {connection.topic for connection in reader.connections} == {"/front/points", "/rear/points", "/chatter"}
+    # What is not restored keeps what it needs.
+    part = tmp_path / "part"
+    assert main(["bag", "restore", str(small), str(part), "--topics", "/front/points/anypcc", *QUIET]) == 0
+    assert set(adaptations_of(part)) == {"/rear/points/anypcc/adaptation"}
+    assert main(["bag", "verify", str(original), str(part), *QUIET, "--step", "0.05"]) == 0
+
+
+def test_a_bag_without_its_adaptations_is_refused_by_name(golden, tmp_path, capsys) -> None:
+    original, small, without = (tmp_path / name for name in ("original", "small", "without"))
+    file = golden / "adapted.standard.apad"
+    write_rosbag2(original, "mcap", clouds=2)
+    compress = ["bag", "compress", str(original), str(small), "--step", "0.05", "--adaptation", str(file)]
+    assert main([*compress, *QUIET]) == 0
+    with Reader(small) as reader, Writer(without, version=9) as writer:
+        topics = {c.id: writer.add_connection(c.topic, c.msgtype, typestore=typestore()) for c in reader.connections}
+        for connection, time, data in reader.messages():
+            damaged = data[:-1] if connection.msgtype == BYTES else data  # which is no adaptation any more
+            writer.write(topics[connection.id], time, damaged)
     capsys.readouterr()
-    assert main(["bag", "verify", original, str(small), *reading]) == DIFFERENT
-    assert load_adaptation(tmp_path / "scene.apad").hash in capsys.readouterr().out
-    assert main(["bag", "verify", original, str(small), *reading, "--adaptation", str(tmp_path / "scene.apad")]) == 0
+    assert main(["bag", "verify", str(original), str(without), *QUIET]) == DIFFERENT
+    assert load_adaptation(file).hash in capsys.readouterr().out
+    assert main(["bag", "restore", str(without), str(tmp_path / "back"), *QUIET, "--adaptation", str(file)]) == 0
+    # What holds no adaptation is nobody's, and stays.
+    assert "/front/points/anypcc/adaptation" in {message.topic.name for message in messages(tmp_path / "back")}
+
+
+def test_every_topic_gets_an_adaptation_of_its_own_where_that_pays(golden, tmp_path, capsys) -> None:
+    pytest.importorskip("torch", reason="tuning needs torch")
+    original, plain, small = (tmp_path / name for name in ("original.mcap", "plain.mcap", "small.mcap"))
+    recordings.write_mcap(original, clouds=24)
+    model = ["--model", str(golden / "tiny.safetensors"), "--step", "0.05", *QUIET]
+    assert main(["bag", "compress", str(original), str(plain), *model]) == 0
+    capsys.readouterr()
+    assert main(["bag", "compress", str(original), str(small), *model, "--adapt"]) == 0
+    told = capsys.readouterr().out.splitlines()[:2]
+    assert [line.partition(":")[0] for line in told] == ["/front/points", "/rear/points"]
+    found = adaptations_of(small)
+    assert len(found) == sum("not adapted" not in line for line in told) > 0
+    assert small.stat().st_size < plain.stat().st_size
+    assert main(["bag", "verify", str(original), str(small), "--model-dir", str(golden), *QUIET]) == 0
+
+
+def test_what_saves_less_than_it_takes_is_not_kept() -> None:
+    adaptation = Adaptation("00" * 8, bytes(100))
+    enough = (100 + OVERHEAD) / 50 + 0.01
+    assert Tuned("/points", adaptation, clouds=50, before=1000, saved=enough).pays
+    assert not Tuned("/points", adaptation, clouds=49, before=1000, saved=enough - 0.02).pays
+    assert not Tuned("/points", adaptation, clouds=50, before=1000, saved=-1).pays

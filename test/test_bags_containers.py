@@ -29,7 +29,7 @@ from anypcc_ros.bags.engines import engine
 from anypcc_ros.bags.errors import BagUsageError, CountMismatchError
 from anypcc_ros.bags.reading import Bag, find_bags
 from anypcc_ros.bags.results import DamageLog
-from anypcc_ros.bags.transform import CompressTask, RestoreTask
+from anypcc_ros.bags.transform import CompressTask, Reading, RestoreTask
 from anypcc_ros.bags.verify import verify
 from anypcc_ros.codec.bitstream import inspect
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
@@ -45,12 +45,12 @@ def compress(source: Path, target: Path, config: CodecConfig = EXACT, **options)
 
 def restore(source: Path, target: Path, **options):
     with engine("", 1) as here:
-        return convert(source, target, Plan(RestoreTask(DecoderConfig(threads=1)), **options), here, STRICT)
+        return convert(source, target, Plan(RestoreTask(Reading(DecoderConfig(threads=1))), **options), here, STRICT)
 
 
 def verdicts(original: Path, other: Path, step: float = 0.0) -> dict[str, str]:
     with engine("", 1) as here:
-        found = verify(original, other, CompareTask(DecoderConfig(threads=1), step), here, STRICT)
+        found = verify(original, other, CompareTask(Reading(DecoderConfig(threads=1)), step), here, STRICT)
     return {topic.name: topic.verdict for topic in found}
 
 

@@ -25,7 +25,7 @@ from anypcc_ros.bags.engines import engine
 from anypcc_ros.bags.errors import DIFFERENT
 from anypcc_ros.bags.reading import Bag
 from anypcc_ros.bags.results import DamageLog
-from anypcc_ros.bags.transform import read_message
+from anypcc_ros.bags.transform import Reading, read_message
 from anypcc_ros.bags.types import COMPRESSED_CLOUD
 from anypcc_ros.bags.verify import verify
 from anypcc_ros.bags.writing import BagOutput
@@ -62,7 +62,7 @@ def bags(tmp_path_factory) -> tuple[Path, Path]:
 
 def verdicts(original: Path, other: Path):
     with engine("", 1) as here:
-        found = verify(original, other, CompareTask(DecoderConfig(threads=1)), here, STRICT)
+        found = verify(original, other, CompareTask(Reading(DecoderConfig(threads=1))), here, STRICT)
     return {topic.name: topic for topic in found}
 
 

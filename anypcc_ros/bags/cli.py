@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 from anypcc_ros.bags.errors import DIFFERENT, REPORTED, BagError, BagUsageError
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig, TargetConfig
-from anypcc_ros.codec.model.adaptations import SUFFIX
+from anypcc_ros.codec.model.adaptations import load_adaptation
 from anypcc_ros.command_line import add_option_flags, config_from, positive_count
 from anypcc_ros.optional import optional
 
@@ -81,8 +80,8 @@ def _add_compress(commands: Any) -> None:
     parser.add_argument(
         "--adapt",
         action="store_true",
-        help="tune the model to some clouds of the bag first; what changed goes into the folder OUT, where restore and verify "
-        "find it (needs torch)",
+        help="tune the model to some clouds of each topic first; what changed goes into OUT, where restore, verify and the "
+        "decoder node find it (needs torch)",
     )
     parser.add_argument(
         "--order",
@@ -173,33 +172,35 @@ def _compress(options: argparse.Namespace) -> int:
         raise BagUsageError("--target-bpp and --target-bytes are for --order original, and not with --exact")
     grid = EXACT_GRID if options.step is None else options.step
     step, exact = grid, options.exact or (options.step is None and not target.wanted)
-    config = dataclasses.replace(chosen, step=step, exact=exact, threads=threads_for(_jobs(options)))
+    if options.adapt and (chosen.adaptation or target.wanted):
+        raise BagUsageError("--adapt is not together with --adaptation, --target-bpp and --target-bytes")
+    threads = threads_for(_jobs(options))
+    # Workers, which may be elsewhere, get adaptations with their work.
+    config = dataclasses.replace(chosen, step=step, exact=exact, threads=threads, adaptation="")
     if options.report:
         optional("matplotlib", "eval")  # known before the work rather than after it
     task = CompressTask(config, target, compare=options.report is not None)
     plan = Plan(task, tuple(options.topics), options.storage, compare=options.report is not None)
-    if not options.adapt:
-        return _convert(options, plan)
-    if config.adaptation or target.wanted:
-        raise BagUsageError("--adapt is not together with --adaptation, --target-bpp and --target-bytes")
-    from anypcc_ros.bags.adapting import adaptation_to
+    if chosen.adaptation:
+        plan = dataclasses.replace(plan, adaptations={"": load_adaptation(Path(chosen.adaptation))})
+    elif options.adapt:
+        from anypcc_ros.bags.adapting import adaptations_to
 
-    with tempfile.TemporaryDirectory() as folder:
-        adaptation = adaptation_to([source for source, _ in _pairs(options.input, options.output)], plan, config)
-        file = Path(folder, f"model{SUFFIX}")
-        file.write_bytes(adaptation.to_bytes())
-        adapted = dataclasses.replace(config, adaptation=str(file))
-        return _convert(options, dataclasses.replace(plan, task=dataclasses.replace(task, config=adapted)))
+        found = adaptations_to([source for source, _ in _pairs(options.input, options.output)], plan, config)
+        for tuned in found:
+            print(tuned)
+        plan = dataclasses.replace(plan, adaptations={tuned.topic: tuned.adaptation for tuned in found if tuned.pays})
+    return _convert(options, plan)
 
 
 def _restore(options: argparse.Namespace) -> int:
     from anypcc_ros.bags.convert import Plan
     from anypcc_ros.bags.engines import threads_for
-    from anypcc_ros.bags.transform import RestoreTask
+    from anypcc_ros.bags.transform import Reading, RestoreTask
 
     limits = dataclasses.replace(config_from(options, DecoderConfig), threads=threads_for(_jobs(options)))
     options.report = None
-    return _convert(options, Plan(RestoreTask(limits), tuple(options.topics), options.storage))
+    return _convert(options, Plan(RestoreTask(Reading.of(limits)), tuple(options.topics), options.storage))
 
 
 def _convert(options: argparse.Namespace, plan: Any) -> int:
@@ -275,14 +276,14 @@ def _verify(options: argparse.Namespace) -> int:
     from anypcc_ros.bags.compare import CompareTask
     from anypcc_ros.bags.engines import engine, threads_for
     from anypcc_ros.bags.results import DamageLog
-    from anypcc_ros.bags.transform import with_adaptations_of
+    from anypcc_ros.bags.transform import Reading
     from anypcc_ros.bags.verify import verify
 
     limits = dataclasses.replace(config_from(options, DecoderConfig), threads=threads_for(_jobs(options)))
-    limits = with_adaptations_of(limits, options.other)
+    reading = Reading.of(limits)
     damage = DamageLog(options.keep_going)
     with engine(options.engine, _jobs(options)) as workers, _Meter(options.original, options.quiet) as meter:
-        topics = verify(options.original, options.other, CompareTask(limits, options.step), workers, damage, meter)
+        topics = verify(options.original, options.other, CompareTask(reading, options.step), workers, damage, meter)
     different = any(topic.verdict == "different" for topic in topics)
     if options.json:
         print(json.dumps({"topics": [dataclasses.asdict(topic) for topic in topics], "damage": damage.noted}, indent=2))

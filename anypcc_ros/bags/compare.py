@@ -9,11 +9,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from rosbags.serde import SerdeError
 
-from anypcc_ros.bags.transform import decode_message, read_message
+from anypcc_ros.bags.transform import Reading, decode_message, read_message
 from anypcc_ros.bags.types import POINT_CLOUD
 from anypcc_ros.codec.bitstream import COUNTS, StreamInfo
 from anypcc_ros.codec.cloud import PointCloud
-from anypcc_ros.codec.config import DecoderConfig
 from anypcc_ros.codec.errors import AnypccError, InputError
 from anypcc_ros.codec.layout import FieldInfo
 from anypcc_ros.pointcloud2 import cloud_from_message
@@ -46,9 +45,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class CompareTask:
-    """``limits``: of the decoder. ``step``: what positions may be off by, twice, where no stream says so: 0 for nothing."""
+    """``step``: what positions may be off by, twice, where no stream says so: 0 for nothing."""
 
-    limits: DecoderConfig
+    reading: Reading
     step: float = 0.0
 
 
@@ -62,7 +61,7 @@ def _compare_messages(task: CompareTask, original_data: bytes, other_data: bytes
         original = read_message(original_data, POINT_CLOUD)
         cloud = cloud_from_message(original)
         if compressed:
-            other, other_cloud, info = decode_message(other_data, task.limits)
+            other, other_cloud, info = decode_message(other_data, task.reading)
             policy = Policy.of_stream(info)
         else:
             other = read_message(other_data, POINT_CLOUD)

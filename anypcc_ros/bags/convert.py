@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 from anypcc_ros.bags import types
+from anypcc_ros.bags.adaptations import adaptation_message, adaptations_of
 from anypcc_ros.bags.contents import Attachment, Message, Record, Topic
 from anypcc_ros.bags.engines import Engine, InOrder
 from anypcc_ros.bags.errors import BagUsageError, DamagedMessageError, OutputError
 from anypcc_ros.bags.peers import FileMode, message_size
 from anypcc_ros.bags.reading import MCAP, ROS1, Bag
 from anypcc_ros.bags.results import BagResult, DamageLog, Frame, TopicTotals
-from anypcc_ros.bags.transform import CompressTask, Done, Failed, RestoreTask, Result, adaptation_file, run_slice
+from anypcc_ros.bags.transform import Argument, CompressTask, Done, Failed, RestoreTask, Result, run_slice
 from anypcc_ros.bags.writing import BagOutput, check_output
+from anypcc_ros.codec.model.adaptations import Adaptation
+from anypcc_ros.pointcloud2 import ADAPTATION_SUFFIX
 
 Item: TypeAlias = Topic | Message | Attachment | Record
 Progress: TypeAlias = Callable[[int, int, int], None]
@@ -28,12 +31,14 @@ Progress: TypeAlias = Callable[[int, int, int], None]
 @dataclass(frozen=True)
 class Plan:
     """What a run does. ``topics``: patterns of the names of those to convert, all if empty. ``storage``: of the new
-    bag, "" for that of the old one. ``compare``: keep the figures of every cloud, not only sums, and those of zstd."""
+    bag, "" for that of the old one. ``compare``: keep the figures of every cloud, not only sums, and those of zstd.
+    ``adaptations``: of the model, by the name of the topic whose clouds are compressed with it, "" for all others."""
 
     task: CompressTask | RestoreTask
     topics: tuple[str, ...] = ()
     storage: str = ""
     compare: bool = False
+    adaptations: Mapping[str, Adaptation] = field(default_factory=dict)
 
     @property
     def type(self) -> str:
@@ -44,9 +49,15 @@ class Plan:
         wanted = types.is_cloud(topic) if isinstance(self.task, CompressTask) else types.is_compressed(topic)
         return wanted and (not self.topics or any(fnmatch.fnmatchcase(topic.name, pattern) for pattern in self.topics))
 
-    def with_adaptations_of(self, source: Path) -> Plan:
-        """This plan; where it restores, with the adaptations that are in the bag's folder, unless it knows others."""
-        return replace(self, task=self.task.with_adaptations_of(source)) if isinstance(self.task, RestoreTask) else self
+    def adaptation(self, topic: Topic) -> Adaptation | None:
+        """By which the clouds of a topic are compressed."""
+        return self.adaptations.get(topic.name, self.adaptations.get(""))
+
+    def knowing(self, adaptations: Mapping[str, Iterable[Adaptation]]) -> Plan:
+        """This plan; where it restores, with what the bag's streams may name."""
+        if isinstance(self.task, RestoreTask):
+            return replace(self, task=RestoreTask(self.task.reading.knowing(adaptations)))
+        return self
 
     def check_topics(self, topics: list[Topic], path: Path) -> None:
         """Raises BagUsageError for a pattern that chooses nothing."""
@@ -66,23 +77,22 @@ def convert(
 ) -> BagResult:
     """Make ``target`` of ``source``; it appears when it is complete. Raises BagError, OSError."""
     check_output(target, plan.storage)
-    plan = plan.with_adaptations_of(source)
     if target.exists():
         raise OutputError(f"{target}: exists already, and is not replaced")
     start = time.perf_counter()
     noted = len(damage.noted)
+    named = adaptations_of(source) if isinstance(plan.task, RestoreTask) else {}
+    plan = plan.knowing(named)
     with Bag(source) as bag:
         topics = bag.topics()
         if topics is not None:
             plan.check_topics(topics, source)
         storage = plan.storage or (MCAP if bag.storage == ROS1 else bag.storage)
         with BagOutput(target, storage, bag.mode, bag.profile, bag.metadata) as output:
-            conversion = _Conversion(bag, output, plan, damage)
+            conversion = _Conversion(bag, output, plan, damage, named)
             conversion.run(engine, progress)
             if topics is None:
                 plan.check_topics(list(conversion.new_topics), source)
-            if isinstance(plan.task, CompressTask) and plan.task.config.adaptation:
-                output.add_file(*adaptation_file(plan.task.config.adaptation))
             output.publish()
         result = BagResult(source, target, output.storage, bag.size, _size(target), output.summary.messages)
     result.topics, result.not_kept = conversion.totals, +output.not_kept
@@ -95,8 +105,10 @@ def convert(
 class _Conversion:
     """One bag on its way. ``new_topics``: what each topic becomes; ``totals``: by name of the old topic."""
 
-    def __init__(self, bag: Bag, output: BagOutput, plan: Plan, damage: DamageLog) -> None:
-        self._bag, self._output, self._plan, self._damage = bag, output, plan, damage
+    def __init__(self, bag: Bag, output: BagOutput, plan: Plan, damage: DamageLog, named: Collection[str]) -> None:
+        """``named``: topics of adaptations."""
+        self._bag, self._output, self._plan, self._damage, self._named = bag, output, plan, damage, named
+        self._adapted: set[str] = set()
         self.new_topics: dict[Topic, Topic] = {}
         self.totals: dict[str, TopicTotals] = {}
         self._file_mode = FileMode() if plan.compare else None
@@ -107,7 +119,7 @@ class _Conversion:
         return self._file_mode.finish() if self._file_mode is not None else 0
 
     def run(self, engine: Engine, progress: Progress | None) -> None:
-        in_order: InOrder[Item, bytes, Result] = InOrder(engine, partial(run_slice, self._plan.task))
+        in_order: InOrder[Item, Argument, Result] = InOrder(engine, partial(run_slice, self._plan.task))
         for item, result in in_order.run(self._items()):
             if isinstance(item, Message):
                 self._write(item, result)
@@ -119,13 +131,23 @@ class _Conversion:
                 share = self._done / self._read if self._read else 1.0  # what has been read may still wait
                 progress(int(self._bag.position() * share), self._bag.size, self._output.bytes_written())
 
-    def _items(self) -> Iterator[tuple[Item, bytes | None, int]]:
+    def _items(self) -> Iterator[tuple[Item, Argument | None, int]]:
         for item in self._bag.contents(self._damage):
+            if self._is_used_up(item):
+                continue
             if isinstance(item, Message):
                 self._read += len(item.data)
-                yield item, item.data if self._plan.chooses(item.topic) else None, len(item.data)
+                argument = (item.data, self._plan.adaptation(item.topic)) if self._plan.chooses(item.topic) else None
+                yield item, argument, len(item.data)
             else:
                 yield item, None, len(item.data) if isinstance(item, Attachment) else 0
+
+    def _is_used_up(self, item: Item) -> bool:
+        """Whether it is an adaptation that nobody needs who has the restored clouds."""
+        topic = item.topic if isinstance(item, Message) else item
+        if not isinstance(topic, Topic) or topic.name not in self._named:
+            return False
+        return self._plan.chooses(replace(topic, name=topic.name.removesuffix(ADAPTATION_SUFFIX), type=self._plan.type))
 
     def _add_topic(self, topic: Topic) -> None:
         new = topic
@@ -148,6 +170,7 @@ class _Conversion:
         totals = self.totals[message.topic.name]
         if isinstance(result, Done):
             new = replace(message, topic=self.new_topics[message.topic], data=result.data)
+            self._add_adaptation(message.topic, new, result)
             totals.add_cloud(result.statistics)
             if self._plan.compare:
                 totals.frames.append(Frame(message.log_time, result.statistics))
@@ -160,6 +183,15 @@ class _Conversion:
         if self._file_mode is not None:
             self._file_mode.add(message.data)
         self._output.add_message(new)
+
+    def _add_adaptation(self, topic: Topic, stream: Message, result: Done) -> None:
+        """Before the first stream that names it."""
+        adaptation = self._plan.adaptation(topic) if isinstance(self._plan.task, CompressTask) else None
+        if adaptation and result.adaptation and topic.name not in self._adapted:
+            self._adapted.add(topic.name)
+            message = adaptation_message(adaptation, stream, self._bag.metadata)
+            types.check_free(message.topic, self.new_topics.values())
+            self._output.add_message(message)
 
     def _pass_through(self, message: Message, failure: Failed) -> None:
         """A message that is sound but not one for the codec is no damage, and the totals tell of it."""

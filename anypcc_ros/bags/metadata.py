@@ -18,6 +18,17 @@ ROOT = "rosbag2_bagfile_information"
 LATEST = 9
 """Newest version of the format (ROS 2 Jazzy). From it on, QoS profiles are lists with words in place of texts with numbers."""
 
+_LATCHED = """\
+- history: {history}
+  depth: 1
+  reliability: {reliability}
+  durability: {durability}
+  deadline: {{sec: 9223372036, nsec: 854775807}}
+  lifespan: {{sec: 9223372036, nsec: 854775807}}
+  liveliness: {liveliness}
+  liveliness_lease_duration: {{sec: 9223372036, nsec: 854775807}}
+  avoid_ros_namespace_conventions: false"""
+
 
 def load_yaml(text: str, path: Path) -> Any:
     """Raises CorruptBagError, which names ``path``."""
@@ -152,11 +163,23 @@ def _profiles(text: str) -> list[Any]:
 
 def _version_for(topics: Iterable[Topic]) -> int:
     """8 where a QoS profile is written with numbers, as rosbag2 did up to there; otherwise the newest."""
-    for topic in topics:
-        try:
-            profiles = _profiles(topic.described(QOS))
-        except YAMLError:
-            return LATEST - 1
-        if any(isinstance(profile, dict) and isinstance(profile.get("history"), int) for profile in profiles):
-            return LATEST - 1
-    return LATEST
+    return LATEST - 1 if any(_has_numbers(topic.described(QOS)) for topic in topics) else LATEST
+
+
+def _has_numbers(qos: str) -> bool:
+    """Whether a QoS profile is written with numbers, or is none at all."""
+    try:
+        profiles = _profiles(qos)
+    except YAMLError:
+        return True
+    return any(isinstance(profile, dict) and isinstance(profile.get("history"), int) for profile in profiles)
+
+
+def latched(version: int | None, beside: str = "") -> str:
+    """The QoS profile of a latched topic: reliable, the last message kept for those who come later (transient local).
+
+    ``version``: of the bag's metadata, if it has any; otherwise it is written like the profile ``beside``.
+    """
+    if _has_numbers(beside) if version is None else version < LATEST:
+        return _LATCHED.format(history=1, reliability=1, durability=1, liveliness=1)
+    return _LATCHED.format(history="keep_last", reliability="reliable", durability="transient_local", liveliness="automatic")

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from anypcc_ros.bags import types
+from anypcc_ros.bags.adaptations import adaptations_of
 from anypcc_ros.bags.compare import POSITION
 from anypcc_ros.bags.contents import Message
 from anypcc_ros.bags.reading import Bag
 from anypcc_ros.bags.results import BagResult, DamageLog, TopicTotals
-from anypcc_ros.bags.transform import decode_message, read_message, with_adaptations_of
+from anypcc_ros.bags.transform import Reading, decode_message, read_message
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.config import DecoderConfig
 from anypcc_ros.evaluation.pictures import before_after
@@ -239,18 +240,19 @@ def _pictures(result: BagResult) -> Iterator[str]:
 def _first_clouds(path: Path, names: set[str]) -> Iterator[tuple[str, PointCloud]]:
     """By topic, the first cloud that can be decoded."""
     wanted = set(names)
+    reading = Reading(DecoderConfig()).knowing(adaptations_of(path))
     with Bag(path) as bag:
         for item in bag.contents(DamageLog(keep_going=False)):
             if isinstance(item, Message) and item.topic.name in wanted:
                 wanted.discard(item.topic.name)
-                yield item.topic.name, _cloud(item, path)
+                yield item.topic.name, _cloud(item, reading)
             if not wanted:
                 return
 
 
-def _cloud(message: Message, bag: Path) -> PointCloud:
+def _cloud(message: Message, reading: Reading) -> PointCloud:
     if types.is_compressed(message.topic):
-        _, cloud, _ = decode_message(message.data, with_adaptations_of(DecoderConfig(), bag))
+        _, cloud, _ = decode_message(message.data, reading)
         return cloud
     original: Any = read_message(message.data, types.POINT_CLOUD)
     return cloud_from_message(original)

@@ -21,20 +21,9 @@ from rosbags.typesys.store import Typestore
 
 from anypcc_ros.bags.contents import QOS, TYPE_HASH, Content, Counts, Damage, Definition, Message, Topic
 from anypcc_ros.bags.errors import CorruptBagError, DamagedMessageError, NotABagError, UnsupportedBagError
+from anypcc_ros.bags.metadata import LATEST, latched
 
 MAGIC = b"#ROSBAG V"
-
-LATCHED = """\
-- history: 1
-  depth: 1
-  reliability: 1
-  durability: 1
-  deadline: {sec: 9223372036, nsec: 854775807}
-  lifespan: {sec: 9223372036, nsec: 854775807}
-  liveliness: 1
-  liveliness_lease_duration: {sec: 9223372036, nsec: 854775807}
-  avoid_ros_namespace_conventions: false"""
-"""QoS of a latched topic: reliable, the last message kept for those who come later (transient local)."""
 
 _RENAMED = {"tf/msg/tfMessage": "tf2_msgs/msg/TFMessage"}
 _HEADER = "std_msgs/msg/Header"
@@ -129,7 +118,7 @@ def _describe(path: Path, reader: Any) -> tuple[Typestore, dict[int, Topic]]:
         for connection in reader.connections:
             kind = _RENAMED.get(connection.msgtype, connection.msgtype)
             text, _ = store.generate_msgdef(kind, ros_version=2)
-            metadata = ((QOS, LATCHED if connection.ext.latching else ""), (TYPE_HASH, store.hash_rihs01(kind)))
+            metadata = ((QOS, latched(LATEST - 1) if connection.ext.latching else ""), (TYPE_HASH, store.hash_rihs01(kind)))
             topics[connection.id] = Topic(connection.topic, kind, "cdr", Definition("ros2msg", text.encode()), metadata)
     except (TypesysError, KeyError, ValueError) as error:
         raise UnsupportedBagError(f"{path}: a message type that ROS 2 cannot express: {error}") from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,7 +21,7 @@ from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig, TargetConfig
 from anypcc_ros.codec.errors import InputError, StreamError, UnsupportedVersionError
 from anypcc_ros.codec.layout import FieldInfo
-from anypcc_ros.codec.model.adaptations import SUFFIX, load_adaptation
+from anypcc_ros.codec.model.adaptations import Adaptation, adaptations_in
 from anypcc_ros.codec.rate import RateControl
 from anypcc_ros.pointcloud2 import (
     FORMAT,
@@ -46,26 +46,27 @@ class CompressTask:
 
 
 @dataclass(frozen=True)
-class RestoreTask:
-    """``limits``: what a stream may ask for."""
+class Reading:
+    """How streams are decoded, wherever that is done. ``limits``: what one may ask for, without a file of adaptations;
+    ``adaptations``: those that it may name."""
 
     limits: DecoderConfig
+    adaptations: tuple[Adaptation, ...] = ()
 
-    def with_adaptations_of(self, bag: Path) -> RestoreTask:
-        """With the adaptations that are in a bag's folder, unless it knows others."""
-        return RestoreTask(with_adaptations_of(self.limits, bag))
+    @classmethod
+    def of(cls, config: DecoderConfig) -> Reading:
+        """With the adaptations that are in the configuration's file or folder. Raises FileError, StreamError subclasses."""
+        return cls(replace(config, adaptation=""), tuple(adaptations_in(config.adaptation)))
+
+    def knowing(self, adaptations: Mapping[str, Iterable[Adaptation]]) -> Reading:
+        """With those as well that are on some topics."""
+        more = itertools.chain.from_iterable(adaptations.values())
+        return replace(self, adaptations=tuple(dict.fromkeys((*self.adaptations, *more))))
 
 
-def with_adaptations_of(limits: DecoderConfig, bag: Path) -> DecoderConfig:
-    """With the adaptations that are in a bag's folder, unless they name others."""
-    found = bag.is_dir() and any(bag.glob(f"*{SUFFIX}"))
-    return replace(limits, adaptation=str(bag)) if found and not limits.adaptation else limits
-
-
-def adaptation_file(path: str) -> tuple[str, bytes]:
-    """The name that an adaptation has in a bag's folder, and its content."""
-    adaptation = load_adaptation(Path(path))
-    return f"{adaptation.hash}{SUFFIX}", adaptation.to_bytes()
+@dataclass(frozen=True)
+class RestoreTask:
+    reading: Reading
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,11 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Done:
-    """The new message, serialised."""
+    """The new message, serialised. ``adaptation``: hash of the shared one that its stream names, if there is one."""
 
     data: bytes
     statistics: Statistics
+    adaptation: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,14 +105,18 @@ class Failed:
 Result: TypeAlias = Done | Failed
 
 
-def run_slice(task: CompressTask | RestoreTask, messages: Sequence[bytes]) -> list[Result]:
-    """The results for some serialised messages, in their order. Raises only what no message can be blamed for."""
+Argument: TypeAlias = tuple[bytes, Adaptation | None]
+"""A serialised message, and by which adaptation the model is changed if that is to be compressed."""
+
+
+def run_slice(task: CompressTask | RestoreTask, messages: Sequence[Argument]) -> list[Result]:
+    """The results for some messages, in their order. Raises only what no message can be blamed for."""
     if isinstance(task, CompressTask):
-        return [_compress(task, data) for data in messages]
-    return [_restore(task, data) for data in messages]
+        return [_compress(task, data, adaptation) for data, adaptation in messages]
+    return [_restore(task, data) for data, _ in messages]
 
 
-def _compress(task: CompressTask, data: bytes) -> Result:
+def _compress(task: CompressTask, data: bytes, adaptation: Adaptation | None) -> Result:
     try:
         message = read_message(data, POINT_CLOUD)
         cloud = cloud_from_message(message)
@@ -119,7 +125,7 @@ def _compress(task: CompressTask, data: bytes) -> Result:
         return Failed(f"not a PointCloud2: {error}", damaged=True)
     except InputError as error:
         return Failed(str(error), damaged=_contradicts_itself(message))
-    encoder = _encoder(task.config)
+    encoder = _encoder(task.config, adaptation)
     start = time.perf_counter()
     try:
         stream = RateControl(task.target).encode(encoder, cloud)
@@ -128,13 +134,14 @@ def _compress(task: CompressTask, data: bytes) -> Result:
     seconds = time.perf_counter() - start
     info = inspect(stream)
     peers = peer_sizes(data, cloud, task.config) if task.compare else None
-    return Done(_compressed_message(message, stream, info, layout), _statistics(info, len(message.data), seconds, peers))
+    statistics = _statistics(info, len(message.data), seconds, peers)
+    return Done(_compressed_message(message, stream, info, layout), statistics, info.adaptation)
 
 
 def _restore(task: RestoreTask, data: bytes) -> Result:
     start = time.perf_counter()
     try:
-        message, cloud, info = decode_message(data, task.limits)
+        message, cloud, info = decode_message(data, task.reading)
         body = body_from_cloud(cloud, layout_in(message))
     except SerdeError as error:
         return Failed(f"not a CompressedCloud: {error}", damaged=True)
@@ -144,13 +151,13 @@ def _restore(task: RestoreTask, data: bytes) -> Result:
     return Done(_point_cloud_message(message.header, body), _statistics(info, message.raw_size, seconds))
 
 
-def decode_message(data: bytes, limits: DecoderConfig) -> tuple[Any, PointCloud, StreamInfo]:
+def decode_message(data: bytes, reading: Reading) -> tuple[Any, PointCloud, StreamInfo]:
     """A CompressedCloud message, its cloud, and what its stream says. Raises SerdeError, StreamError, InputError."""
     message = read_message(data, COMPRESSED_CLOUD)
     if message.format != FORMAT:
         raise UnsupportedVersionError(f"format {message.format!r}; this version reads {FORMAT!r}")
     stream = memoryview(message.data)
-    return message, _decoder(limits).decode(stream), inspect(stream, limits)
+    return message, _decoder(reading).decode(stream), inspect(stream, reading.limits)
 
 
 def read_message(data: bytes, type_name: str) -> Any:
@@ -163,15 +170,15 @@ def read_message(data: bytes, type_name: str) -> Any:
         raise SerdeError(f"{type(error).__name__}: {error}") from error
 
 
-@lru_cache(maxsize=2)
-def _encoder(config: CodecConfig) -> Encoder:
+@lru_cache(maxsize=8)
+def _encoder(config: CodecConfig, adaptation: Adaptation | None) -> Encoder:
     """Building one takes longer than using it; what it returns depends on its arguments alone."""
-    return Encoder(config)
+    return Encoder(config, adaptation=adaptation)
 
 
 @lru_cache(maxsize=2)
-def _decoder(limits: DecoderConfig) -> Decoder:
-    return Decoder(limits)
+def _decoder(reading: Reading) -> Decoder:
+    return Decoder(reading.limits, reading.adaptations)
 
 
 def _statistics(info: StreamInfo, raw_size: int, seconds: float, peers: PeerSizes | None = None) -> Statistics:

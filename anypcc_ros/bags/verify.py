@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 from anypcc_ros.bags import types
+from anypcc_ros.bags.adaptations import adaptations_of
 from anypcc_ros.bags.compare import ORDER, CompareTask, Comparison, Error, Verdict, run_comparisons
 from anypcc_ros.bags.contents import Message
 from anypcc_ros.bags.engines import Engine, InOrder
@@ -66,9 +67,11 @@ def verify(
 
     Raises BagError, OSError.
     """
+    adaptations = adaptations_of(other)
+    task = replace(task, reading=task.reading.knowing(adaptations))
     with Bag(original) as first, Bag(other) as second:
         times_only = MCAP not in (first.storage, second.storage) or first.storage != second.storage
-        matching = _Matching(first, second, damage, times_only)
+        matching = _Matching(first, second, damage, times_only, adaptations)
         in_order: InOrder[Known, tuple[bytes, bytes, bool], Comparison] = InOrder(engine, partial(run_comparisons, task))
         for (pair, known), comparison in in_order.run(matching.work()):
             matching.verdict(pair[0].topic.name).add(pair, comparison or known)
@@ -81,9 +84,11 @@ def verify(
 class _Matching:
     """Reads two bags side by side and pairs the k-th messages of each topic."""
 
-    def __init__(self, first: Bag, second: Bag, damage: DamageLog, times_only: bool) -> None:
+    def __init__(self, first: Bag, second: Bag, damage: DamageLog, times_only: bool, added: Collection[str]) -> None:
+        """``added``: topics that compressing adds to a bag."""
         self._bags, self._damage, self._times_only = (first, second), damage, times_only
         self._originals = {topic.name for topic in first.topics() or ()}
+        self._added = set(added) - self._originals
         self._waiting: tuple[dict[str, deque[Message]], dict[str, deque[Message]]] = ({}, {})
         self.verdicts: dict[str, TopicVerdict] = {}
 
@@ -121,7 +126,7 @@ class _Matching:
 
     def _messages(self, side: int) -> Iterator[Message]:
         for item in self._bags[side].contents(self._damage):
-            if isinstance(item, Message):
+            if isinstance(item, Message) and not (side and item.topic.name in self._added):
                 yield item
 
     def _look(self, original: Message, other: Message) -> Comparison:

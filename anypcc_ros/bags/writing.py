@@ -45,7 +45,6 @@ class BagOutput:
         self.mode = "" if self.is_file else mode
         self.summary = Summary()
         self.not_kept: Counter[str] = Counter()
-        self._files: dict[str, bytes] = {}
         self._profile, self._source = profile, metadata
         self._partial = path.with_name(f".{path.name}.partial")
         self._lock = -1
@@ -131,12 +130,6 @@ class BagOutput:
         with self._naming():
             self._writer.add_other(other)
 
-    def add_file(self, name: str, data: bytes) -> None:
-        """A file beside the messages, in the folder; a bag that is a single file has no place for it."""
-        if self.is_file:
-            self.not_kept["adaptations"] += 1
-        self._files[name] = data
-
     def bytes_written(self) -> int:
         """So far, about."""
         return self._file_path.stat().st_size
@@ -154,8 +147,6 @@ class BagOutput:
             if not self.is_file:
                 text = dump_yaml({ROOT: described})
                 (self._partial / FILE_NAME).write_text(text, encoding="utf-8")
-                for name, data in self._files.items():
-                    (self._partial / name).write_bytes(data)
             for file in [self._partial] if self.is_file else [*self._partial.iterdir(), self._partial]:
                 _sync(file)
             if self.path.exists():

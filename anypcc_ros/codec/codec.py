@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -41,14 +41,17 @@ class Encoder:
     Raises ModelNotFoundError, ModelFileError, BackendError, and StreamError or FileError for an adaptation's file.
 
     ``successive``: the clouds come from one sensor, one after another; what one of them told of the sensor then serves the
-    next, whose bytes depend on that. Without it equal clouds give equal bytes.
+    next, whose bytes depend on that. Without it equal clouds give equal bytes. ``adaptation``: in place of that of the
+    configuration's file.
     Several threads may encode at a time: one cloud passes through the network, which keeps every core busy, while others
     are prepared and their fields coded.
     """
 
-    def __init__(self, config: CodecConfig | None = None, successive: bool = False) -> None:
+    def __init__(
+        self, config: CodecConfig | None = None, successive: bool = False, adaptation: Adaptation | None = None
+    ) -> None:
         self.config = config or CodecConfig()
-        self._positions = PositionEncoder(self.config, successive)
+        self._positions = PositionEncoder(self.config, successive, adaptation)
 
     def on_grid(self, step: float, drop_scales: int, truth: float = 0.0) -> Encoder:
         """This encoder with another step, other scales dropped and ``truth``, with the same network. Raises ConfigError."""
@@ -165,12 +168,13 @@ class Encoder:
 class Decoder:
     """Reconstructs clouds from streams, with whichever installed model each stream names. For several threads as Encoder."""
 
-    def __init__(self, config: DecoderConfig | None = None) -> None:
+    def __init__(self, config: DecoderConfig | None = None, adaptations: Iterable[Adaptation] = ()) -> None:
+        """``adaptations``: those that streams may name, besides those of the configuration."""
         self.config = config or DecoderConfig()
-        self._positions = PositionDecoder(self.config)
+        self._positions = PositionDecoder(self.config, adaptations)
 
     def add_adaptation(self, adaptation: Adaptation) -> None:
-        """From now on streams may name this one, besides those of the configuration and the ``ADDED`` last ones."""
+        """From now on streams may name this one, besides those from the start and the ``ADDED`` last ones."""
         self._positions.add_adaptation(adaptation)
 
     def decode(self, data: bitstream.Buffer) -> PointCloud:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -30,15 +31,15 @@ ADDED = 16
 class PositionDecoder:
     """Inverse of ``PositionEncoder``, for several threads like it. Raises what ``Decoder`` does."""
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig, adaptations: Iterable[Adaptation] = ()) -> None:
         self.config = config
         self._networks: dict[tuple[str, str], ContextModel] = {}
-        self._adaptations = {found.hash: found for found in adaptations_in(config.adaptation)}
+        self._adaptations = {found.hash: found for found in (*adaptations_in(config.adaptation), *adaptations)}
         self._added: deque[str] = deque()
         self._turn = threading.Lock()
 
     def add_adaptation(self, adaptation: Adaptation) -> None:
-        """From now on streams may name this one, besides those of the configuration and the ``ADDED`` last ones."""
+        """From now on streams may name this one, besides those from the start and the ``ADDED`` last ones."""
         with self._turn:
             if adaptation.hash in self._adaptations:
                 return

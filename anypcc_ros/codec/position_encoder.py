@@ -30,7 +30,7 @@ from anypcc_ros.codec.geometry import Occupancy
 from anypcc_ros.codec.lattice import Lattice, encode_lattice, find_lattice
 from anypcc_ros.codec.likeliest import FillingEncoder
 from anypcc_ros.codec.model import store
-from anypcc_ros.codec.model.adaptations import load_adaptation
+from anypcc_ros.codec.model.adaptations import Adaptation, load_adaptation
 from anypcc_ros.codec.model.backend import context_model
 from anypcc_ros.codec.model.delta import adapt, encode_delta
 from anypcc_ros.codec.model.network import ContextModel
@@ -74,10 +74,10 @@ def no_points() -> OnGrid:
 class PositionEncoder:
     """Encodes positions with one configuration; errors, ``successive`` and threads as of ``Encoder``."""
 
-    def __init__(self, config: CodecConfig, successive: bool) -> None:
+    def __init__(self, config: CodecConfig, successive: bool, adaptation: Adaptation | None = None) -> None:
         self.config = config
         self.model = store.by_name(config.model)
-        self.adaptation = load_adaptation(Path(config.adaptation)) if config.adaptation else None
+        self.adaptation = adaptation or (load_adaptation(Path(config.adaptation)) if config.adaptation else None)
         used = self.adaptation.applied(self.model) if self.adaptation else self.model
         self._calibrate = self.model.calibrate if config.calibrate == "auto" else config.calibrate
         self._network = context_model(used, config.backend, self._network_threads())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+from anypcc_ros.pointcloud2 import ADAPTATION_SUFFIX
+
 LATCHED_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def adaptation_topic(streams: str) -> str:
     """The topic of the adaptation that goes with the streams of a topic, std_msgs/UInt8MultiArray: an .apad file's bytes."""
-    return f"{streams}/adaptation"
+    return streams + ADAPTATION_SUFFIX
