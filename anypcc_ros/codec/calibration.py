@@ -20,7 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
-from anypcc_ros.codec.entropy import SymbolDecoder
+from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder
 from anypcc_ros.codec.kernels import native
 from anypcc_ros.codec.kernels.buffers import Buffers
 from anypcc_ros.codec.model.integer import EXP2, FREQUENCY_BITS
@@ -67,6 +67,24 @@ def predicted(logits: np.ndarray) -> np.ndarray:
     return frequencies
 
 
+def encode_predicted(logits: np.ndarray, symbols: np.ndarray, coder: SymbolEncoder) -> None:
+    """Encode symbols (N,) uint8 under what the network predicts, logits (N, S) int32."""
+    if coder.native:
+        native.predicted_encode(coder.native, logits, _NATIVE_EXP2, symbols)
+    else:
+        coder.encode(symbols, softmax(logits))
+
+
+def decode_predicted(logits: np.ndarray, coder: SymbolDecoder, threads: int) -> np.ndarray:
+    """Inverse of ``encode_predicted``, (N,) uint8, with so many threads, 0 for one per core. Raises CorruptStreamError."""
+    if not coder.native or logits.shape[1] != SYMBOLS:
+        return coder.decode(predicted(logits)).astype(np.uint8)
+    symbols = np.empty(len(logits), np.uint8)
+    with coder.checked():
+        native.predicted_decode(coder.native, logits, _NATIVE_EXP2, symbols, threads)
+    return symbols
+
+
 def chunk_size(symbols: int) -> int:
     """Symbols of a code part that are coded before learning from them: few, so that what was learned serves soon, but not so
     few that the calls cost more than the coding."""
@@ -92,6 +110,9 @@ class Corrector(Protocol):
 
     def replay(self, logits: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> np.ndarray:
         """Frequencies (N, 16) float32 of a whole code part whose symbols are known, learning after every chunk."""
+
+    def encode(self, logits: np.ndarray, contexts: np.ndarray, symbols: np.ndarray, coder: SymbolEncoder) -> None:
+        """Encode the symbols (N,) uint8 of a whole code part, learning after every chunk."""
 
     def decode(self, logits: np.ndarray, contexts: np.ndarray, coder: SymbolDecoder) -> np.ndarray:
         """Symbols (N,) uint8 of a whole code part, learning after every chunk. Raises CorruptStreamError."""
@@ -135,6 +156,9 @@ class Calibration:
             self.learn(frequencies[chunk], contexts[chunk], symbols[chunk])
         return frequencies
 
+    def encode(self, logits: np.ndarray, contexts: np.ndarray, symbols: np.ndarray, coder: SymbolEncoder) -> None:
+        coder.encode(symbols, self.replay(logits, contexts, symbols))
+
     def decode(self, logits: np.ndarray, contexts: np.ndarray, coder: SymbolDecoder) -> np.ndarray:
         symbols = np.empty(len(logits), np.uint8)
         for chunk in chunks(len(symbols)):
@@ -163,6 +187,12 @@ class NativeCalibration:
         frequencies = self._buffers.empty(logits.shape, np.float32)
         self._native.replay(logits, contexts, symbols, chunk_size(len(symbols)), frequencies)
         return frequencies
+
+    def encode(self, logits: np.ndarray, contexts: np.ndarray, symbols: np.ndarray, coder: SymbolEncoder) -> None:
+        assert coder.native, "where there is a native calibration there is a native encoder"
+        chunk = chunk_size(len(logits))
+        frequencies = self._buffers.empty((chunk, SYMBOLS), np.float32)
+        self._native.encode(logits, contexts, coder.native, chunk, frequencies, symbols)
 
     def decode(self, logits: np.ndarray, contexts: np.ndarray, coder: SymbolDecoder) -> np.ndarray:
         assert coder.native, "where there is a native calibration there is a native decoder"

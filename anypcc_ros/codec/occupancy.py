@@ -11,7 +11,7 @@ import numpy as np
 
 from anypcc_ros.codec.background import Background
 from anypcc_ros.codec.beams import Beams
-from anypcc_ros.codec.calibration import SYMBOLS, Corrector, corrector, predicted
+from anypcc_ros.codec.calibration import SYMBOLS, Corrector, corrector, decode_predicted, encode_predicted, predicted
 from anypcc_ros.codec.contexts import CONTEXT_ROWS, Ancestry, GroupContexts
 from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder
 from anypcc_ros.codec.likeliest import FillingDecoder, FillingEncoder
@@ -55,8 +55,8 @@ class _OccupancyCoder:
         return contexts if told is None else contexts[told]
 
 
-SMALLEST_CUT = 1024
-"""Words that a stream still has to have for it to be worth telling that it can be cut there."""
+SMALLEST_CUT = 4 * 1024
+"""Bytes that a stream still has to have for it to be worth telling that it can be cut there."""
 
 
 class Shorter(NamedTuple):
@@ -128,18 +128,23 @@ class OccupancyEncoder(_OccupancyCoder):
     ) -> None:
         """The symbols (n,) of a part, or of those rows of it that are ``told``."""
         chosen = logits if told is None else logits[told]
-        if calibration := self._corrector(logits):
-            frequencies = calibration.replay(chosen, self._contexts(part, ancestry, logits, told), symbols)
-        else:
-            frequencies = predicted(chosen)
-        self._coder.encode(symbols, frequencies)
+        calibration = self._corrector(logits)
         if self._witness:
+            frequencies = predicted(chosen)
+            if calibration:
+                frequencies = calibration.replay(chosen, self._contexts(part, ancestry, logits, told), symbols)
+            self._coder.encode(symbols, frequencies)
             self._witness.saw(part, logits, frequencies, symbols)
+        elif calibration:
+            calibration.encode(chosen, self._contexts(part, ancestry, logits, told), symbols, self._coder)
+        else:
+            encode_predicted(chosen, symbols, self._coder)
 
     def _note_cut(self, ancestry: Ancestry) -> None:
-        if self._coder.words() >= SMALLEST_CUT and ancestry.place:
+        words = self._coder.finish()
+        if len(words) >= SMALLEST_CUT and ancestry.place:
             # Without this level its nodes are the cells.
-            self._shorter.insert(0, Shorter(self._coder.finish(), ancestry.place.coords))
+            self._shorter.insert(0, Shorter(words, ancestry.place.coords))
 
     def finish(self) -> bytes:
         """Everything encoded."""
@@ -149,7 +154,7 @@ class OccupancyEncoder(_OccupancyCoder):
 
     def shorter(self) -> list[Shorter]:
         """After ``finish``: what it would have given without the last level, the last two, ..., as long as those are
-        ``SMALLEST_CUT`` words and places are known."""
+        ``SMALLEST_CUT`` bytes and places are known."""
         return self._shorter
 
 
@@ -174,7 +179,7 @@ class OccupancyDecoder(_OccupancyCoder):
     def _decode(self, logits: np.ndarray, part: CodePart, told: np.ndarray | None = None) -> np.ndarray:
         chosen = logits if told is None else logits[told]
         if not (calibration := self._corrector(logits)):
-            return self._coder.decode(predicted(chosen)).astype(np.uint8)
+            return decode_predicted(chosen, self._coder, self._threads)
         return calibration.decode(chosen, self._contexts(part, self._ancestry, logits, told), self._coder)
 
     def exhausted(self) -> bool:

@@ -285,9 +285,38 @@ void calibration(const std::string& isa, int count, int rows, int chunk, int spr
   std::vector<float> found(expected.size());
   anypcc::Calibration* learner = anypcc_calibration_new(int64_t{kTables} * rows);
   anypcc_calibration_replay(learner, logits.data(), contexts.data(), kTables, exp2.data(), symbols.data(),
-                            count, chunk, found.data());
+                            count, chunk, found.data(), nullptr);
   anypcc_calibration_free(learner);
   check(found == expected, isa + " " + std::to_string(count) + " rows calibration");
+
+  // The same symbols through the range coder: under these frequencies and by the calibration itself.
+  std::vector<float> scratch(size_t(chunk) * 16);
+  anypcc::RangeEncoder* const plain = anypcc_range_encoder_new();
+  anypcc::RangeEncoder* const own = anypcc_range_encoder_new();
+  const std::vector<int32_t> wide(symbols.begin(), symbols.end());
+  anypcc_range_encode(plain, wide.data(), expected.data(), count, 16);
+  learner = anypcc_calibration_new(int64_t{kTables} * rows);
+  anypcc_calibration_replay(learner, logits.data(), contexts.data(), kTables, exp2.data(), symbols.data(),
+                            count, chunk, scratch.data(), own);
+  anypcc_calibration_free(learner);
+  anypcc_predicted_encode(own, logits.data(), exp2.data(), symbols.data(), count, 16);
+  const uint32_t *expected_words, *words;
+  const int64_t expected_size = anypcc_range_encoder_finish(plain, &expected_words);
+  const int64_t size = anypcc_range_encoder_finish(own, &words);
+  const int64_t settled = std::max<int64_t>(expected_size - 2, 0);  // what follows may change the last ones
+  check(size >= expected_size && std::equal(expected_words, expected_words + settled, words),
+        isa + " " + std::to_string(count) + " rows encoded");
+
+  anypcc::RangeDecoder reader{words, size, 2, uint64_t{words[0]} << 32 | words[1], UINT64_MAX};
+  std::vector<uint8_t> one(count), other(count);
+  learner = anypcc_calibration_new(int64_t{kTables} * rows);
+  anypcc_calibration_decode(learner, logits.data(), contexts.data(), kTables, exp2.data(), &reader, count, chunk,
+                            scratch.data(), one.data());
+  anypcc_calibration_free(learner);
+  anypcc_predicted_decode(&reader, logits.data(), exp2.data(), count, other.data(), 2);
+  check(one == symbols && other == symbols, isa + " " + std::to_string(count) + " rows decoded");
+  anypcc_range_encoder_free(plain);
+  anypcc_range_encoder_free(own);
 }
 
 // Favourites and crossings of beams, which the Python tests compare with NumPy: every processor must find

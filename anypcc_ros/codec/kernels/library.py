@@ -15,7 +15,7 @@ Array: TypeAlias = Any
 """A NumPy array or a CPU torch tensor."""
 
 LIBRARY = Path(__file__).with_name("libanypcc_kernels.so")
-INTERFACE = 9
+INTERFACE = 10
 """What anypcc_interface() in src/dispatch.cpp must return: a library of another age is not called."""
 
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
@@ -55,7 +55,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "calibration_free": (None, (pointer,)),
     "calibration_frequencies": (c_long, (*[pointer] * 3, c_int, pointer, c_long, pointer)),
     "calibration_learn": (c_long, (*[pointer] * 3, c_int, pointer, c_long)),
-    "calibration_replay": (c_long, (*[pointer] * 3, c_int, pointer, pointer, c_long, c_long, pointer)),
+    "calibration_replay": (c_long, (*[pointer] * 3, c_int, pointer, pointer, c_long, c_long, pointer, pointer)),
     "calibration_decode": (c_long, (*[pointer] * 3, c_int, pointer, pointer, c_long, c_long, pointer, pointer)),
     "face_cells": (c_long, (pointer, pointer, c_long, pointer, pointer, c_long, pointer, c_int)),
     "beam_bins": (c_long, (*[pointer] * 2, c_long, pointer, c_long, pointer, c_int, c_double, pointer, c_int)),
@@ -64,6 +64,12 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         (*[pointer] * 2, c_long, pointer, c_long, c_int, *[pointer] * 2, c_int, *[pointer] * 2, c_int, pointer, c_int),
     ),
     "child_coords": (c_long, (pointer, pointer, c_long, pointer, c_long)),
+    "range_encoder_new": (pointer, ()),
+    "range_encoder_free": (None, (pointer,)),
+    "range_encode": (c_long, (*[pointer] * 3, c_long, c_int)),
+    "range_encoder_finish": (c_long, (pointer, pointer)),
+    "predicted_encode": (c_long, (*[pointer] * 4, c_long, c_int)),
+    "predicted_decode": (c_long, (*[pointer] * 3, c_long, pointer, c_int)),
     "range_decode": (c_long, (pointer, pointer, c_long, c_int, pointer)),
     "morton_encode": (c_long, (pointer, c_long, pointer, c_int)),
     "morton_decode": (c_long, (pointer, c_long, pointer, c_int)),

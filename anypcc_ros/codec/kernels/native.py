@@ -41,7 +41,15 @@ from anypcc_ros.codec.kernels.library import (
     usable_isas,
 )
 from anypcc_ros.codec.kernels.plans import Plan
-from anypcc_ros.codec.kernels.probabilities import Calibration, Exp2, RangeDecoder, softmax
+from anypcc_ros.codec.kernels.probabilities import (
+    Calibration,
+    Exp2,
+    RangeDecoder,
+    RangeEncoder,
+    predicted_decode,
+    predicted_encode,
+    softmax,
+)
 
 __all__ = [
     "INTERFACE",
@@ -55,6 +63,7 @@ __all__ = [
     "LevelData",
     "Plan",
     "RangeDecoder",
+    "RangeEncoder",
     "active_isa",
     "available",
     "beam_bins",
@@ -72,6 +81,8 @@ __all__ = [
     "morton_encode",
     "nearest_known",
     "parent_keys",
+    "predicted_decode",
+    "predicted_encode",
     "set_isa",
     "softmax",
     "sort_keys",

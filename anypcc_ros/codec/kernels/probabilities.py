@@ -1,4 +1,4 @@
-"""From logits to symbols: the integer softmax, the calibration and the range decoder."""
+"""From logits to symbols and words: the integer softmax, the calibration and the range coder."""
 
 from __future__ import annotations
 
@@ -49,6 +49,34 @@ class RangeDecoder:
         return self._state.next == self._state.count and (whole or self._state.value < 2**33 - 1)
 
 
+class RangeEncoder:
+    """The range encoder of docs/bitstream.md."""
+
+    def __init__(self) -> None:
+        self.handle: int | None = call("range_encoder_new")
+        if not self.handle:
+            raise MemoryError("a range encoder: out of memory")
+
+    def encode(self, symbols: Array, frequencies: Array) -> None:
+        """``symbols`` int32 (count,) under rows of ``frequencies`` as of ``RangeDecoder.decode``."""
+        count, size = (int(n) for n in frequencies.shape)
+        symbol = address_of(symbols, "symbols", "int32", (count,))
+        call("range_encode", self.handle, symbol, address_of(frequencies, "frequencies", "float32", (count, size)), count, size)
+
+    def words(self) -> np.ndarray:
+        """Of everything so far, uint32 (any,). More may follow, which then may change the last ones."""
+        address = pointer()
+        count = call("range_encoder_finish", self.handle, ctypes.byref(address))
+        words = np.empty(count, np.uint32)
+        ctypes.memmove(words.ctypes.data, address, words.nbytes)
+        return words
+
+    def __del__(self) -> None:
+        handle, self.handle = getattr(self, "handle", None), None
+        if handle and functions:
+            functions["range_encoder_free"](handle)
+
+
 class Exp2:
     """The table of the softmax: ``table`` uint32 (512,), 2^(-d / 32) as integers below 2^23, the first above 0."""
 
@@ -72,6 +100,23 @@ def softmax(logits: Array, exp2: Exp2, frequencies: Array) -> None:
         address_of(frequencies, "frequencies", "float32", (count, symbols)),
     )
     call("softmax", addresses[0], exp2.address, count, symbols, addresses[1])
+
+
+def predicted_encode(words: RangeEncoder, logits: Array, exp2: Exp2, symbols: Array) -> None:
+    """Encode ``symbols`` uint8 (count,) under the ``softmax`` of ``logits``."""
+    count, size = (int(n) for n in logits.shape)
+    addresses = address_of(logits, "logits", "int32", (None, None)), address_of(symbols, "symbols", "uint8", (count,))
+    call("predicted_encode", words.handle, addresses[0], exp2.address, addresses[1], count, size)
+
+
+def predicted_decode(words: RangeDecoder, logits: Array, exp2: Exp2, symbols: Array, threads: int = 0) -> None:
+    """Write ``symbols`` uint8 (count,), decoded under the ``softmax`` of ``logits`` int32 (count, 16).
+
+    IndexError for words that no encoder wrote.
+    """
+    count = int(symbols.shape[0])
+    addresses = address_of(logits, "logits", "int32", (count, 16)), address_of(symbols, "symbols", "uint8", (None,))
+    call("predicted_decode", words.address, addresses[0], exp2.address, count, addresses[1], threads)
 
 
 class Calibration:
@@ -102,7 +147,16 @@ class Calibration:
         arguments, count = self._arguments(contexts, ("logits", logits, "int32"))
         symbol = address_of(symbols, "symbols", "uint8", (count,))
         frequency = address_of(frequencies, "frequencies", "float32", (count, 16))
-        call("calibration_replay", *arguments, self._exp2.address, symbol, count, chunk, frequency)
+        call("calibration_replay", *arguments, self._exp2.address, symbol, count, chunk, frequency, None)
+
+    def encode(
+        self, logits: Array, contexts: Array, words: RangeEncoder, chunk: int, frequencies: Array, symbols: Array
+    ) -> None:
+        """Encode ``symbols`` uint8 (count,), learning from ``chunk`` rows at a time; ``frequencies`` as of ``decode``."""
+        arguments, count = self._arguments(contexts, ("logits", logits, "int32"))
+        symbol = address_of(symbols, "symbols", "uint8", (count,))
+        scratch = self._scratch(frequencies, chunk, count)
+        call("calibration_replay", *arguments, self._exp2.address, symbol, count, chunk, scratch, words.handle)
 
     def decode(
         self, logits: Array, contexts: Array, words: RangeDecoder, chunk: int, frequencies: Array, symbols: Array
@@ -112,11 +166,15 @@ class Calibration:
         ``frequencies`` float32 (chunk or more, 16) is for its own use. IndexError also for words that no encoder wrote.
         """
         arguments, count = self._arguments(contexts, ("logits", logits, "int32"))
-        if len(frequencies) < min(chunk, count):
-            raise ValueError(f"room for {len(frequencies)} rows of frequencies, {min(chunk, count)} are needed")
-        scratch = address_of(frequencies, "frequencies", "float32", (None, 16))
+        scratch = self._scratch(frequencies, chunk, count)
         symbol = address_of(symbols, "symbols", "uint8", (count,))
         call("calibration_decode", *arguments, self._exp2.address, words.address, count, chunk, scratch, symbol)
+
+    @staticmethod
+    def _scratch(frequencies: Array, chunk: int, count: int) -> int:
+        if len(frequencies) < min(chunk, count):
+            raise ValueError(f"room for {len(frequencies)} rows of frequencies, {min(chunk, count)} are needed")
+        return address_of(frequencies, "frequencies", "float32", (None, 16))
 
     def _arguments(self, contexts: Array, values: tuple[str, Array, str]) -> tuple[tuple[int | None, ...], int]:
         count, tables = (int(size) for size in contexts.shape)

@@ -26,6 +26,7 @@ struct RangeDecoder {
   int64_t count, next;
   uint64_t value, range;
 };
+struct RangeEncoder;
 struct Calibration;
 
 // codec/surroundings.py: of each point five others and their weights (points, 5), and classes (points,); the points in
@@ -188,10 +189,12 @@ int64_t anypcc_calibration_frequencies(const anypcc::Calibration* calibration, c
 int64_t anypcc_calibration_learn(anypcc::Calibration* calibration, const float* frequencies,
                                  const int32_t* contexts, int tables, const uint8_t* symbols, int64_t count);
 
-// Frequencies of symbols that are known: both of the above, `chunk` rows at a time.
+// Symbols that are known: both of the above, `chunk` rows at a time. Either writes frequencies (count, 16), or encodes
+// the symbols if `words` is not null; frequencies (chunk, 16) is then for its own use.
 int64_t anypcc_calibration_replay(anypcc::Calibration* calibration, const int32_t* logits,
                                   const int32_t* contexts, int tables, const uint32_t* exp2,
-                                  const uint8_t* symbols, int64_t count, int64_t chunk, float* frequencies);
+                                  const uint8_t* symbols, int64_t count, int64_t chunk, float* frequencies,
+                                  anypcc::RangeEncoder* words);
 
 // Decodes the symbols (count,) of a code part, `chunk` rows at a time, learning from each. frequencies (chunk,
 // 16) is for its own use. kBadIndex also for words that no encoder wrote.
@@ -227,10 +230,29 @@ int64_t anypcc_context_rows(const uint32_t* cells, const uint8_t* codes, int64_t
                             const int32_t* columns, const int32_t* first, int tables, int32_t* contexts,
                             int threads);
 
+// ---- range coder ----
+
 // The next symbols (count,) under frequencies (count, size), whole numbers from 1 that sum to at most 2^24 in
 // every row; kBadIndex for words that no encoder wrote.
 int64_t anypcc_range_decode(anypcc::RangeDecoder* state, const float* frequencies, int64_t count, int size,
                             int32_t* symbols);
+
+anypcc::RangeEncoder* anypcc_range_encoder_new();
+void anypcc_range_encoder_free(anypcc::RangeEncoder* encoder);
+
+// Encodes symbols (count,) under such frequencies; nothing of them where one is not below `size`.
+int64_t anypcc_range_encode(anypcc::RangeEncoder* encoder, const int32_t* symbols, const float* frequencies,
+                            int64_t count, int size);
+
+// The words so far, which the encoder keeps until it is used again, and their number. More symbols may follow: the last words
+// may then be others.
+int64_t anypcc_range_encoder_finish(anypcc::RangeEncoder* encoder, const uint32_t** words);
+
+// Symbols (count,) under what anypcc_softmax makes of logits (count, size), 16 or 256 of them; decoding 16.
+int64_t anypcc_predicted_encode(anypcc::RangeEncoder* encoder, const int32_t* logits, const uint32_t* exp2,
+                                const uint8_t* symbols, int64_t count, int size);
+int64_t anypcc_predicted_decode(anypcc::RangeDecoder* words, const int32_t* logits, const uint32_t* exp2,
+                                int64_t count, uint8_t* symbols, int threads);
 
 // ---- octree ----
 

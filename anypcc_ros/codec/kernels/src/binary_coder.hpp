@@ -1,7 +1,7 @@
 // The range coder of docs/bitstream.md for decisions of two outcomes, under frequencies of sum 2^16.
 #pragma once
 
-#include "range_decoder.hpp"
+#include "range_encoder.hpp"
 
 namespace anypcc {
 
@@ -11,7 +11,6 @@ inline uint64_t bound_of_ones(int32_t ones) {
   return 1 + static_cast<uint32_t>(static_cast<int32_t>(static_cast<float>(65536 - ones) * kScale));
 }
 
-// Writes the words that constriction's RangeEncoder does.
 class BinaryEncoder {
  public:
   // Room for as many words as `words_needed` says.
@@ -20,49 +19,16 @@ class BinaryEncoder {
   static constexpr int64_t words_needed(int64_t decisions) { return decisions / 2 + 4; }
 
   void encode(int bit, int32_t ones) {
-    const uint64_t unit = range_ >> kCoderPrecision, bound = bound_of_ones(ones);
-    const uint64_t lower = lower_ + (bit ? bound * unit : 0);
-    range_ = (bit ? (uint64_t{1} << kCoderPrecision) - bound : bound) * unit;
-    if (held_ > 0 && lower + range_ > lower) {
-      release(lower < lower_);
-      held_ = 0;
-    }
-    lower_ = lower;
-    if (range_ >> 32 != 0) return;
-    const uint32_t word = static_cast<uint32_t>(lower_ >> 32);
-    lower_ <<= 32;
-    range_ <<= 32;
-    if (held_ > 0) {
-      ++held_;
-    } else if (lower_ + range_ > lower_) {
-      words_[count_++] = word;
-    } else {
-      held_ = 1;
-      first_held_ = word;
-    }
+    const uint64_t bound = bound_of_ones(ones);
+    writer_.encode(words_, bit ? bound : 0, bit ? uint64_t{1} << kCoderPrecision : bound);
   }
 
   // How many words there are in all.
-  int64_t finish() {
-    if (range_ == UINT64_MAX) return 0;
-    const uint64_t point = lower_ + 0xFFFFFFFF;
-    if (held_ > 0) release(point < lower_);
-    words_[count_++] = static_cast<uint32_t>(point >> 32);
-    if (static_cast<uint32_t>((lower_ + range_) >> 32) == static_cast<uint32_t>(point >> 32)) words_[count_++] = 0;
-    return count_;
-  }
+  int64_t finish() { return writer_.finish(words_); }
 
  private:
-  // The words that a carry may still have changed: the first one, and others that are all ones.
-  void release(bool carry) {
-    words_[count_++] = first_held_ + (carry ? 1 : 0);
-    for (int64_t i = 1; i < held_; ++i) words_[count_++] = carry ? 0 : UINT32_MAX;
-  }
-
   uint32_t* words_;
-  int64_t count_ = 0, held_ = 0;
-  uint32_t first_held_ = 0;
-  uint64_t lower_ = 0, range_ = UINT64_MAX;
+  RangeWriter writer_;
 };
 
 // The next bit, or -1 if no encoder wrote these words.

@@ -5,7 +5,7 @@
 #include "api.hpp"
 #include "buffer.hpp"
 #include "isa.hpp"
-#include "range_decoder.hpp"
+#include "range_encoder.hpp"
 #include "recycled.hpp"
 
 namespace anypcc {
@@ -23,12 +23,15 @@ struct Calibration {
     touched.reserve(count + 1);  // one more: a row is written before it is known whether it is a new one
   }
 
+  int32_t* bounds_of(int64_t chunk) { return bounds.reserve((chunk + kSoftmaxRows) * kCalibrated); }
+
   CalibrationTables tables() const { return {learned.data(), seen.data(), touched.data()}; }
 
   int64_t rows = 0;
   Buffer<CalibrationRow> learned;
   Buffer<uint8_t> seen;
   Buffer<int32_t> touched;
+  Buffer<int32_t> bounds;  // of the symbols of a chunk, in the range coder
 };
 
 namespace {
@@ -58,7 +61,7 @@ using anypcc::kCalibrated;
 int64_t anypcc_softmax(const int32_t* logits, const uint32_t* exp2, int64_t count, int symbols,
                        float* frequencies) {
   if (count < 0 || (symbols != kCalibrated && symbols != 256)) return anypcc::kBadArgument;
-  active_isa().softmax(logits, exp2, frequencies, count, symbols);
+  active_isa().softmax(logits, exp2, frequencies, nullptr, count, symbols);
   return anypcc::kOk;
 }
 
@@ -84,7 +87,8 @@ int64_t anypcc_calibration_frequencies(const Calibration* calibration, const int
                                        int64_t count, float* frequencies) {
   int64_t status;
   if (!anypcc::valid(calibration, contexts, tables, count, &status)) return status;
-  active_isa().calibrate(logits, contexts, tables, calibration->learned.data(), exp2, frequencies, count);
+  active_isa().calibrate(logits, contexts, tables, calibration->learned.data(), exp2, frequencies, nullptr,
+                         count);
   return status;
 }
 
@@ -99,18 +103,30 @@ int64_t anypcc_calibration_learn(Calibration* calibration, const float* frequenc
 
 int64_t anypcc_calibration_replay(Calibration* calibration, const int32_t* logits, const int32_t* contexts,
                                   int tables, const uint32_t* exp2, const uint8_t* symbols, int64_t count,
-                                  int64_t chunk, float* frequencies) {
+                                  int64_t chunk, float* frequencies, anypcc::RangeEncoder* words) {
   int64_t status;
   if (!anypcc::valid(calibration, contexts, tables, count, &status)) return status;
   if (chunk < 1 || chunk > anypcc::kMaxChunk) return anypcc::kBadArgument;
+  for (int64_t i = 0; i < count; ++i) {
+    if (symbols[i] >= kCalibrated) return anypcc::kBadIndex;
+  }
   const anypcc::Isa& isa = active_isa();
   const anypcc::CalibrationTables t = calibration->tables();
-  for (int64_t first = 0; first < count; first += chunk) {
-    const int64_t rows = count - first < chunk ? count - first : chunk;
-    const int32_t* const context = contexts + first * tables;
-    float* const frequency = frequencies + first * kCalibrated;
-    isa.calibrate(logits + first * kCalibrated, context, tables, t.rows, exp2, frequency, rows);
-    isa.learn(t, frequency, context, tables, symbols + first, rows);
+  try {
+    int32_t* const bounds = words == nullptr ? nullptr : calibration->bounds_of(chunk);
+    uint32_t* const out = words == nullptr ? nullptr : words->reserve(count);
+    for (int64_t first = 0; first < count; first += chunk) {
+      const int64_t rows = count - first < chunk ? count - first : chunk;
+      const int32_t* const context = contexts + first * tables;
+      float* const frequency = words == nullptr ? frequencies + first * kCalibrated : frequencies;
+      isa.calibrate(logits + first * kCalibrated, context, tables, t.rows, exp2, frequency, bounds, rows);
+      isa.learn(t, frequency, context, tables, symbols + first, rows);
+      for (int64_t i = 0; words != nullptr && i < rows; ++i) {
+        anypcc::encode_bounded(words->writer, out, bounds + i * kCalibrated, symbols[first + i]);
+      }
+    }
+  } catch (const std::bad_alloc&) {
+    return anypcc::kOutOfMemory;
   }
   return status;
 }
@@ -123,14 +139,19 @@ int64_t anypcc_calibration_decode(Calibration* calibration, const int32_t* logit
   if (words == nullptr || chunk < 1 || chunk > anypcc::kMaxChunk) return anypcc::kBadArgument;
   const anypcc::Isa& isa = active_isa();
   const anypcc::CalibrationTables t = calibration->tables();
-  const float scale = anypcc::frequency_scale(kCalibrated, 1 << 16);
+  int32_t* bounds;
+  try {
+    bounds = calibration->bounds_of(chunk);
+  } catch (const std::bad_alloc&) {
+    return anypcc::kOutOfMemory;
+  }
   anypcc::RangeDecoder state = *words;  // the compiler keeps this one in registers
   for (int64_t first = 0; first < count && status == anypcc::kOk; first += chunk) {
     const int64_t rows = count - first < chunk ? count - first : chunk;
     const int32_t* const context = contexts + first * tables;
-    isa.calibrate(logits + first * kCalibrated, context, tables, t.rows, exp2, frequencies, rows);
+    isa.calibrate(logits + first * kCalibrated, context, tables, t.rows, exp2, frequencies, bounds, rows);
     for (int64_t i = 0; i < rows && status == anypcc::kOk; ++i) {
-      const int symbol = anypcc::decode_symbol(state, frequencies + i * kCalibrated, kCalibrated, scale);
+      const int symbol = anypcc::decode_bounded(state, bounds + i * kCalibrated);
       symbols[first + i] = static_cast<uint8_t>(symbol);
       if (symbol < 0) status = anypcc::kBadIndex;
     }

@@ -31,6 +31,10 @@ struct Activation {
 };
 
 constexpr int kCalibrated = 16;  // symbols of a calibrated code part
+constexpr int kSoftmaxRows = 64;  // whose frequencies are computed at a time
+
+// The range coder's: a symbol's part of its range is counted in units of 2^-kCoderPrecision.
+constexpr int kCoderPrecision = 24;
 
 // What a calibration has learned in one context. What a chunk adds to the gradient is zero between calls.
 struct alignas(64) CalibrationRow {
@@ -105,12 +109,14 @@ struct Isa {
   void (*rescale)(const int32_t* sum, const int32_t* multiplier, int shift, int32_t* result, int64_t rows,
                   int cout);
 
-  // Frequencies of 16 or 256 symbols, summing to 2^16, from their logits.
-  void (*softmax)(const int32_t* logits, const uint32_t* exp2, float* frequency, int64_t rows, int symbols);
+  // Frequencies of 16 or 256 symbols, summing to 2^16, from their logits; and where the symbols' parts of the range coder's
+  // range end, for which there is room up to a multiple of kSoftmaxRows. Either may be null.
+  void (*softmax)(const int32_t* logits, const uint32_t* exp2, float* frequency, int32_t* bounds, int64_t rows,
+                  int symbols);
 
-  // The same for 16 symbols, with the biases of `tables` contexts a row added to the logits.
+  // The same for 16 symbols, with the biases of `tables` contexts a row added to the logits. Bounds may be null.
   void (*calibrate)(const int32_t* logits, const int32_t* contexts, int tables, const CalibrationRow* learned,
-                    const uint32_t* exp2, float* frequency, int64_t rows);
+                    const uint32_t* exp2, float* frequency, int32_t* bounds, int64_t rows);
 
   // Adapts the biases to symbols coded with these frequencies, at most 2^14 rows.
   void (*learn)(const CalibrationTables& t, const float* frequency, const int32_t* contexts, int tables,

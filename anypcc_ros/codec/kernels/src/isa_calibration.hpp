@@ -5,7 +5,6 @@
 // one. The steps are functions of their own, not inlined, because the compiler then makes vectors of their
 // loops over the rows, and not of the loops around these.
 
-constexpr int kSoftmaxRows = 64;
 #define ANYPCC_STEP __attribute__((noinline))
 
 ANYPCC_STEP void largest_step(const int32_t* __restrict logit, int32_t* __restrict largest) {
@@ -42,6 +41,15 @@ ANYPCC_STEP void rest_step(const int32_t* __restrict logit, const int32_t* __res
     const int32_t given = logit[r] == largest[r] ? rest[r] : 0;
     rest[r] -= given;
     weight[r] += given;
+  }
+}
+
+// Where a symbol's part of 2^24 ends, from the frequencies of those up to it.
+ANYPCC_STEP void bound_step(const int32_t* __restrict weight, float scale, int32_t next,
+                            int32_t* __restrict sum, int32_t* __restrict bound) {
+  for (int r = 0; r < kSoftmaxRows; ++r) {
+    sum[r] += weight[r];
+    bound[r] = next + static_cast<int32_t>(static_cast<float>(sum[r]) * scale);
   }
 }
 
@@ -86,8 +94,8 @@ struct Softmax {
   alignas(64) int32_t largest[kRows], all[kRows], rest[kRows];
   alignas(64) double reciprocal[kRows];
 
-  // Frequencies of the first `count` rows.
-  void run(const uint32_t* exp2, float* frequency, int64_t count) {
+  // Frequencies of the first `count` rows, in weight.
+  void run(const uint32_t* exp2, int64_t count) {
     for (int64_t r = count; r < kRows; ++r) __builtin_memset(rows[r], 0, sizeof(rows[r]));
     transpose(&rows[0][0], Symbols, &logit[0][0], kRows, kRows, Symbols);
     for (int r = 0; r < kRows; ++r) {
@@ -100,6 +108,10 @@ struct Softmax {
     for (int r = 0; r < kRows; ++r) reciprocal[r] = 1.0 / all[r];
     for (int j = 0; j < Symbols; ++j) share_step(weight[j], reciprocal, (1 << 16) - Symbols, rest);
     for (int j = 0; j < Symbols; ++j) rest_step(logit[j], largest, weight[j], rest);
+  }
+
+  // They themselves, as rows.
+  void write(float* frequency, int64_t count) {
     if (count == kRows) {
       transpose(&weight[0][0], kRows, frequency, Symbols, Symbols, kRows);
     } else {
@@ -107,23 +119,36 @@ struct Softmax {
       __builtin_memcpy(frequency, frequencies, count * sizeof(frequencies[0]));
     }
   }
+
+  // The ends of the symbols' parts in the range coder instead, as rows (kRows, Symbols).
+  void write_bounds(int32_t* bounds) {
+    constexpr float kScale = ((1 << kCoderPrecision) - Symbols) / 65536.0f;
+    for (int r = 0; r < kRows; ++r) all[r] = 0;
+    for (int j = 0; j < Symbols; ++j) bound_step(weight[j], kScale, j + 1, all, logit[j]);
+    for (int r = 0; r < kRows; ++r) logit[Symbols - 1][r] = 1 << kCoderPrecision;
+    transpose(&logit[0][0], kRows, bounds, Symbols, Symbols, kRows);
+  }
 };
 
 template <int Symbols>
-inline void softmax_rows(const int32_t* logits, const uint32_t* exp2, float* frequency, int64_t rows) {
+inline void softmax_rows(const int32_t* logits, const uint32_t* exp2, float* frequency, int32_t* bounds,
+                         int64_t rows) {
   Softmax<Symbols> block;
   for (int64_t i = 0; i < rows; i += block.kRows) {
     const int64_t count = rows - i < block.kRows ? rows - i : block.kRows;
     __builtin_memcpy(block.rows, logits + i * Symbols, count * sizeof(block.rows[0]));
-    block.run(exp2, frequency + i * Symbols, count);
+    block.run(exp2, count);
+    if (frequency != nullptr) block.write(frequency + i * Symbols, count);
+    if (bounds != nullptr) block.write_bounds(bounds + i * Symbols);
   }
 }
 
-void softmax(const int32_t* logits, const uint32_t* exp2, float* frequency, int64_t rows, int symbols) {
+void softmax(const int32_t* logits, const uint32_t* exp2, float* frequency, int32_t* bounds, int64_t rows,
+             int symbols) {
   if (symbols == kCalibrated) {
-    softmax_rows<kCalibrated>(logits, exp2, frequency, rows);
+    softmax_rows<kCalibrated>(logits, exp2, frequency, bounds, rows);
   } else {
-    softmax_rows<256>(logits, exp2, frequency, rows);
+    softmax_rows<256>(logits, exp2, frequency, bounds, rows);
   }
 }
 
@@ -144,7 +169,7 @@ inline Row least(Row a, Row b) { return a < b ? a : b; }
 inline Row most(Row a, Row b) { return a > b ? a : b; }
 
 void calibrate(const int32_t* logits, const int32_t* contexts, int tables, const CalibrationRow* learned,
-               const uint32_t* exp2, float* frequency, int64_t rows) {
+               const uint32_t* exp2, float* frequency, int32_t* bounds, int64_t rows) {
   constexpr int32_t kShift = 8, kHalf = 1 << (kShift - 1), kLogitLimit = 1 << 20;
   Softmax<kCalibrated> block;
   for (int64_t i = 0; i < rows; i += block.kRows) {
@@ -157,7 +182,9 @@ void calibrate(const int32_t* logits, const int32_t* contexts, int tables, const
       const Row limited = most(least(logit, Row{} + kLogitLimit), Row{} - kLogitLimit);
       row_at(block.rows[r]) = limited + (sum >> kShift);
     }
-    block.run(exp2, frequency + i * kCalibrated, count);
+    block.run(exp2, count);
+    block.write(frequency + i * kCalibrated, count);
+    if (bounds != nullptr) block.write_bounds(bounds + i * kCalibrated);
   }
 }
 

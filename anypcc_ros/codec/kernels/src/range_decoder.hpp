@@ -3,10 +3,9 @@
 #pragma once
 
 #include "api.hpp"
+#include "isa.hpp"
 
 namespace anypcc {
-
-constexpr int kCoderPrecision = 24;
 
 // After a symbol: the next word, if the range has become small.
 inline void refill(RangeDecoder& state) {
@@ -21,6 +20,12 @@ inline float frequency_scale(int size, float total) {
   return static_cast<float>((1 << kCoderPrecision) - size) / total;
 }
 
+// Where the part of `symbol` begins, if frequencies of sum `before` come first; past the last symbol, where all end.
+inline uint32_t bound_at(int symbol, int size, float before, float scale) {
+  if (symbol == size) return 1u << kCoderPrecision;
+  return static_cast<uint32_t>(symbol) + static_cast<uint32_t>(static_cast<int32_t>(before * scale));
+}
+
 // The next symbol under `size` frequencies that are whole numbers, with their frequency_scale; -1 if no encoder
 // wrote this.
 inline int decode_symbol(RangeDecoder& state, const float* frequency, int size, float scale) {
@@ -30,9 +35,7 @@ inline int decode_symbol(RangeDecoder& state, const float* frequency, int size, 
   uint32_t begin = 0;
   for (int symbol = 0;; ++symbol) {
     before += frequency[symbol];
-    const uint32_t end = symbol + 1 == size ? 1u << kCoderPrecision
-                                            : static_cast<uint32_t>(symbol + 1) +
-                                                  static_cast<uint32_t>(static_cast<int32_t>(before * scale));
+    const uint32_t end = bound_at(symbol + 1, size, before, scale);
     if (place >= end) {
       begin = end;
       continue;
@@ -42,6 +45,20 @@ inline int decode_symbol(RangeDecoder& state, const float* frequency, int size, 
     refill(state);
     return symbol;
   }
+}
+
+// The next of kCalibrated symbols whose parts of 2^kCoderPrecision end at these ascending bounds; -1 as above.
+inline int decode_bounded(RangeDecoder& state, const int32_t* bounds) {
+  const uint64_t unit = state.range >> kCoderPrecision, place = state.value / unit;
+  if (place >= uint64_t{1} << kCoderPrecision) return -1;
+  const int32_t wanted = static_cast<int32_t>(place);
+  int symbol = 0;  // counted over all of them: vectors do so sooner than a search with its mispredictions
+  for (int j = 0; j < kCalibrated; ++j) symbol += bounds[j] <= wanted;
+  const uint64_t begin = symbol == 0 ? 0 : static_cast<uint64_t>(bounds[symbol - 1]);
+  state.value -= begin * unit;
+  state.range = (static_cast<uint64_t>(bounds[symbol]) - begin) * unit;
+  refill(state);
+  return symbol;
 }
 
 }  // namespace anypcc

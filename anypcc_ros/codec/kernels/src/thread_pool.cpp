@@ -12,14 +12,6 @@
 namespace anypcc {
 namespace {
 
-inline void relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  __asm__ volatile("yield");
-#endif
-}
-
 // Layers follow one another within microseconds, so a waiting thread spins this often before it sleeps.
 constexpr int kSpins = 2000;
 

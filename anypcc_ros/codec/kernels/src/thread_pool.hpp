@@ -12,6 +12,15 @@ constexpr int kMaxThreads = 64;
 // Threads a call that asks for `requested` gets (0 asks for all the processor's), between 1 and kMaxThreads.
 int resolve_threads(int requested);
 
+// Tells the processor that this thread waits for another one.
+inline void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
 // Calls task(context, worker) once for every worker in [0, workers), each on whichever thread is free. Returns
 // when all are done. If the pool already serves another caller, every call is made on the calling thread, one
 // after another.
