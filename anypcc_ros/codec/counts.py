@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +17,7 @@ _WEIGHT = 16  # of one value that was seen
 _LIMIT = 1 << 20  # of a context's total; float32 holds every integer below 2**24
 _FIRST_BLOCK, _LAST_BLOCK = 64, 4096
 _EXCESS_LIMIT = 1 << 32  # keeps sums of forged counts within int64
+_KEPT_ORDER = 1 << 20  # indices whose order is kept from cloud to cloud, as sorting takes longer than the coding
 _SCATTER = np.uint32(2654435769)  # 2**32 / golden ratio: multiples of it are evenly spread
 
 
@@ -73,6 +75,24 @@ def decode_counts(data: bytes | memoryview, contexts: np.ndarray) -> np.ndarray:
     return values
 
 
+def _scattered(count: int) -> np.ndarray:
+    """(count,) int32: the indices sorted by their multiples of ``_SCATTER`` modulo 2**32."""
+    if not 0 < count <= _KEPT_ORDER:
+        return _order_of(count)
+    order = _kept_order(1 << (count - 1).bit_length())  # of more indices it is the same
+    return order[order < count]
+
+
+@functools.lru_cache(maxsize=4)
+def _kept_order(count: int) -> np.ndarray:
+    return _order_of(count)
+
+
+def _order_of(count: int) -> np.ndarray:
+    multiples = np.arange(count, dtype=np.uint32) * _SCATTER
+    return np.argsort(multiples).astype(np.int32)  # no two are equal
+
+
 class _Statistics:
     """Symbol frequencies by context, (contexts, 16), learned block by block."""
 
@@ -83,8 +103,7 @@ class _Statistics:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Rows of blocks of 64, 128, ... and then 4096 values: statistics settle fast and cost little later."""
-        scattered = np.arange(len(self._contexts), dtype=np.uint32) * _SCATTER  # modulo 2**32
-        order = np.argsort(scattered)  # no two are equal
+        order = _scattered(len(self._contexts))
         start, size = 0, _FIRST_BLOCK
         while start < len(order):
             yield order[start : start + size]
@@ -94,6 +113,7 @@ class _Statistics:
         return self._table[self._contexts[block]]
 
     def learn(self, block: np.ndarray, symbols: np.ndarray) -> None:
-        np.add.at(self._table, (self._contexts[block], symbols), _WEIGHT)
+        seen = np.bincount(self._contexts[block] * SYMBOLS + symbols, minlength=self._table.size)
+        self._table += (seen * _WEIGHT).astype(np.float32).reshape(self._table.shape)
         large = self._table.sum(axis=1) >= _LIMIT
         self._table[large] = (self._table[large] + 1) // 2
