@@ -42,7 +42,7 @@ def test_octree(coords: np.ndarray, threads: int) -> None:
     native.morton_encode(coords, keys, threads)
     expected = reference_keys(coords)
     assert np.array_equal(keys, expected)
-    back = np.empty((n, 3), np.int32)
+    back = np.empty((n, 3), np.int64)
     native.morton_decode(keys, back, threads)
     assert np.array_equal(back, coords)
 

@@ -14,6 +14,7 @@ from anypcc_ros.codec.cloud_info import CloudInfo
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.errors import CorruptStreamError, LimitExceededError
 from anypcc_ros.codec.exact import (
+    Origin,
     decode_off_grid,
     decode_remainders,
     encode_off_grid,
@@ -92,11 +93,11 @@ class Encoder:
             return stream
         kept = cloud if in_place else cloud.finite()[0]
         step, origin = suitable_grid(kept.xyz, config.step, config.origin) if config.exact else (config.step, config.origin)
-        held = on_grid(kept.xyz, step, origin) if config.exact else finite_rows(kept.xyz)
+        held = self._held(kept.xyz, step, origin)
         here, beside = np.flatnonzero(held), np.flatnonzero(~held)
 
-        fields_here = {name: values[here] for name, values in kept.fields.items()}
-        points = self._positions.encode(kept.xyz[here], step, origin, fields_here)
+        gridded = kept.take(here) if len(beside) else kept
+        points = self._positions.encode(gridded.xyz, step, origin, gridded.fields)
         chunks, rows = points.chunks, np.concatenate([here[points.rows], beside])
         context = Context(points.grid, len(beside), step, origin)
         if config.exact and len(here):
@@ -122,6 +123,12 @@ class Encoder:
         layout = Layout(cloud.height if in_place else 1, cloud.position, len(cloud) - len(kept), len(beside), fields)
         return bitstream.write_stream(self._positions.describe(cloud.xyz.dtype.name, points, step, origin), chunks, layout)
 
+    def _held(self, xyz: np.ndarray, step: float, origin: Origin) -> np.ndarray:
+        """Which points the grid holds: (N,) bool, of ``xyz`` (N, 3), where invalid ones are only if they stay in place."""
+        if self.config.exact:
+            return on_grid(xyz, step, origin)
+        return finite_rows(xyz) if self.config.order == "original" else np.ones(len(xyz), bool)
+
     def _measured(self, fields: Mapping[str, np.ndarray], rows: np.ndarray, context: Context) -> Measured | None:
         """Where a spinning sensor measured the points, if that may serve: their order is wanted, or there are times.
 
@@ -129,7 +136,7 @@ class Encoder:
         """
         kept = [name for name in fields if self.config.policy(name).kind == "exact" or self.config.policy(name).step]
         columns = [(i, fields[name]) for i, name in enumerate(kept) if fields[name].ndim == 1]
-        given = np.argsort(rows, kind="stable")
+        given = _sorting(rows)
         if self.config.order != "original" and not any(ascends(values[given]) for _, values in columns):
             return None
         for i, values in columns:
@@ -232,6 +239,15 @@ def _as_laid_out(xyz: np.ndarray, fields: dict[str, np.ndarray], layout: Layout)
         raise CorruptStreamError(f"{len(xyz)} points do not make {layout.height} rows of one length")
     dropped_before = sum(field.policy == "drop" for field in layout.fields[: layout.position])
     return PointCloud(xyz, fields, layout.height, layout.position - dropped_before)
+
+
+def _sorting(rows: np.ndarray) -> np.ndarray:
+    """(N,) int64: what sorts (N,) row numbers stably."""
+    places = np.full(int(rows.max(initial=-1)) + 1, -1)
+    places[rows] = np.arange(len(rows))
+    order = places[places >= 0]
+    # Sorting takes longer, and is only needed where points were made of the same one.
+    return order if len(order) == len(rows) else np.argsort(rows, kind="stable")
 
 
 def _rows_of(places: np.ndarray, points: int) -> np.ndarray:

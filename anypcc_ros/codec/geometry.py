@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from anypcc_ros.codec.background import caller
 from anypcc_ros.codec.contexts import Ancestry
 from anypcc_ros.codec.errors import CorruptStreamError
 from anypcc_ros.codec.likeliest import FillingDecoder, FillingEncoder
+from anypcc_ros.codec.model.accelerated import NativeArithmetic
 from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.nearness import CellIndex
-from anypcc_ros.codec.neighbors import root_level
+from anypcc_ros.codec.neighbors import Level, root_level
 from anypcc_ros.codec.occupancy import CALIBRATED, Correction, OccupancyDecoder, OccupancyEncoder, Shorter, Witness
 from anypcc_ros.codec.octree import CHILD_COUNT, Place, Voxels, coarser_cells, occupancy_pyramid, sort_cells
+
+LEVELS_BEHIND = 1
+"""Levels whose prior is known and whose predictions nobody has begun yet, at most: each holds as much memory as all above."""
 
 RAW_VOXELS = 64
 """The raw form is for clouds of at most this many voxels."""
@@ -47,6 +52,9 @@ def encode_occupancy(
         return Occupancy(b"", [], voxels.coords)
     pyramid = occupancy_pyramid(voxels)
     coder = OccupancyEncoder(correction, witness)
+    # All codes are known: the prior of the next level need not wait for the predictions of this one. (torch has threads of its
+    # own, which do not like company.)
+    predictions = caller(correction.threads if isinstance(model.arithmetic, NativeArithmetic) else 1, LEVELS_BEHIND)
     level, features = root_level(), model.root_features()
     place = Place.of_root(voxels.shift, voxels.depth + dropped)
     above = pyramid[0]
@@ -54,17 +62,30 @@ def encode_occupancy(
         below = model.arithmetic.expand(level, above)
         place = place.of_children(above)
         features = model.descend(features, above, level, below)
-        coder.enter(Ancestry(finer, above, place))
+        ancestry = Ancestry(finer, above, place)
         scales = finer - dropped + 1  # that the voxels are below this level's nodes
         if filling and scales <= filled:
+            predictions.finish()
+            coder.enter(ancestry)
             true = codes_at(place.coords, coarser_cells(voxels.coords, scales), codes)
             coder.fill(filling, int(CHILD_COUNT[codes].sum(dtype=np.int64)), true)
+            above = model.code_level(features, below, coder)
         else:
-            coder.know(codes)
-        above = model.code_level(features, below, coder)
+            predictions.call(_code_known, model, coder, ancestry, codes, features, below)
+            above = codes
         level = below
+    predictions.finish()
     cells = place.of_children(above).coords.astype(np.int64) if filling else voxels.coords
     return Occupancy(pyramid[0].tobytes() + coder.finish(), coder.shorter(), cells)
+
+
+def _code_known(
+    model: ContextModel, coder: OccupancyEncoder, ancestry: Ancestry, codes: np.ndarray, features: Any, level: Level
+) -> None:
+    """Encode the ``codes`` of a level that is sent as it is."""
+    coder.enter(ancestry)
+    coder.know(codes)
+    model.code_level(features, level, coder)
 
 
 def codes_at(places: np.ndarray, cells: np.ndarray, codes: np.ndarray) -> np.ndarray:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from anypcc_ros.codec.background import Background
+from anypcc_ros.codec.background import caller
 from anypcc_ros.codec.beams import Beams
 from anypcc_ros.codec.calibration import SYMBOLS, Corrector, corrector, decode_predicted, encode_predicted, predicted
 from anypcc_ros.codec.contexts import CONTEXT_ROWS, Ancestry, GroupContexts
@@ -85,16 +83,16 @@ class OccupancyEncoder(_OccupancyCoder):
         super().__init__(correction)
         self._coder = SymbolEncoder()
         self._witness = witness
-        self._codes = np.zeros(0, np.uint8)
-        self._background = Background() if (correction.threads or os.cpu_count() or 1) > 1 else None
-        if self._background:
-            self._threads = 1  # the other cores are the network's
+        self._codes = self._group_codes = np.zeros(0, np.uint8)
+        self._rows: np.ndarray | None = None  # whose codes the latter are
+        self._aside = caller(correction.threads)
+        self._threads = 1  # the other cores are the network's
         self._shorter: list[Shorter] = []
         self._filling: FillingEncoder | None = None
 
     def enter(self, ancestry: Ancestry) -> None:
         super().enter(ancestry)
-        self._do(self._note_cut, ancestry)
+        self._aside.call(self._note_cut, ancestry)
 
     def know(self, codes: np.ndarray) -> None:
         """The codes (N,) uint8 of the level at hand."""
@@ -109,19 +107,15 @@ class OccupancyEncoder(_OccupancyCoder):
         if self._filling:
             symbols, told = self._filling.code(logits, part, self._codes)
             if len(told):
-                self._do(self._encode, logits, part, self._ancestry, symbols[told], told)
+                self._aside.call(self._encode, logits, part, self._ancestry, symbols[told], told)
             return symbols
-        symbols = self._codes[part.rows] >> part.first_bit & ((1 << part.bits) - 1)
+        if self._rows is not part.rows:
+            self._rows, self._group_codes = part.rows, self._codes[part.rows]
+        symbols = self._group_codes >> part.first_bit & ((1 << part.bits) - 1)
         # All codes, as the caller goes on filling in those of the part; only what a decoder knows is looked at.
         work = logits, replace(part, codes=self._codes), self._ancestry, symbols
-        self._do(self._encode, *work)
+        self._aside.call(self._encode, *work)
         return symbols
-
-    def _do(self, call: Callable[..., None], *arguments: Any) -> None:
-        if self._background:
-            self._background.call(call, *arguments)
-        else:
-            call(*arguments)
 
     def _encode(
         self, logits: np.ndarray, part: CodePart, ancestry: Ancestry | None, symbols: np.ndarray, told: np.ndarray | None = None
@@ -148,8 +142,7 @@ class OccupancyEncoder(_OccupancyCoder):
 
     def finish(self) -> bytes:
         """Everything encoded."""
-        if self._background:
-            self._background.finish()
+        self._aside.finish()
         return self._coder.finish()
 
     def shorter(self) -> list[Shorter]:

@@ -54,7 +54,7 @@ class Voxels:
         return np.asarray(np.cumsum(self.counts) - self.counts)
 
 
-def quantise(xyz: np.ndarray, step: float, origin: tuple[float, float, float]) -> np.ndarray:
+def quantise(xyz: np.ndarray, step: float, origin: tuple[float, float, float], threads: int = 1) -> np.ndarray:
     """Grid coordinates q = round-half-even((xyz - origin) / step), (N, 3) int64.
 
     Raises InputError for non-finite positions, for positions beyond 2**52 steps, where float64 cannot tell neighbouring
@@ -64,18 +64,26 @@ def quantise(xyz: np.ndarray, step: float, origin: tuple[float, float, float]) -
         _check_integers(xyz)
         if step == 1.0 and not any(origin):
             return xyz.astype(np.int64)
+    elif native.available() and xyz.dtype in (np.float32, np.float64):
+        grid = np.empty(xyz.shape, np.int64)
+        largest = native.grid_coords(np.ascontiguousarray(xyz), np.array(origin, np.float64), step, grid, threads)
+        _check_extent(xyz, largest, step)
+        return grid
     scaled = xyz.astype(np.float64)
     with np.errstate(over="ignore"):  # to infinity, and refused below
         if any(origin):
             scaled -= np.asarray(origin)
         scaled /= step
     np.rint(scaled, out=scaled)
-    largest = float(np.abs(scaled).max(initial=0.0))
+    _check_extent(xyz, float(np.abs(scaled).max(initial=0.0)), step)
+    return scaled.astype(np.int64)
+
+
+def _check_extent(xyz: np.ndarray, largest: float, step: float) -> None:
     if not np.isfinite(largest) and (bad := int((~np.isfinite(xyz)).any(axis=1).sum())):
         raise InputError(f"{bad} of {len(xyz)} points are not finite")
     if largest >= 2.0**52:
         raise InputError(f"a position lies {largest:.3g} steps of {step:g} from the origin; at most 2^52 are possible")
-    return scaled.astype(np.int64)
 
 
 def dequantise(coords: np.ndarray, step: float, origin: tuple[float, float, float], dtype: DTypeLike) -> np.ndarray:
@@ -101,7 +109,7 @@ def _check_integers(xyz: np.ndarray) -> None:
         raise InputError(f"integer coordinates {low}..{high}; float64 arithmetic holds those up to {EXACT_INTEGER}")
 
 
-def voxelise(grid: np.ndarray, drop_scales: int = 0) -> tuple[Voxels, np.ndarray]:
+def voxelise(grid: np.ndarray, drop_scales: int = 0, threads: int = 1) -> tuple[Voxels, np.ndarray]:
     """Unique cells of (N, 3) int64 grid coordinates, and the permutation that sorts the points in Morton order.
 
     The cube's corner is the smallest coordinate per axis. With ``drop_scales`` = n the cells are those n levels above
@@ -109,13 +117,19 @@ def voxelise(grid: np.ndarray, drop_scales: int = 0) -> tuple[Voxels, np.ndarray
     """
     if not len(grid):
         raise InputError("a cloud without points has no voxels")
-    shift = grid.min(axis=0)
-    local = grid - shift
-    extent = int(local.max())
+    grid = np.ascontiguousarray(grid, np.int64)
+    shift, high = native.grid_bounds(grid) if native.available() else (grid.min(axis=0), grid.max(axis=0))
+    extent = int((high - shift).max())
     if extent >= 1 << MAX_DEPTH:
         raise InputError(f"the cloud spans {extent + 1} steps; an octree holds at most 2^{MAX_DEPTH}")
-    coords, counts, order = sort_cells(local >> drop_scales)
-    return Voxels(shift, coords, counts, max(extent.bit_length() - drop_scales, 0)), order
+    depth = max(extent.bit_length() - drop_scales, 0)
+    if native.available() and depth <= _LOW_BITS:
+        keys = np.empty(len(grid), np.uint64)
+        native.grid_keys(grid, shift, drop_scales, keys, threads)
+        coords, counts, order = _sort_keys_natively(keys, threads)
+    else:
+        coords, counts, order = sort_cells(grid - shift >> drop_scales)
+    return Voxels(shift, coords, counts, depth), order
 
 
 def children_per_node(coords: np.ndarray) -> float:
@@ -140,7 +154,7 @@ def sort_cells(local: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Unique rows (M, 3) in Morton order of (N, 3) coordinates in [0, 2**32), points per row (M,), and the
     permutation (N,) that sorts the points."""
     if _fits_native(local):
-        return _sort_cells_natively(local)
+        return _sort_keys_natively(_native_keys(local), 1)
     order = morton_order(local)
     high, low = _morton_keys(local[order])
     starts = _run_starts(high, low)
@@ -227,13 +241,14 @@ def _native_keys(coords: np.ndarray) -> np.ndarray:
     return keys
 
 
-def _sort_cells_natively(local: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    keys, order, counts = _native_keys(local), np.empty(len(local), np.uint32), np.empty(len(local), np.int64)
+def _sort_keys_natively(keys: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As ``sort_cells``, of their Morton keys (N,) uint64, which are overwritten."""
+    order, counts = np.empty(len(keys), np.uint32), np.empty(len(keys), np.int64)
     native.sort_keys(keys, order)
     cells = native.unique_keys(keys, counts)
-    coords = np.empty((cells, 3), np.int32)
-    native.morton_decode(keys[:cells], coords)
-    return coords.astype(np.int64), counts[:cells].copy(), order.astype(np.int64)
+    coords = np.empty((cells, 3), np.int64)
+    native.morton_decode(keys[:cells], coords, threads)
+    return coords, counts[:cells].copy(), order.astype(np.int64)
 
 
 def _run_starts(high: np.ndarray, low: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ import dataclasses
 import importlib
 import logging
 import math
-import os
 import threading
 from collections.abc import Mapping
 from functools import partial
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anypcc_ros.codec import bitstream, filling, geometry
+from anypcc_ros.codec.background import later
 from anypcc_ros.codec.beam_finder import BeamFinder
 from anypcc_ros.codec.beams import Beams, encode_beams
 from anypcc_ros.codec.bitstream import Filling
@@ -80,7 +80,7 @@ class PositionEncoder:
         self.adaptation = adaptation or (load_adaptation(Path(config.adaptation)) if config.adaptation else None)
         used = self.adaptation.applied(self.model) if self.adaptation else self.model
         self._calibrate = self.model.calibrate if config.calibrate == "auto" else config.calibrate
-        self._network = context_model(used, config.backend, self._network_threads())
+        self._network = context_model(used, config.backend, config.threads)
         self._beams = BeamFinder(successive)
         self._witness: Witness | None = None
         self._turn = threading.Lock()
@@ -103,7 +103,7 @@ class PositionEncoder:
         """``xyz``: (N, 3), finite. ``fields``: the cloud's, which may tell of its sensor. Raises InputError."""
         if not len(xyz):
             return no_points()
-        grid = quantise(xyz, step, origin)
+        grid = quantise(xyz, step, origin, self.config.threads)
         filled = self._encode_filled(grid, step, origin, fields) if self.config.drop_scales else None
         return filled or self._encode_cells(grid, step, origin, fields)
 
@@ -112,10 +112,12 @@ class PositionEncoder:
         dropped = self.config.drop_scales
         # Scales are dropped on the grid itself: on a lattice a coarser cell would have no size.
         lattice = NO_LATTICE if dropped else find_lattice(grid)
-        voxels, rows = voxelise(lattice.compact(grid), dropped)
+        voxels, rows = voxelise(lattice.compact(grid), dropped, self.config.threads)
         # A lattice bends the space in which beams are straight.
         beams = None if lattice else self._find_beams(grid, step, origin, fields, voxels.depth)
         correction = self._correction(voxels, beams)
+        repeated = self.keeps_duplicates and int(voxels.counts.max()) > 1
+        counts = later(self.config.threads, _encode_counts, voxels) if repeated else None
         with self._turn:
             occupancy, adaptation = self._encode_occupancy(voxels, correction)
         tag, payload = bitstream.OCCUPANCY, occupancy.payload
@@ -131,8 +133,8 @@ class PositionEncoder:
             chunks[bitstream.LATTICE] = encode_lattice(lattice)
         if not self.keeps_duplicates:
             rows = rows[voxels.first_points]
-        elif voxels.counts.max() > 1:
-            chunks[bitstream.COUNTS] = encode_counts(voxels.counts - 1, density_contexts(voxels.coords))
+        if counts:
+            chunks[bitstream.COUNTS] = counts()
         if occupancy.shorter and not lattice:
             chunks[bitstream.CUTS] = encode_cuts(possible_cuts(occupancy.shorter), payload[1:])
         decoded = (voxels.coords << dropped) + voxels.shift if dropped else grid[rows]
@@ -167,11 +169,6 @@ class PositionEncoder:
         place = occupancy.cells, voxels.shift, voxels.depth, dropped
         return OnGrid(*place, decoded, rows, len(grid), correction.calibrated, chunks)
 
-    def _network_threads(self) -> int:
-        # One core is left to the calibration, which takes as long as the network does.
-        threads = self.config.threads or os.cpu_count() or 1
-        return max(threads - (self._calibrate == "always"), 1)
-
     def _find_beams(
         self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray], depth: int
     ) -> Beams | None:
@@ -200,7 +197,7 @@ class PositionEncoder:
         if not delta.layers:
             return plain, b""
         chunk = bitstream.write_adaptation(encode_delta(self.model, delta))
-        adapted = encode(context_model(adapt(self.model, delta), config.backend, self._network_threads()))
+        adapted = encode(context_model(adapt(self.model, delta), config.backend, config.threads))
         gain = len(plain.payload) - len(adapted.payload) - len(chunk) - bitstream.ENTRY_SIZE
         summary = f"{len(plain.payload)} bytes of octree, {len(adapted.payload)} and {len(chunk)} of weights if adapted"
         _log.info("%s: %s", summary, "adapted" if gain > 0 else "not adapted")
@@ -230,6 +227,10 @@ class PositionEncoder:
             model_hash=self.model.hash if model else "",
             calibrated=points.calibrated or not model,
         )
+
+
+def _encode_counts(voxels: Voxels) -> bytes:
+    return encode_counts(voxels.counts - 1, density_contexts(voxels.coords))
 
 
 def _tuning() -> Any:

@@ -1,8 +1,40 @@
-"""Morton order and the octree above it."""
+"""The grid, Morton order and the octree above it."""
 
 from __future__ import annotations
 
+import ctypes
+
+import numpy as np
+
 from anypcc_ros.codec.kernels.library import Array, address_of, call
+
+
+def grid_coords(xyz: Array, origin: Array, step: float, grid: Array, threads: int = 0) -> float:
+    """``grid`` int64 (N, 3) = (``xyz`` - ``origin``) / ``step``, rounded half to even; returns the largest magnitude.
+
+    ``xyz`` float32 or float64 (N, 3), ``origin`` float64 (3,). If the largest magnitude is not finite, or 2**53 and more, the
+    grid is of no use.
+    """
+    count, largest = int(grid.shape[0]), ctypes.c_double()
+    doubles = xyz.dtype == np.float64
+    place = address_of(xyz, "xyz", "float64" if doubles else "float32", (count, 3))
+    addresses = address_of(origin, "origin", "float64", (3,)), address_of(grid, "grid", "int64", (None, 3))
+    call("grid_coords", place, doubles, count, addresses[0], step, addresses[1], ctypes.byref(largest), threads)
+    return largest.value
+
+
+def grid_bounds(grid: Array) -> np.ndarray:
+    """The smallest and the largest coordinates int64 (2, 3) of ``grid`` int64 (N, 3), N >= 1."""
+    bounds = np.empty((2, 3), np.int64)
+    call("grid_bounds", address_of(grid, "grid", "int64", (None, 3)), int(grid.shape[0]), bounds.ctypes.data)
+    return bounds
+
+
+def grid_keys(grid: Array, low: Array, dropped: int, keys: Array, threads: int = 0) -> None:
+    """``keys`` uint64 (N,) of the cells (``grid`` int64 (N, 3) - ``low`` int64 (3,)) >> ``dropped``, in 0..2^21 - 1."""
+    count = int(keys.shape[0])
+    addresses = address_of(grid, "grid", "int64", (count, 3)), address_of(low, "low", "int64", (3,))
+    call("grid_keys", addresses[0], count, addresses[1], dropped, address_of(keys, "keys", "uint64", (None,)), threads)
 
 
 def child_coords(coords: Array, codes: Array, children: Array) -> int:
@@ -24,9 +56,9 @@ def morton_encode(coords: Array, keys: Array, threads: int = 0) -> None:
 
 
 def morton_decode(keys: Array, coords: Array, threads: int = 0) -> None:
-    """The inverse of ``morton_encode``."""
+    """The inverse of ``morton_encode``, ``coords`` int64 (N, 3)."""
     count = int(keys.shape[0])
-    addresses = address_of(keys, "keys", "uint64", (None,)), address_of(coords, "coords", "int32", (count, 3))
+    addresses = address_of(keys, "keys", "uint64", (None,)), address_of(coords, "coords", "int64", (count, 3))
     call("morton_decode", addresses[0], count, addresses[1], threads)
 
 

@@ -15,7 +15,7 @@ Array: TypeAlias = Any
 """A NumPy array or a CPU torch tensor."""
 
 LIBRARY = Path(__file__).with_name("libanypcc_kernels.so")
-INTERFACE = 10
+INTERFACE = 11
 """What anypcc_interface() in src/dispatch.cpp must return: a library of another age is not called."""
 
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
@@ -71,6 +71,9 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "predicted_encode": (c_long, (*[pointer] * 4, c_long, c_int)),
     "predicted_decode": (c_long, (*[pointer] * 3, c_long, pointer, c_int)),
     "range_decode": (c_long, (pointer, pointer, c_long, c_int, pointer)),
+    "grid_coords": (c_long, (pointer, c_int, c_long, pointer, c_double, pointer, pointer, c_int)),
+    "grid_bounds": (c_long, (pointer, c_long, pointer)),
+    "grid_keys": (c_long, (pointer, c_long, pointer, c_int, pointer, c_int)),
     "morton_encode": (c_long, (pointer, c_long, pointer, c_int)),
     "morton_decode": (c_long, (pointer, c_long, pointer, c_int)),
     "sort_keys": (c_long, (pointer, pointer, c_long)),
@@ -82,7 +85,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "child_keys": (c_long, (pointer, pointer, c_long, pointer, c_long)),
 }
 
-_DTYPES = {name: np.dtype(name) for name in ("float32", "int8", "int32", "int64", "uint8", "uint32", "uint64")}
+_DTYPES = {name: np.dtype(name) for name in ("float32", "float64", "int8", "int32", "int64", "uint8", "uint32", "uint64")}
 functions: dict[str, Callable[..., Any]] = {}
 _reason: str | None = None
 _library: Path | None = None

@@ -202,11 +202,13 @@ class ContextModel:
                 continue
             x = self._context(features, codes, level, group, rows)
             known: np.ndarray | None = None
+            code = np.zeros(len(rows), np.uint8)
             for part, first_bit, bits in self.config.parts:
                 name = f"{self._set(level)}head{group}.{part}"
                 logits = self.arithmetic.head(f"{name}.hidden", f"{name}.out", x, known)
                 known = coder.code(logits, CodePart(level, rows, group, first_bit, bits, codes))
-                codes[rows] |= known << first_bit
+                code |= known << first_bit
+                codes[rows] = code
         return codes
 
     def _set(self, level: Level) -> str:

@@ -261,10 +261,23 @@ int64_t anypcc_predicted_decode(anypcc::RangeDecoder* words, const int32_t* logi
 int64_t anypcc_child_coords(const uint32_t* coords, const uint8_t* codes, int64_t count, uint32_t* children,
                             int64_t capacity);
 
+// grid (count, 3) = round((xyz - origin) / step), halves to even, of xyz (count, 3), which are doubles or else floats, with
+// origin (3,). `largest`: the largest magnitude; if it is not finite, or 2^53 and more, the grid is of no use.
+int64_t anypcc_grid_coords(const void* xyz, int doubles, int64_t count, const double* origin, double step,
+                           int64_t* grid, double* largest, int threads);
+
+// bounds (6,): the smallest coordinates of grid (count, 3), count >= 1, and the largest.
+int64_t anypcc_grid_bounds(const int64_t* grid, int64_t count, int64_t* bounds);
+
+// keys (count,), as below, of the cells (grid (count, 3) - low (3,)) >> dropped, which is not negative and has 21 bits,
+// else kBadIndex.
+int64_t anypcc_grid_keys(const int64_t* grid, int64_t count, const int64_t* low, int dropped, uint64_t* keys,
+                         int threads);
+
 // keys (count,) from coords (count, 3) of 21 bits each, else kBadIndex: bit 3 b + 2 is bit b of x, then y,
 // then z.
 int64_t anypcc_morton_encode(const int32_t* coords, int64_t count, uint64_t* keys, int threads);
-int64_t anypcc_morton_decode(const uint64_t* keys, int64_t count, int32_t* coords, int threads);
+int64_t anypcc_morton_decode(const uint64_t* keys, int64_t count, int64_t* coords, int threads);
 
 // Sorts keys (count,) in place, stably; order (count,) gets the row each came from.
 int64_t anypcc_sort_keys(uint64_t* keys, uint32_t* order, int64_t count);

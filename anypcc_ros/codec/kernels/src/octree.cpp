@@ -1,6 +1,10 @@
 // Morton order and the octree above it. A key interleaves three coordinates of 21 bits: bit 3 b + 2 is bit b
 // of x, then y, z.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <new>
 
 #include "api.hpp"
@@ -21,13 +25,13 @@ uint64_t spread(uint64_t v) {
   return (v | v << 2) & 0x1249249249249249;
 }
 
-int32_t gather(uint64_t v) {
+int64_t gather(uint64_t v) {
   v &= 0x1249249249249249;
   v = (v | v >> 2) & 0x10C30C30C30C30C3;
   v = (v | v >> 4) & 0x100F00F00F00F00F;
   v = (v | v >> 8) & 0x1F0000FF0000FF;
   v = (v | v >> 16) & 0x1F00000000FFFF;
-  return static_cast<int32_t>((v | v >> 32) & 0x1FFFFF);
+  return static_cast<int64_t>((v | v >> 32) & 0x1FFFFF);
 }
 
 // Least significant digit first, 11 bits a pass; passes over digits that all keys share are left out.
@@ -70,6 +74,24 @@ int64_t sort(uint64_t* keys, uint32_t* order, int64_t count) {
   return count;
 }
 
+// Rounds the coordinates of points [begin, end), halves to even. Returns the largest magnitude, not finite if one of them is
+// not.
+template <class Real>
+double to_grid(const Real* xyz, int64_t begin, int64_t end, const double* origin, double step, int64_t* grid) {
+  double largest = 0;
+  bool finite = true;
+  for (int64_t i = begin; i < end; ++i) {
+    for (int axis = 0; axis < 3; ++axis) {
+      const double value = (static_cast<double>(xyz[3 * i + axis]) - origin[axis]) / step;
+      const double size = std::fabs(value);
+      finite = finite && size <= std::numeric_limits<double>::max();
+      largest = size > largest ? size : largest;
+      grid[3 * i + axis] = size < 0x1p53 ? std::llrint(value) : 0;  // beyond that nobody will want it
+    }
+  }
+  return finite ? std::rint(largest) : std::numeric_limits<double>::infinity();
+}
+
 }  // namespace
 }  // namespace anypcc
 
@@ -95,7 +117,51 @@ int64_t anypcc_morton_encode(const int32_t* coords, int64_t count, uint64_t* key
   return kOk;
 }
 
-int64_t anypcc_morton_decode(const uint64_t* keys, int64_t count, int32_t* coords, int threads) {
+int64_t anypcc_grid_coords(const void* xyz, int doubles, int64_t count, const double* origin, double step,
+                           int64_t* grid, double* largest, int threads) {
+  if (count < 0) return kBadArgument;
+  double most[kMaxThreads] = {};
+  parallel_ranges(count, threads_for(count, kGrain, resolve_threads(threads)),
+                  [&](int64_t begin, int64_t end, int worker) {
+                    most[worker] = doubles != 0 ? to_grid(static_cast<const double*>(xyz), begin, end, origin, step, grid)
+                                                : to_grid(static_cast<const float*>(xyz), begin, end, origin, step, grid);
+                  });
+  *largest = *std::max_element(most, most + kMaxThreads);
+  return kOk;
+}
+
+int64_t anypcc_grid_bounds(const int64_t* grid, int64_t count, int64_t* bounds) {
+  if (count < 1) return kBadArgument;
+  for (int axis = 0; axis < 3; ++axis) bounds[axis] = bounds[3 + axis] = grid[axis];
+  for (int64_t i = 1; i < count; ++i) {
+    for (int axis = 0; axis < 3; ++axis) {
+      const int64_t value = grid[3 * i + axis];
+      bounds[axis] = value < bounds[axis] ? value : bounds[axis];
+      bounds[3 + axis] = value > bounds[3 + axis] ? value : bounds[3 + axis];
+    }
+  }
+  return kOk;
+}
+
+int64_t anypcc_grid_keys(const int64_t* grid, int64_t count, const int64_t* low, int dropped, uint64_t* keys, int threads) {
+  if (count < 0 || dropped < 0 || dropped > 63) return kBadArgument;
+  std::atomic<bool> valid{true};
+  parallel_ranges(count, threads_for(count, kGrain, resolve_threads(threads)), [&](int64_t begin, int64_t end, int) {
+    uint64_t bits = 0;
+    for (int64_t i = begin; i < end; ++i) {
+      const auto local = [&](int axis) {
+        return (static_cast<uint64_t>(grid[3 * i + axis]) - static_cast<uint64_t>(low[axis])) >> dropped;
+      };
+      const uint64_t x = local(0), y = local(1), z = local(2);
+      bits |= x | y | z;
+      keys[i] = spread(x & 0x1FFFFF) << 2 | spread(y & 0x1FFFFF) << 1 | spread(z & 0x1FFFFF);
+    }
+    if (bits >> kCoordinateBits != 0) valid = false;
+  });
+  return valid ? kOk : kBadIndex;
+}
+
+int64_t anypcc_morton_decode(const uint64_t* keys, int64_t count, int64_t* coords, int threads) {
   if (count < 0) return kBadArgument;
   parallel_ranges(count, threads_for(count, kGrain, resolve_threads(threads)),
                   [&](int64_t begin, int64_t end, int) {
