@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from anypcc_ros.codec.background import BEHIND, Background
+from anypcc_ros.codec.background import BEHIND, Background, caller, later
 
 
 def test_calls_keep_their_order_and_few_wait() -> None:
@@ -49,3 +49,27 @@ def test_an_error_reaches_the_caller(later: int) -> None:
 
     with pytest.raises(ArithmeticError):
         give()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_with_one_thread_or_two_all_calls_are_made_in_order(threads: int) -> None:
+    calls, done = caller(threads), []
+    for number in range(9):
+        calls.call(done.append, number)
+    calls.finish()
+    assert done == list(range(9))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_result_comes_later(threads: int) -> None:
+    assert later(threads, divmod, 17, 5)() == (3, 2)
+    failed = later(threads, divmod, 1, 0)
+    with pytest.raises(ZeroDivisionError):
+        failed()
+
+
+def test_a_second_thread_begins_at_once() -> None:
+    begun = threading.Event()
+    result = later(2, begun.set)
+    assert begun.wait(10)
+    assert result() is None

@@ -74,6 +74,45 @@ def test_octree(coords: np.ndarray, threads: int) -> None:
     assert not keys.any()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_grid(dtype: type, threads: int) -> None:
+    rng = np.random.default_rng(5)
+    near = rng.uniform(-300, 300, (70_000, 3))
+    halves = rng.integers(-1000, 1000, (500, 3)) * 0.125 + 0.0625
+    xyz = np.concatenate([near, halves, rng.uniform(-1, 1, (500, 3)) * 2.0**50, np.zeros((1, 3))]).astype(dtype)
+    for step, origin in ((0.125, (0.0, 0.0, 0.0)), (0.016, (500.25, -3.0, 1e-3)), (1.0, (0.0, 0.0, 1e6))):
+        grid = np.empty(xyz.shape, np.int64)
+        largest = native.grid_coords(xyz, np.array(origin), step, grid, threads)
+        expected = np.rint((xyz.astype(np.float64) - np.array(origin)) / step)
+        assert largest == np.abs(expected).max()
+        near = np.abs(expected).max(axis=1) < 2.0**53
+        assert near.sum() > 70_000
+        assert np.array_equal(grid[near], expected[near])
+        bounds = native.grid_bounds(grid)
+        assert np.array_equal(bounds, [grid.min(axis=0), grid.max(axis=0)])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e308])
+def test_a_grid_cannot_hold_everything(bad: float) -> None:
+    xyz, grid = np.ones((9, 3)), np.empty((9, 3), np.int64)
+    xyz[4, 1] = bad
+    assert not np.isfinite(native.grid_coords(xyz, np.zeros(3), 1e-9, grid))
+
+
+@pytest.mark.parametrize("dropped", [0, 1, 7])
+def test_keys_of_cells(dropped: int) -> None:
+    grid = np.random.default_rng(2).integers(-(1 << 19), 1 << 19, (40_000, 3))
+    low, keys = grid.min(axis=0), np.empty(40_000, np.uint64)
+    for threads in (1, 2):
+        native.grid_keys(grid, low, dropped, keys, threads)
+        assert np.array_equal(keys, reference_keys((grid - low >> dropped).astype(np.int32)))
+    with pytest.raises(IndexError):
+        native.grid_keys(grid, low + 1, dropped, keys)
+    with pytest.raises(IndexError):
+        native.grid_keys(grid << 3, low << 3, 0, keys)
+
+
 def test_parents_may_replace_the_keys() -> None:
     keys = np.array([0, 1, 8, 9, 63, 64], np.uint64)
     codes = np.empty(6, np.uint8)
