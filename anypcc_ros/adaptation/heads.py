@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -95,6 +96,10 @@ class HeadTuner:
 
     def tune(self, steps: int) -> Delta:
         """The changes, of at most so many steps; none where nothing was seen or nothing is worth its price."""
+        with _one_thread():
+            return self._tuned(steps)
+
+    def _tuned(self, steps: int) -> Delta:
         heads = [_Head(self.model, name, seen, self._share) for name, seen in sorted(self._seen.items())]
         total = sum(head.bits for head in heads)
         best, waited = math.inf, 0
@@ -110,6 +115,17 @@ class HeadTuner:
                     break
         changes = {name: change for head in heads for name, change in head.rounded().items()}
         return Delta({name: change for name, change in changes.items() if any(map(np.any, change))}, WEIGHT_SHIFT, BIAS_SHIFT)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A step's products are too small to be shared: two threads take three times as long as one, and ten beside other work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _inputs(x: Any, rows: np.ndarray) -> np.ndarray:
