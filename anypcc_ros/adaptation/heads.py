@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy, embedding
+from torch.nn.functional import cross_entropy, embedding, hardtanh
 
 from anypcc_ros.adaptation.changes import BIAS_SHIFT, WEIGHT_SHIFT, Changes, rate_at, rounded, tensor
 from anypcc_ros.codec.model.accelerated import Rows
@@ -128,6 +128,11 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def _at(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Some rows, several times faster than by indexing."""
+    return values.index_select(0, rows)
+
+
 def _inputs(x: Any, rows: np.ndarray) -> np.ndarray:
     """Some rows of an arithmetic's features."""
     if isinstance(x, Rows):
@@ -158,7 +163,7 @@ class _Head:
         """One step on some of the nodes; returns the bits that all would take."""
         rows = torch.randint(len(self._symbols), (min(BATCH, len(self._symbols)),), generator=self._generator)
         self.changes.forget_gradients()
-        bits = self._cost(rows) * (self._nodes / float(self._weight[rows].sum()))
+        bits = self._cost(rows) * (self._nodes / float(_at(self._weight, rows).sum()))
         bits.backward()
         self.changes.step(rate)
         return float(bits.detach())
@@ -171,8 +176,9 @@ class _Head:
     def _cost(self, rows: torch.Tensor) -> torch.Tensor:
         """Bits of some nodes, each times its weight, as the integer network with the rounded changes would have them."""
         hidden_weight, hidden_bias, out_weight, out_bias = self.changes.values()
-        known = torch.zeros_like(rows) if self._known is None else self._known[rows]
-        sums = self._inputs[rows].float() @ hidden_weight[0] + embedding(known, hidden_bias)
-        hidden = rounded((sums * self._scale[0]).clamp(0, ACTIVATION_LIMIT))
-        logits = (hidden @ out_weight[0] + out_bias) * (self._scale[1] * _NATS) + self._correction[rows]
-        return (cross_entropy(logits, self._symbols[rows], reduction="none") * self._weight[rows]).sum() / math.log(2)
+        bias = hidden_bias if self._known is None else embedding(_at(self._known, rows), hidden_bias)
+        sums = _at(self._inputs, rows).float() @ hidden_weight[0] + bias
+        hidden = rounded(hardtanh(sums * self._scale[0], 0.0, ACTIVATION_LIMIT))
+        logits = (hidden @ out_weight[0] + out_bias) * (self._scale[1] * _NATS) + _at(self._correction, rows)
+        costs = cross_entropy(logits, _at(self._symbols, rows), reduction="none")
+        return (costs * _at(self._weight, rows)).sum() / math.log(2)
