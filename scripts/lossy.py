@@ -95,8 +95,9 @@ def main() -> None:
     options.run(options)
 
 
-def _command() -> str:
-    return f"    {shlex.join(['python', 'scripts/lossy.py', *sys.argv[1:]])}"
+def _head(options: argparse.Namespace) -> str:
+    command = shlex.join(["python", "scripts/lossy.py", *sys.argv[1:]])
+    return f"    {command}\n\nModel `{options.model}` {Encoder(CodecConfig(model=options.model)).model_hash}:"
 
 
 # ---- curves
@@ -104,8 +105,9 @@ def _command() -> str:
 
 @dataclass(frozen=True)
 class Point:
-    """One cloud at one rate. ``bpp``: bits per occupied cell of its grid; ``points``: decoded."""
+    """One cloud at one rate. ``model``: hash of ours. ``bpp``: bits per occupied cell of its grid; ``points``: decoded."""
 
+    model: str
     file: str
     cells: int
     codec: str
@@ -116,14 +118,16 @@ class Point:
 
 
 def _curves(options: argparse.Namespace) -> None:
-    known = _read(options.csv)
+    digest = Encoder(CodecConfig(model=options.model)).model_hash
+    stored = _read(options.csv)
+    known = [point for point in stored if point.model in ("", digest)]
     files = [path for category in options.only for path in sorted((options.suite / category).glob("*.npz"))]
     for path in files:
         name = peers.file_key(path)
         have = {point.codec for point in known if point.file == name}
         if not {*OURS, *SCALES, *AUTO} <= have and options.limit > 0:
             options.limit -= 1
-            for point in _measure(path, name, options.model, have):
+            for point in _measure(path, name, options.model, have, [point for point in stored if point.file == name]):
                 known.append(point)
                 print(name, point.codec, f"{point.bpp:.4f} bpp, D1 {point.d1:.2f}, D2 {point.d2:.2f}", flush=True)
                 write_csv(options.csv, known, Point)
@@ -133,7 +137,8 @@ def _curves(options: argparse.Namespace) -> None:
     shown = [point for point in _sorted(_marked(known)) if point.file in firsts]
     rows = [[_short(p.file), p.codec, f"{p.bpp:.3f}", f"{p.points:,}", f"{p.d1:.2f}", f"{p.d2:.2f}"] for p in shown]
     more = f"All {len(names)} clouds are in `{options.csv.name}`:"
-    text = f"{_command()}\n\n{_gains(known)}\n\n{more}\n\n" + table(["cloud", "", ">bpp", ">points", ">D1", ">D2"], rows)
+    shown_table = table(["cloud", "", ">bpp", ">points", ">D1", ">D2"], rows)
+    text = f"{_head(options)} {_gains(known)}\n\n{more}\n\n{shown_table}"
     write_section(options.markdown, "curves", text)
     _plot(known, options.plot)
 
@@ -144,6 +149,7 @@ def _read(path: Path) -> list[Point]:
     with open(path, newline="") as lines:
         return [
             Point(
+                row["model"],
                 row["file"],
                 int(row["cells"]),
                 row["codec"],
@@ -156,29 +162,34 @@ def _read(path: Path) -> list[Point]:
         ]
 
 
-def _measure(path: Path, name: str, model: str, have: set[str]) -> Iterator[Point]:
-    """The cloud on its own grid, or on one of ``GRID_BITS``, in every way that is not there yet."""
+def _measure(path: Path, name: str, model: str, have: set[str], stored: list[Point]) -> Iterator[Point]:
+    """The cloud on its own grid, or on one of ``GRID_BITS``, in every way that is not there yet. ``stored``: points of it."""
     cloud = read_cloud(path).finite()[0]
     step = 1.0 if cloud.xyz.dtype.kind == "i" else step_of_bits(cloud, GRID_BITS)
     grid = quantise(cloud.xyz, step, (0.0, 0.0, 0.0))
     voxels, _ = voxelise(grid)
     cells = voxels.coords.astype(np.float64)  # middles of coarser cells lie between the cells
 
-    def point(codec: str, size: int, decoded: np.ndarray) -> Point:
-        found = distortion(cells, decoded)
-        return Point(name, len(cells), codec, 8 * size / len(cells), len(decoded), found.d1_psnr, found.d2_psnr)
+    digest = Encoder(CodecConfig(model=model)).model_hash
 
-    for codec, lossy in {**OURS, **SCALES}.items():
+    def point(codec: str, size: int, decoded: np.ndarray, digest: str = digest) -> Point:
+        found = distortion(cells, decoded)
+        return Point(digest, name, len(cells), codec, 8 * size / len(cells), len(decoded), found.d1_psnr, found.d2_psnr)
+
+    alike: dict[bytes, Point] = {}
+    for codec, lossy in {**OURS, **SCALES, **AUTO}.items():
         if codec not in have:
             data = Encoder(CodecConfig(step=1.0, model=model, **lossy)).encode(PointCloud(cells))
-            yield point(codec, len(data), Decoder().decode(data).xyz)
-    for codec, lossy in AUTO.items():
-        if codec not in have:
-            data = Encoder(CodecConfig(step=1.0, model=model, **lossy)).encode(PointCloud(cells))
-            yield point(codec, len(data), Decoder().decode(data).xyz)
+            # Which points are left does not depend on the model where scales are left out; auto is mostly one of the others.
+            same = alike.get(data) or next((p for p in stored if codec in SCALES and p.codec == codec), None)
+            if same:
+                alike[data] = replace(same, model=digest, codec=codec, bpp=8 * len(data) / len(cells))
+            else:
+                alike[data] = point(codec, len(data), Decoder().decode(data).xyz)
+            yield alike[data]
     for codec in GPCC:
         if codec not in have and (run := peers.run_gpcc_lossy(voxels.coords, codec)):
-            yield point(codec, run[0].bytes, run[1])
+            yield point(codec, run[0].bytes, run[1], digest="")
 
 
 def _family(codec: str) -> str:
@@ -225,7 +236,7 @@ def _gains(points: list[Point]) -> str:
         lines.append(line)
     names = ["cloud", ">scales left out", ">G-PCC octree", ">G-PCC trisoup", "auto takes"]
     return (
-        "Scales filled in, beside the others at their rates (as far as ours reach), mean differences of D1 / D2 in dB:\n\n"
+        "scales filled in, beside the others at their rates (as far as ours reach), mean differences of D1 / D2 in dB:\n\n"
         + table(names, lines)
     )
 
@@ -288,7 +299,7 @@ def _targets(options: argparse.Namespace) -> None:
             ]
         )
         print(lines[-1], flush=True)
-    text = _command() + "\n\n" + table(["frames", "target", ">one pass", ">two passes"], lines)
+    text = _head(options) + "\n\n" + table(["frames", "target", ">one pass", ">two passes"], lines)
     write_section(options.markdown, "targets", text)
 
 
@@ -336,7 +347,7 @@ def _fields(options: argparse.Namespace) -> None:
         options.frame.stem.rsplit("__", 1)[-1],
         *(f">{n}" for n in ("bpp", "positions", "counts", "fields", "points", "D1", "D2")),
     ]
-    write_section(options.markdown, "fields", _command() + "\n\n" + table(names, lines))
+    write_section(options.markdown, "fields", _head(options) + "\n\n" + table(names, lines))
 
 
 # ---- centroids
@@ -369,7 +380,7 @@ def _centroids(options: argparse.Namespace) -> None:
         lines.append(line)
         print(line, flush=True)
     names = ["cells", "bpp", "middle", "mean offset of all cells", "2 levels", "a finer step", "3 levels", "a finer step"]
-    write_section(options.markdown, "centroids", _command() + "\n\n" + table(names, lines))
+    write_section(options.markdown, "centroids", _head(options) + "\n\n" + table(names, lines))
 
 
 def _entropy(values: np.ndarray) -> float:

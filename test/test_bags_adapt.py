@@ -69,17 +69,26 @@ def test_a_bag_of_any_kind_decodes_by_itself(golden, tmp_path, name) -> None:
     assert main(["bag", "verify", str(original), str(part), *QUIET, "--step", "0.05"]) == 0
 
 
-def test_a_bag_without_its_adaptations_is_refused_by_name(golden, tmp_path, capsys) -> None:
-    original, small, without = (tmp_path / name for name in ("original", "small", "without"))
+def rewrite(small: Path, new: Path, cut: int, late: int) -> None:
+    """A compressed bag whose adaptations lack so many bytes at their ends, and come so many nanoseconds later."""
+    with Reader(small) as reader, Writer(new, version=9) as writer:
+        topics = {c.id: writer.add_connection(c.topic, c.msgtype, typestore=typestore()) for c in reader.connections}
+        for connection, time, data in sorted(reader.messages(), key=lambda item: item[1] + late * (item[0].msgtype == BYTES)):
+            writer.write(topics[connection.id], time, data[: len(data) - cut] if connection.msgtype == BYTES else data)
+
+
+def test_an_adaptation_may_come_late_but_has_to_be_there(golden, tmp_path, capsys) -> None:
+    original, small, late, without = (tmp_path / name for name in ("original", "small", "late", "without"))
     file = golden / "adapted.standard.apad"
     write_rosbag2(original, "mcap", clouds=2)
     compress = ["bag", "compress", str(original), str(small), "--step", "0.05", "--adaptation", str(file)]
     assert main([*compress, *QUIET]) == 0
-    with Reader(small) as reader, Writer(without, version=9) as writer:
-        topics = {c.id: writer.add_connection(c.topic, c.msgtype, typestore=typestore()) for c in reader.connections}
-        for connection, time, data in reader.messages():
-            damaged = data[:-1] if connection.msgtype == BYTES else data  # which is no adaptation any more
-            writer.write(topics[connection.id], time, damaged)
+    rewrite(small, late, cut=0, late=10**12)
+    assert messages(late)[-1].topic.name.endswith("/adaptation")
+    assert main(["bag", "verify", str(original), str(late), *QUIET]) == 0
+    assert main(["bag", "restore", str(late), str(tmp_path / "from late"), *QUIET]) == 0
+
+    rewrite(small, without, cut=1, late=0)
     capsys.readouterr()
     assert main(["bag", "verify", str(original), str(without), *QUIET]) == DIFFERENT
     assert load_adaptation(file).hash in capsys.readouterr().out
