@@ -109,13 +109,13 @@ def test_counts_that_reach_their_limit_are_halved_alike(plainly):
 def test_rests_that_end_early_and_words_of_no_encoder_are_told():
     around = scattered(300)
     kernel = channels._kernel(around)
-    _, _, words = kernel.encode(255, 0, 1 << 14, None, np.arange(300) * 1_000_003 % 65_537)
+    _, _, words = kernel.encode(255, 0, None, np.arange(300) * 1_000_003 % 65_537)
     coder = native.RangeDecoder(np.frombuffer(words, np.uint32))
-    _, _, used = kernel.decode(255, 0, 1 << 14, None, coder, np.zeros(9, np.uint8))
+    _, _, used = kernel.decode(255, 0, None, coder, np.zeros(9, np.uint8))
     assert used > 72
     nonsense = native.RangeDecoder(np.full(99, 0xFFFFFFFF, np.uint32))
     with pytest.raises(IndexError):
-        kernel.decode(8, 0, 1 << 14, None, nonsense, np.zeros(0, np.uint8))
+        kernel.decode(8, 0, None, nonsense, np.zeros(0, np.uint8))
 
 
 def test_surroundings_out_of_range_are_refused():
@@ -123,10 +123,10 @@ def test_surroundings_out_of_range_are_refused():
     values = np.arange(30)
     for kind in (0, 9, 252, 256, -1):
         with pytest.raises(ValueError, match="out of range"):
-            channels._kernel(around).encode(kind, 0, 1 << 14, None, values)
+            channels._kernel(around).encode(kind, 0, None, values)
     for name in ("nearest", "order"):
         for wrong in (30, -1):
             changed = scattered(30)
             getattr(changed, name).flat[7] = wrong
             with pytest.raises(IndexError):
-                channels._kernel(changed).encode(8, 0, 1 << 14, None, values)
+                channels._kernel(changed).encode(8, 0, None, values)

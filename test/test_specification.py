@@ -303,9 +303,9 @@ def adapted(model: Model, payload: bytes, shared: dict[bytes, bytes] | None) -> 
                 of_zeros.append([tensor % 128, 2 * near + tensor % 2, 9 * density + busy])
                 of_zeros[-1] += [2 * min(max(length, 0), 7) + tensor % 2, int(crowd)]
                 of_values.append([tensor % 128, 5 * min(max(signs, -2), 2) + min(max(int(like[column]), -2), 2) + 12, density])
-            some = zeros.block(decoder, 1, of_zeros, [tensor % 2] * block.size)
+            some = zeros.block(decoder, of_zeros, [tensor % 2] * block.size)
             places = [i for i, token in enumerate(some) if token]
-            tokens = values.block(decoder, 4, [of_values[i] for i in places], [tensor % 2] * len(places)) if places else []
+            tokens = values.block(decoder, [of_values[i] for i in places], [tensor % 2] * len(places)) if places else []
             for place, token in zip(places, tokens, strict=True):
                 size = 1 + token % 8 + (rests.varint() if token % 8 == 7 else 0)
                 block[divmod(place, base.shape[1])] = -size if token >= 8 else size

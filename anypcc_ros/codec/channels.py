@@ -15,7 +15,7 @@ from anypcc_ros.codec.bits import BitReader, BitWriter, check_rests
 from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder, decode_varint, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
 from anypcc_ros.codec.kernels import native
-from anypcc_ros.codec.mixing import PROBABILITY, Mixer, decode_block, encode_block, first_weight
+from anypcc_ros.codec.mixing import Mixer, decode_block, encode_block
 from anypcc_ros.codec.surroundings import NEIGHBORS, Surroundings
 
 DIRECT_BITS = 8
@@ -63,17 +63,15 @@ class Channel(ABC):
 class Direct(Channel):
     """Values from ``low`` on, of ``bits`` bits, under contexts of the values around, of the place and of the elevation."""
 
-    KINDS = 7
-
     def __init__(self, surroundings: Surroundings, low: int, bits: int) -> None:
         values = 1 << bits
-        super().__init__(surroundings, bits, (8 * values, 16 * values, 4096, 16 * values, 16 * values, 2048, 4096), 8)
+        super().__init__(surroundings, bits, (8 * values, 16 * values, 4096, 16 * values, 2048, 4096), 8)
         self._low, self._coarse = low, max(bits - 6, 0)
 
     def contexts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         around = self.surroundings
         near, weights = self.tokens[around.nearest[rows]], around.weights[rows]
-        distance, reach = around.distance[rows], around.reach[rows]
+        reach = around.reach[rows]
         three = near[:, :3]
         spread = _ROOTS[three.max(axis=1) - three.min(axis=1)]
         coarse = near[:, :2] >> self._coarse
@@ -82,7 +80,6 @@ class Direct(Channel):
             _mean(three, weights[:, :3]) * 8 + spread,
             near[:, 0] * 16 + reach,
             coarse[:, 0] * 64 + coarse[:, 1],
-            mean * 16 + distance,
             np.sort(near, axis=1)[:, 2] * 16 + reach,
             rows.astype(np.int64) * 64 // len(around) * 32 + (mean >> max(self.bits - 5, 0)),
             around.elevation[rows].astype(np.int64) * 16 + reach,
@@ -99,10 +96,8 @@ class Direct(Channel):
 class Residual(Channel):
     """Any values, as what a prediction from those around leaves, under contexts of how much it left around."""
 
-    KINDS = 6
-
     def __init__(self, surroundings: Surroundings, predictor: int, reference: np.ndarray | None = None) -> None:
-        super().__init__(surroundings, _TOKEN_BITS, (4096, 4096, 2048, 4096, 1, 4096), 16)
+        super().__init__(surroundings, _TOKEN_BITS, (4096, 4096, 2048, 4096, 4096), 16)
         self._predictor = predictor
         self._reference = np.zeros(len(surroundings), np.int64) if reference is None else reference.astype(np.int64)
 
@@ -116,7 +111,6 @@ class Residual(Channel):
             errors[:, 0] * 16 + (errors[:, 1] >> 4),
             noise * 8 + (around.distance[rows] >> 1),
             self._reference[rows] * 16 + (errors[:, 0] >> 4),
-            np.zeros(len(rows), np.int64),
             token_of(zigzag(ahead)) * 16 + (spread >> 4),
         )
         return np.stack(contexts, axis=1), noise >> 4
@@ -211,8 +205,7 @@ def encode_channel(
     if not kind:
         return header + encode_varint(0), np.zeros(len(values), np.uint8)
     if native.available():
-        kernel, weight = _kernel(surroundings), first_weight(_kinds(kind))
-        tokens, rests, words = kernel.encode(kind, low, weight, reference, np.ascontiguousarray(values))
+        tokens, rests, words = _kernel(surroundings).encode(kind, low, reference, np.ascontiguousarray(values))
     else:
         tokens, rests, words = _encode_blocks(_channel(kind, low, surroundings, reference), values)
     return header + encode_varint(len(rests)) + rests + words, tokens
@@ -232,9 +225,9 @@ def decode_channel(
     if not kind:
         values, tokens, used = np.full(len(surroundings), low), np.zeros(len(surroundings), np.uint8), 0
     elif words.native:
-        packed, weight = np.frombuffer(rests, np.uint8), first_weight(_kinds(kind))
+        packed = np.frombuffer(rests, np.uint8)
         with words.checked():
-            values, tokens, used = _kernel(surroundings).decode(kind, low, weight, reference, words.native, packed)
+            values, tokens, used = _kernel(surroundings).decode(kind, low, reference, words.native, packed)
     else:
         values, tokens, used = _decode_blocks(_channel(kind, low, surroundings, reference), words, rests)
     check_rests(rests, used)
@@ -245,11 +238,7 @@ def decode_channel(
 
 def _kernel(around: Surroundings) -> native.ChannelKernel:
     classes = around.distance, around.reach, around.elevation
-    return native.ChannelKernel(around.nearest, around.weights, classes, around.order, around.lengths, PROBABILITY)
-
-
-def _kinds(kind: int) -> int:
-    return Residual.KINDS if kind > DIRECT_BITS else Direct.KINDS
+    return native.ChannelKernel(around.nearest, around.weights, classes, around.order, around.lengths)
 
 
 def _channel(kind: int, low: int, surroundings: Surroundings, reference: np.ndarray | None) -> Channel:
@@ -264,7 +253,7 @@ def _encode_blocks(channel: Channel, values: np.ndarray) -> tuple[np.ndarray, by
         tokens, rest = channel.split(values[rows])
         if isinstance(channel, Residual):
             rests.write(rest, rest_bits(tokens))
-        encode_block(coder, channel.mixer, tokens, channel.bits)
+        encode_block(coder, channel.mixer, tokens)
         channel.settle(rows, values[rows], tokens)
     return channel.tokens.astype(np.uint8), rests.finish(), coder.finish()
 
@@ -274,7 +263,7 @@ def _decode_blocks(channel: Channel, coder: SymbolDecoder, data: memoryview) -> 
     rests = BitReader(data)
     for rows in channel.surroundings.blocks():
         channel.mixer.begin(*channel.contexts(rows))
-        tokens = decode_block(coder, channel.mixer, len(rows), channel.bits)
+        tokens = decode_block(coder, channel.mixer, len(rows))
         rest = rests.read(rest_bits(tokens)) if isinstance(channel, Residual) else tokens
         channel.settle(rows, channel.join(tokens, rest), tokens)
     return channel.known, channel.tokens.astype(np.uint8), rests.used

@@ -18,7 +18,7 @@ from anypcc_ros.codec.octree import morton_order
 
 NEIGHBORS = 5
 _WINDOW = 4  # candidates on either side, along each curve
-_BLOCK = 512  # points coded with the same statistics
+_BLOCK = 64  # points coded with the same statistics
 _SPLIT = 1024  # levels of so many points or more are coded in four parts
 _PARTS = (0, 2, 1, 3)
 _SEARCH_BITS = 20  # of the coordinates with which neighbours are looked for: squares fit float64, Morton codes 64 bits

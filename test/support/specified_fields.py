@@ -12,7 +12,6 @@ from specified_basics import RangeDecoder, Reader
 from specified_contexts import angle
 
 DTYPES = ("i1", "u1", "<i2", "<u2", "<i4", "<u4", "<f4", "<f8", "<i8", "<u8", "<f2", "?")
-LOGARITHMS = [math.floor(256 * (e + (2 * c + 1) / (1 << e) - 1)) for c in range(256) for e in [(2 * c + 1).bit_length() - 1]]
 CLAMP = 1 << 30
 
 
@@ -113,7 +112,7 @@ def passes(points: int) -> list[list[int]]:
 
 
 def blocks(points: int) -> list[list[int]]:
-    return [rows[start : start + 512] for rows in passes(points) for start in range(0, len(rows), 512)]
+    return [rows[start : start + 64] for rows in passes(points) for start in range(0, len(rows), 64)]
 
 
 def morton(position: list[int]) -> int:
@@ -193,36 +192,58 @@ class Mixer:
     """Counts and weights of all contexts."""
 
     def __init__(self, bits: int, kinds: int, selectors: int) -> None:
-        self.counts: dict[tuple[int, int, int], list[int]] = {}
-        self.weights = [[[98304 // kinds] * kinds for _ in range(selectors)] for _ in range(bits)]
+        self.parts = [bits] if bits <= 4 else [bits - 4, 4]
+        self.counts: dict[tuple[int, int, int, int], list[np.float32]] = {}
+        self.weights = [[[98304 // kinds] * kinds for _ in range(selectors)] for _ in self.parts]
 
-    def block(self, decoder: RangeDecoder, bits: int, contexts: list[list[int]], selectors: list[int]) -> list[int]:
+    def block(self, decoder: RangeDecoder, contexts: list[list[int]], selectors: list[int]) -> list[int]:
         """The tokens of a block."""
-        prefixes = [1] * len(contexts)
-        for level in range(bits):
-            weights, seen = self.weights[level], []
-            for context, selector, prefix in zip(contexts, selectors, prefixes, strict=True):
-                decisions = [self.counts.setdefault((k, c, prefix), [0, 0]) for k, c in enumerate(context)]
-                ratios = [LOGARITHMS[ones] - LOGARITHMS[zeros] for zeros, ones in decisions]
-                mixed = sum((w >> 4) * r for w, r in zip(weights[selector], ratios, strict=True)) + (1 << 11) >> 12
-                p = min(max(round(65536 / (1 + 2 ** (-max(min(mixed, 4096), -4096) / 256))), 1), 65535)
-                seen.append((decisions, ratios, p))
-            bits_read = [int(decoder.decode(np.array([[65536 - p, p]]))[0]) for _, _, p in seen]
+        tokens = [0] * len(contexts)
+        for part, bits in enumerate(self.parts):
+            weights, seen = self.weights[part], []
+            for context, selector, before in zip(contexts, selectors, tokens, strict=True):
+                fresh = [np.float32(2)] * (1 << bits)
+                rows = [self.counts.setdefault((part, k, c, before), [*fresh]) for k, c in enumerate(context)]
+                logs = [[logarithm(c) for c in row] for row in rows]
+                sums = [
+                    sum((w >> 4) * v for w, v in zip(weights[selector], column, strict=True))
+                    for column in zip(*logs, strict=True)
+                ]
+                mixed = [s + (1 << 11) >> 12 for s in sums]
+                frequencies = [power(max(m - max(mixed), -4096)) for m in mixed]
+                scale = np.float32(65536) / np.float32(sum(frequencies))
+                seen.append((rows, logs, frequencies, [int(np.float32(f) * scale) for f in frequencies]))
+            values = [int(decoder.decode(np.array([frequencies]))[0]) for _, _, frequencies, _ in seen]
             for selector in range(len(weights)):
                 members = [i for i, s in enumerate(selectors) if s == selector]
                 for kind in range(len(weights[selector])):
-                    gradient = sum((65536 * bits_read[i] - seen[i][2]) * seen[i][1][kind] for i in members)
-                    weight = weights[selector][kind] + (gradient >> 13 + len(members).bit_length() // 2)
+                    gradient = 0
+                    for i in members:
+                        _, logs, _, shares = seen[i]
+                        for a, (share, log) in enumerate(zip(shares, logs[kind], strict=True)):
+                            gradient += (65536 * (a == values[i]) - share) * log >> 10
+                    weight = weights[selector][kind] + (gradient >> 5 + len(members).bit_length() // 2)
                     weights[selector][kind] = max(min(weight, (1 << 19) - 1), 1 - (1 << 19))
-            for (decisions, _, _), bit in zip(seen, bits_read, strict=True):
-                for counts in decisions:
-                    counts[bit] += 1
-            for decisions, _, _ in seen:
-                for counts in decisions:
-                    while sum(counts) > 255:
-                        counts[:] = [c >> 1 for c in counts]
-            prefixes = [2 * prefix + bit for prefix, bit in zip(prefixes, bits_read, strict=True)]
-        return [prefix - (1 << bits) for prefix in prefixes]
+            for (rows, *_), value in zip(seen, values, strict=True):
+                for row in rows:
+                    for a in range(max(value - 1, 0), min(value + 2, len(row))):
+                        row[a] += np.float32(32 if a == value else 1)
+            for (rows, *_), value in zip(seen, values, strict=True):
+                for row in rows:
+                    while row[value] > 1000:
+                        row[:] = [c / np.float32(2) + np.float32(1) for c in row]
+            tokens = [(token << bits) + value for token, value in zip(tokens, values, strict=True)]
+        return tokens
+
+
+def logarithm(count: np.float32) -> int:
+    mantissa, exponent = math.frexp(count)
+    return math.floor(256 * (exponent - 1 + 2 * mantissa - 1))
+
+
+def power(number: int) -> int:
+    whole, part = divmod(number, 256)
+    return 1 + math.floor(2.0 ** (16 + whole) * (1 + part / 256))
 
 
 def mean(values: list[int], weights: list[int]) -> int:
@@ -271,13 +292,13 @@ def channel(payload: bytes, points: list[Point], reference: list[int] | None = N
     values, tokens = [0] * count, [0] * count
     direct = kind <= 8
     bits = kind if direct else 8
-    mixer = Mixer(bits, 7, 8) if direct else Mixer(bits, 6, 16)
+    mixer = Mixer(bits, 6, 8) if direct else Mixer(bits, 5, 16)
     for rows in blocks(count) if kind else ():
         if direct:
             described = [direct_contexts(i, points, tokens, kind) for i in rows]
         else:
             described = [residual_contexts(i, points, values, tokens, kind, reference) for i in rows]
-        read = mixer.block(decoder, bits, [contexts for contexts, _, _ in described], [s for _, s, _ in described])
+        read = mixer.block(decoder, [contexts for contexts, _, _ in described], [s for _, s, _ in described])
         for row, token, (_, _, prediction) in zip(rows, read, described, strict=True):
             if direct:
                 value = low + token
@@ -302,7 +323,6 @@ def direct_contexts(i: int, points: list[Point], tokens: list[int], bits: int) -
         8 * mean(t[:3], point.weights) + spread,
         16 * t[0] + point.reach,
         64 * (t[0] >> coarse) + (t[1] >> coarse),
-        16 * mean(t, point.weights) + point.distance,
         16 * median(t) + point.reach,
         32 * (64 * i // len(points)) + (mean(t, point.weights) >> max(bits - 5, 0)),
         16 * point.elevation + point.reach,
@@ -324,7 +344,6 @@ def residual_contexts(
         16 * t[0] + t[1] // 16,
         8 * noise + point.distance // 2,
         16 * (reference[i] if reference else 0) + t[0] // 16,
-        0,
         16 * token_of(zigzag(ahead)) + spread // 16,
     ]
     return contexts, noise // 16, 0 if kind == 253 else wrap(x[0] + ahead)

@@ -20,22 +20,11 @@ class _SurroundingsStruct(ctypes.Structure):
     )
 
 
-class _TablesStruct(ctypes.Structure):
-    """``MixingTables`` of src/api.hpp."""
-
-    _fields_ = (
-        ("probability", pointer),
-        ("steepest", ctypes.c_int32),
-        ("weight", ctypes.c_int32),
-    )
-
-
 class ChannelKernel:
     """Codes channels as ``codec.channels`` does, bit for bit.
 
     ``nearest`` and ``weights`` int32 (N, 5), ``classes``: distance, reach and elevation, uint8 (N,); ``order`` int32 (N,): the
-    points in coding order, ``lengths`` int64 (B,): how many are in each block, at most 2^15. ``probability`` int32
-    (2 * steepest + 1,).
+    points in coding order, ``lengths`` int64 (B,): how many are in each block, at most 64.
     """
 
     def __init__(
@@ -45,11 +34,10 @@ class ChannelKernel:
         classes: tuple[Array, Array, Array],
         order: Array,
         lengths: Array,
-        probability: Array,
     ) -> None:
         points = int(nearest.shape[0])
         self._points = points
-        self._arrays = nearest, weights, classes, order, lengths, probability
+        self._arrays = nearest, weights, classes, order, lengths
         self._around = _SurroundingsStruct(
             address_of(nearest, "nearest", "int32", (points, 5)),
             address_of(weights, "weights", "int32", (points, 5)),
@@ -59,21 +47,15 @@ class ChannelKernel:
             points,
             len(lengths),
         )
-        self._tables = _TablesStruct(
-            address_of(probability, "probability", "int32", (None,)),
-            len(probability) // 2,
-        )
 
-    def encode(
-        self, kind: int, low: int, weight: int, reference: Array | None, values: Array
-    ) -> tuple[np.ndarray, bytes, bytes]:
+    def encode(self, kind: int, low: int, reference: Array | None, values: Array) -> tuple[np.ndarray, bytes, bytes]:
         """Tokens uint8 (N,) of ``values`` int64 (N,), the rests and the words of the range coder.
 
-        ``kind`` and ``low``: of the channel's header; ``weight``: with which every context begins; ``reference`` uint8 (N,).
+        ``kind`` and ``low``: of the channel's header; ``reference`` uint8 (N,).
         """
-        arguments = self._arguments(kind, low, weight, reference)
+        arguments = self._arguments(kind, low, reference)
         tokens, sizes = np.zeros(self._points, np.uint8), np.zeros(2, np.int64)
-        rests, words = np.empty(8 * self._points, np.uint8), np.empty(4 * self._points + 4, np.uint32)
+        rests, words = np.empty(8 * self._points, np.uint8), np.empty(2 * self._points + 4, np.uint32)
         call(
             "channel_encode",
             *arguments,
@@ -86,11 +68,11 @@ class ChannelKernel:
         return tokens, rests[: sizes[0]].tobytes(), words[: sizes[1]].astype("<u4").tobytes()
 
     def decode(
-        self, kind: int, low: int, weight: int, reference: Array | None, words: RangeDecoder, rests: Array
+        self, kind: int, low: int, reference: Array | None, words: RangeDecoder, rests: Array
     ) -> tuple[np.ndarray, np.ndarray, int]:
         """Values int64 (N,), tokens uint8 (N,), and how many bits of ``rests`` uint8 (any,) they took, more than there are if
         these are not all. Raises IndexError for words that no encoder wrote."""
-        arguments = self._arguments(kind, low, weight, reference)
+        arguments = self._arguments(kind, low, reference)
         values, tokens = np.zeros(self._points, np.int64), np.zeros(self._points, np.uint8)
         used = ctypes.c_int64(0)
         rest = address_of(rests, "rests", "uint8", (None,))
@@ -98,10 +80,9 @@ class ChannelKernel:
         call("channel_decode", *arguments, words.address, rest, len(rests), *results)
         return values, tokens, used.value
 
-    def _arguments(self, kind: int, low: int, weight: int, reference: Array | None) -> tuple[int | None, ...]:
-        self._tables.weight = weight
-        addresses = ctypes.addressof(self._around), ctypes.addressof(self._tables)
-        return (*addresses, kind, low, optional_address(reference, "reference", "uint8", (self._points,)))
+    def _arguments(self, kind: int, low: int, reference: Array | None) -> tuple[int | None, ...]:
+        around = ctypes.addressof(self._around)
+        return around, kind, low, optional_address(reference, "reference", "uint8", (self._points,))
 
 
 def nearest_known(local: Array, curve: Array, order: Array, passes: Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

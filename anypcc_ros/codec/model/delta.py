@@ -170,13 +170,13 @@ class _DeltaEncoder(_DeltaCoder):
         self.rests: list[bytes] = []
 
     def code_zeros(self, block: np.ndarray) -> np.ndarray:
-        encode_block(self.coder, self.zeros, (block != 0).astype(np.int64), 1)
+        encode_block(self.coder, self.zeros, (block != 0).astype(np.int64))
         return np.flatnonzero(block)
 
     def code_values(self, block: np.ndarray, changed: np.ndarray) -> None:
         magnitude = np.abs(block[changed]) - 1
         tokens = ((block[changed] < 0) << _MAGNITUDE_BITS) + np.minimum(magnitude, _LARGE)
-        encode_block(self.coder, self.values, tokens, 1 + _MAGNITUDE_BITS)
+        encode_block(self.coder, self.values, tokens)
         self.rests += [encode_varint(int(value) - _LARGE) for value in magnitude[magnitude >= _LARGE]]
 
 
@@ -187,10 +187,10 @@ class _DeltaDecoder(_DeltaCoder):
         self._rests, self._at = rests, 0
 
     def code_zeros(self, block: np.ndarray) -> np.ndarray:
-        return np.flatnonzero(decode_block(self.coder, self.zeros, len(block), 1))
+        return np.flatnonzero(decode_block(self.coder, self.zeros, len(block)))
 
     def code_values(self, block: np.ndarray, changed: np.ndarray) -> None:
-        tokens = decode_block(self.coder, self.values, len(changed), 1 + _MAGNITUDE_BITS)
+        tokens = decode_block(self.coder, self.values, len(changed))
         magnitude = tokens & _LARGE
         for i in np.flatnonzero(magnitude == _LARGE):
             rest, self._at = decode_varint(self._rests, self._at)

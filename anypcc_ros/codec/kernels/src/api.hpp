@@ -39,12 +39,6 @@ struct Surroundings {
   int64_t points, blocks;
 };
 
-// Of codec/mixing.py: `probability` of log ratios -steepest to steepest, and what weights begin with.
-struct MixingTables {
-  const int32_t* probability;
-  int32_t steepest, weight;
-};
-
 // The arrays of a level, which live as long as it does.
 struct LevelArrays {
   int64_t nodes, first_group;  // first_group: nodes of checkerboard group 0
@@ -298,15 +292,13 @@ int64_t anypcc_child_keys(const uint64_t* keys, const uint8_t* codes, int64_t co
 
 // A channel of codec/channels.py under the contexts of codec/mixing.py: `kind` 1 to 8, 253, 254 or 255 and `low` as in its
 // header; `reference` (points,) or null. Encoding reads values (points,) and writes tokens (points,), rests (8 for each
-// point), words (4 for each point and 4 more), and to sizes (2,) the bytes of the rests and the number of words.
-int64_t anypcc_channel_encode(const anypcc::Surroundings* around, const anypcc::MixingTables* tables, int kind,
-                              int64_t low, const uint8_t* reference, const int64_t* values, uint8_t* tokens,
+// point), words (2 for each point and 4 more), and to sizes (2,) the bytes of the rests and the number of words.
+int64_t anypcc_channel_encode(const anypcc::Surroundings* around, int kind, int64_t low, const uint8_t* reference, const int64_t* values, uint8_t* tokens,
                               uint8_t* rests, uint32_t* words, int64_t* sizes);
 
 // Writes values and tokens (points,), both zero before, and to `used` how many bits of the rests were read, more than there
 // are if they end too early. kBadIndex for words that no encoder wrote.
-int64_t anypcc_channel_decode(const anypcc::Surroundings* around, const anypcc::MixingTables* tables, int kind,
-                              int64_t low, const uint8_t* reference, anypcc::RangeDecoder* words,
+int64_t anypcc_channel_decode(const anypcc::Surroundings* around, int kind, int64_t low, const uint8_t* reference, anypcc::RangeDecoder* words,
                               const uint8_t* rests, int64_t rest_bytes, int64_t* values, uint8_t* tokens,
                               int64_t* used);
 

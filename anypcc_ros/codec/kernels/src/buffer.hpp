@@ -2,9 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <new>
+#include <utility>
 
 namespace anypcc {
 
@@ -37,25 +38,21 @@ class Buffer {
 template <class T>
 class GrowingBuffer {
  public:
-  GrowingBuffer() = default;
-  GrowingBuffer(const GrowingBuffer&) = delete;
-  GrowingBuffer& operator=(const GrowingBuffer&) = delete;
-  ~GrowingBuffer() { std::free(data_); }
-
   T* reserve(int64_t count) {
     if (count > capacity_) {
       const int64_t wanted = count > 2 * capacity_ ? count : 2 * capacity_;
-      void* const larger = std::realloc(data_, sizeof(T) * static_cast<size_t>(wanted));
-      if (larger == nullptr) throw std::bad_alloc();
-      data_ = static_cast<T*>(larger);
+      Buffer<T> larger;
+      larger.reserve(wanted);
+      if (capacity_ > 0) std::memcpy(larger.data(), data(), sizeof(T) * static_cast<size_t>(capacity_));
+      buffer_ = std::move(larger);
       capacity_ = wanted;
     }
-    return data_;
+    return data();
   }
-  T* data() const { return data_; }
+  T* data() const { return buffer_.data(); }
 
  private:
-  T* data_ = nullptr;
+  Buffer<T> buffer_;
   int64_t capacity_ = 0;
 };
 

@@ -4,40 +4,29 @@
 #include <vector>
 
 #include "api.hpp"
-#include "binary_coder.hpp"
 #include "buffer.hpp"
 #include "isa.hpp"
+#include "range_encoder.hpp"
 #include "recycled.hpp"
 
 namespace anypcc {
 namespace {
 
-constexpr int kMaxBits = 8;  // of a token
-constexpr int kRate = 13;
-constexpr int kCoarser = 4;  // bits of a weight that only learning uses
-constexpr int32_t kWeightLimit = (1 << 19) - 1;
-constexpr int64_t kMaxBlock = 1 << 15;  // tokens, so that counts stay below 2^16
+constexpr int kMaxBits = 8, kPartBits = 4;  // of a token, and of a symbol
+constexpr int kMaxSelectors = 16;
+constexpr int kMaxBlock = 64;  // tokens
 
 int bit_length(uint64_t value) { return value == 0 ? 0 : 64 - __builtin_clzll(value); }
 
 // What was learned, and the block of tokens at work. Its arithmetic is in isa_mixing.hpp.
 class Mixer {
  public:
-  Mixer(const MixingTables& tables, int bits, const int64_t* sizes, int kinds, int selectors, int64_t block)
-      : tables_(tables),
-        bits_(bits),
+  Mixer(int bits, const int64_t* sizes, int kinds, int selectors)
+      : parts_(bits > kPartBits ? 2 : 1),
+        bits_{bits > kPartBits ? bits - kPartBits : bits, kPartBits},
         kinds_(kinds),
         selectors_(selectors),
-        stride_((bits > kNibble ? kGroup : 0) + (1 << bits)),
-        nodes_(block * kMixed),
-        ratios_(block * kMixed),
-        ones_(block),
-        prefix_(block),
-        selector_(block),
-        weights_(static_cast<size_t>(bits) * selectors * kMixed),
-        coarse_(static_cast<size_t>(selectors) * kMixed),
-        gradient_(static_cast<size_t>(selectors) * kMixed),
-        members_(selectors) {
+        stride_(1 + (parts_ - 1) * (1 << bits_[0])) {
     int64_t contexts = 0;
     for (int k = 0; k < kinds; ++k) {
       first_[k] = static_cast<uint32_t>(contexts);
@@ -45,104 +34,107 @@ class Mixer {
     }
     places_.resize(contexts);
     if (counts_ == nullptr) throw std::bad_alloc();
-    place();
-    for (size_t i = 0; i < weights_.size(); ++i) weights_[i] = static_cast<int>(i % kMixed) < kinds ? tables.weight : 0;
+    place();  // of no context
+    for (auto& part : weights_) std::fill_n(part, kMaxSelectors * kMixed, kWeightSum / kinds);
   }
   Mixer(const Mixer&) = delete;
   Mixer& operator=(const Mixer&) = delete;
   ~Mixer() { Recycled<Counts>::give(counts_, used_ > kLarge); }
 
-  void begin(int64_t size) {
+  int parts() const { return parts_; }
+  int bits(int part) const { return bits_[part]; }
+
+  void begin(int size) {
     size_ = size;
-    level_ = 0;
-    std::fill_n(prefix_.begin(), size, 1);
+    part_ = 0;
   }
 
   // Of token i of the block; contexts (kinds,).
-  void set(int64_t i, const uint32_t* contexts, int selector) {
+  void set(int i, const uint32_t* contexts, int selector) {
     for (int k = 0; k < kinds_; ++k) {
-      uint32_t& begin = places_[first_[k] + contexts[k]];
-      if (begin == 0) begin = place();
-      nodes_[i * kMixed + k] = begin;
+      uint32_t& row = places_[first_[k] + contexts[k]];
+      if (row == 0) row = place();
+      rows_[i * kMixed + k] = row;
+      __builtin_prefetch(counts_->data() + static_cast<int64_t>(row) * kSymbols, 1);
     }
-    for (int k = kinds_; k < kMixed; ++k) nodes_[i * kMixed + k] = 0;
     selector_[i] = static_cast<uint8_t>(selector);
   }
 
-  // For the next bit: of each token, how many of 2^16 are ones.
+  // For the next part: where the ranges of each token's symbols end, (size, kSymbols).
   const int32_t* predict() {
-    const int32_t* const weights = weights_.data() + static_cast<int64_t>(level_) * selectors_ * kMixed;
-    for (int j = 0; j < selectors_ * kMixed; ++j) coarse_[j] = weights[j] >> kCoarser;
-    active_isa().mix(block(), coarse_.data(), ones_.data());
-    const int32_t steepest = tables_.steepest;
-    for (int64_t i = 0; i < size_; ++i) {
-      ones_[i] = tables_.probability[std::min(std::max(ones_[i], -steepest), steepest) + steepest];
+    int32_t coarse[kMaxSelectors * kMixed], beginnings[kMaxSelectors];
+    for (int s = 0; s < selectors_; ++s) {
+      uint32_t sum = 0;
+      for (int k = s * kMixed; k < s * kMixed + kinds_; ++k) {
+        coarse[k] = weights_[part_][k] >> kCoarser;
+        sum += static_cast<uint32_t>(coarse[k]);
+      }
+      beginnings[s] = static_cast<int32_t>((1u << 11) - (127u << 8) * sum);
     }
-    return ones_.data();
+    active_isa().mix(block(), coarse, beginnings);
+    return bounds_;
   }
 
-  // The bits (size,) were these.
-  void learn(const uint8_t* bits) {
-    std::fill(gradient_.begin(), gradient_.end(), 0.0);
-    std::fill(members_.begin(), members_.end(), 0);
-    active_isa().learn_mix(block(), bits, ones_.data(), gradient_.data());
-    for (int64_t i = 0; i < size_; ++i) {
-      ++members_[selector_[i]];
-      prefix_[i] = static_cast<uint8_t>(2 * prefix_[i] + bits[i]);
+  // The part's values (size,) were these.
+  void learn(const uint8_t* values) {
+    int members[kMaxSelectors] = {};
+    for (int i = 0; i < size_; ++i) {
+      const int s = selector_[i];
+      if (members[s]++ == 0) std::fill_n(gradient_ + s * kMixed * kSymbols, kMixed * kSymbols, 0);
     }
-    int32_t* const weights = weights_.data() + static_cast<int64_t>(level_) * selectors_ * kMixed;
+    active_isa().learn_mix(block(), values, gradient_);
     for (int s = 0; s < selectors_; ++s) {
-      const int shift = kRate + bit_length(members_[s]) / 2;
+      if (members[s] == 0) continue;
+      const int shift = kRate + bit_length(members[s]) / 2;
       for (int k = s * kMixed; k < s * kMixed + kinds_; ++k) {
-        const int64_t moved = weights[k] + (static_cast<int64_t>(gradient_[k]) >> shift);
-        weights[k] = static_cast<int32_t>(std::clamp<int64_t>(moved, -kWeightLimit, kWeightLimit));
+        int64_t sum = 0;
+        for (int j = 0; j < kSymbols; ++j) sum += gradient_[k * kSymbols + j];
+        const int64_t moved = weights_[part_][k] + (sum >> shift);
+        weights_[part_][k] = static_cast<int32_t>(std::clamp<int64_t>(moved, -kWeightLimit, kWeightLimit));
       }
     }
-    if (++level_ != kNibble) return;
-    for (int64_t i = 0; i < size_; ++i) {
-      const uint32_t group = kGroup + ((prefix_[i] - kGroup) << (bits_ - kNibble));
-      for (int k = 0; k < kinds_; ++k) nodes_[i * kMixed + k] += group;
-      prefix_[i] = 1;
+    if (++part_ == parts_) return;
+    for (int i = 0; i < size_; ++i) {
+      for (int k = 0; k < kinds_; ++k) {
+        const uint32_t row = rows_[i * kMixed + k] += 1 + values[i];
+        __builtin_prefetch(counts_->data() + static_cast<int64_t>(row) * kSymbols, 1);
+      }
     }
   }
 
  private:
-  // The decisions of a token's first four bits stand together, and so do those of the others after each value of
-  // these four: few cache lines for a token.
-  static constexpr int kNibble = 4, kGroup = 1 << kNibble;
+  using Counts = GrowingBuffer<float>;
+  static constexpr int64_t kLarge = 1 << 20;  // rows
+  static constexpr float kUnseen = 2;
+  static constexpr int kRate = 5;
+  static constexpr int kCoarser = 4;  // bits of a weight that only learning uses
+  static constexpr int32_t kWeightSum = 3 << 15, kWeightLimit = (1 << 19) - 1;
 
-  using Counts = GrowingBuffer<uint32_t>;
-  static constexpr int64_t kLarge = 1 << 23;  // counts
-
-  // The counts of one more context, all zero.
+  // The counts of one more context, which has seen nothing: of its tokens' first part, then of the second after each value of the first.
   uint32_t place() {
     const int64_t begin = used_;
     used_ += stride_;
-    std::fill_n(counts_->reserve(used_) + begin, stride_, 0);
+    std::fill_n(counts_->reserve(used_ * kSymbols) + begin * kSymbols, stride_ * kSymbols, kUnseen);
     return static_cast<uint32_t>(begin);
   }
 
   MixBlock block() {
-    return {size_, kinds_, counts_->data(), nodes_.data(), prefix_.data(), selector_.data(), ratios_.data()};
+    return {size_, kinds_, 1 << bits_[part_], counts_->data(), rows_, selector_, bounds_, shares_};
   }
 
-  const MixingTables& tables_;
-  const int bits_, kinds_, selectors_;
-  const uint32_t stride_;
+  const int parts_, bits_[2], kinds_, selectors_;
+  const int64_t stride_;
   uint32_t first_[kMixed];
-  std::vector<uint32_t> places_;  // where the counts of a context begin; 0 if it was never seen
-  Counts* counts_ = Recycled<Counts>::take();  // the first ones are of no context: they fill the vectors, and stay zero
+  std::vector<uint32_t> places_;  // the row at which the counts of a context begin; 0 if it was never seen
+  Counts* counts_ = Recycled<Counts>::take();
   int64_t used_ = 0;
 
-  int level_ = 0;
-  int64_t size_ = 0;
-  std::vector<uint32_t> nodes_;
-  std::vector<int32_t> ratios_, ones_;
-  std::vector<uint8_t> prefix_, selector_;
-  std::vector<int32_t> weights_;  // (bits, selectors, kMixed), in units of 2^-16
-  std::vector<int32_t> coarse_;   // (selectors, kMixed)
-  std::vector<double> gradient_;  // likewise
-  std::vector<int64_t> members_;  // (selectors,)
+  int part_ = 0, size_ = 0;
+  int32_t weights_[2][kMaxSelectors * kMixed];  // in units of 2^-16
+  uint32_t rows_[kMaxBlock * kMixed];
+  uint8_t selector_[kMaxBlock];
+  alignas(64) int32_t bounds_[kMaxBlock * kSymbols], shares_[kMaxBlock * kSymbols];
+  alignas(64) int32_t gradient_[kMaxSelectors * kMixed * kSymbols];
 };
 
 // ---- what values leave besides their tokens: bits, the highest first ----
@@ -217,12 +209,12 @@ void sort_five(const T* from, T* sorted) {
 // Values of a few bits, which are tokens themselves.
 class Direct {
  public:
-  static constexpr int kKinds = 7, kSelectors = 8;
+  static constexpr int kKinds = 6, kSelectors = 8;
 
   Direct(const Surroundings& around, int kind, int64_t low, const uint8_t*)
       : around_(around), bits_(kind), low_(low), coarse_(std::max(kind - 6, 0)), coarser_(std::max(kind - 5, 0)) {
     const int64_t values = int64_t{1} << kind;
-    const int64_t sizes[kKinds] = {8 * values, 16 * values, 4096, 16 * values, 16 * values, 2048, 4096};
+    const int64_t sizes[kKinds] = {8 * values, 16 * values, 4096, 16 * values, 2048, 4096};
     std::copy(sizes, sizes + kKinds, sizes_);
   }
   int bits() const { return bits_; }
@@ -247,10 +239,9 @@ class Direct {
     context[0] = three * 8 + root;
     context[1] = near[0] * 16 + reach;
     context[2] = (near[0] >> coarse_) * 64 + (near[1] >> coarse_);
-    context[3] = mean * 16 + (around_.distance[row] & 15);
-    context[4] = sorted[2] * 16 + reach;
-    context[5] = static_cast<uint32_t>(row * 64 / around_.points) * 32 + (mean >> coarser_);
-    context[6] = static_cast<uint32_t>(around_.elevation[row]) * 16 + reach;
+    context[3] = sorted[2] * 16 + reach;
+    context[4] = static_cast<uint32_t>(row * 64 / around_.points) * 32 + (mean >> coarser_);
+    context[5] = static_cast<uint32_t>(around_.elevation[row]) * 16 + reach;
     return static_cast<int>(root);
   }
 
@@ -269,13 +260,13 @@ class Direct {
 // Any values, as what a prediction leaves.
 class Residual {
  public:
-  static constexpr int kKinds = 6, kSelectors = 16;
+  static constexpr int kKinds = 5, kSelectors = 16;
 
   Residual(const Surroundings& around, int kind, int64_t, const uint8_t* reference)
-      : around_(around), kind_(kind), reference_(reference), predicted_(kMaxBlock) {}
+      : around_(around), kind_(kind), reference_(reference) {}
   int bits() const { return kMaxBits; }
   const int64_t* sizes() const {
-    static constexpr int64_t kSizes[kKinds] = {4096, 4096, 2048, 4096, 1, 4096};
+    static constexpr int64_t kSizes[kKinds] = {4096, 4096, 2048, 4096, 4096};
     return kSizes;
   }
 
@@ -313,8 +304,7 @@ class Residual {
     context[1] = errors[0] * 16 + (errors[1] >> 4);
     context[2] = noise * 8 + (distance >> 1);
     context[3] = (reference_ == nullptr ? 0 : reference_[row] * 16) + (errors[0] >> 4);
-    context[4] = 0;
-    context[5] = token_of(zigzag(ahead)) * 16 + (wide >> 4);
+    context[4] = token_of(zigzag(ahead)) * 16 + (wide >> 4);
     return static_cast<int>(noise >> 4);
   }
 
@@ -335,70 +325,71 @@ class Residual {
   const Surroundings& around_;
   int kind_;
   const uint8_t* reference_;
-  std::vector<int64_t> predicted_;
+  int64_t predicted_[kMaxBlock];
 };
 
 template <class Channel>
 class Coding {
  public:
-  Coding(const Surroundings& around, const MixingTables& tables, int kind, int64_t low, const uint8_t* reference)
+  Coding(const Surroundings& around, int kind, int64_t low, const uint8_t* reference)
       : around_(around),
-        largest_(around.blocks == 0 ? 0 : *std::max_element(around.lengths, around.lengths + around.blocks)),
         channel_(around, kind, low, reference),
-        mixer_(tables, channel_.bits(), channel_.sizes(), Channel::kKinds, Channel::kSelectors, largest_) {}
+        mixer_(channel_.bits(), channel_.sizes(), Channel::kKinds, Channel::kSelectors) {}
 
   int64_t encode(const int64_t* values, uint8_t* tokens, uint8_t* rests, uint32_t* words, int64_t* sizes) {
-    BinaryEncoder coder(words);
+    RangeWriter coder;
     BitSink sink(rests);
-    std::vector<uint8_t> bit(largest_);
+    uint8_t part[kMaxBlock];
     int64_t begin = 0;
     for (int64_t b = 0; b < around_.blocks; begin += around_.lengths[b++]) {
       const int32_t* const rows = around_.order + begin;
-      const int64_t size = around_.lengths[b];
+      const int size = static_cast<int>(around_.lengths[b]);
       start(rows, size, values, tokens);
-      for (int64_t i = 0; i < size; ++i) {
+      for (int i = 0; i < size; ++i) {
         uint64_t rest = 0;
         const uint32_t token = channel_.split(values[rows[i]], i, &rest);
         tokens[rows[i]] = static_cast<uint8_t>(token);
         sink.write(rest, channel_.rest(token));
       }
-      for (int place = channel_.bits() - 1; place >= 0; --place) {
-        const int32_t* const ones = mixer_.predict();
-        for (int64_t i = 0; i < size; ++i) {
-          bit[i] = tokens[rows[i]] >> place & 1;
-          coder.encode(bit[i], ones[i]);
+      int below = channel_.bits();
+      for (int p = 0; p < mixer_.parts(); ++p) {
+        below -= mixer_.bits(p);
+        const int32_t* bounds = mixer_.predict();
+        for (int i = 0; i < size; ++i, bounds += kSymbols) {
+          part[i] = tokens[rows[i]] >> below & ((1 << mixer_.bits(p)) - 1);
+          encode_bounded(coder, words, bounds, part[i]);
         }
-        mixer_.learn(bit.data());
+        mixer_.learn(part);
       }
     }
     sizes[0] = sink.finish();
-    sizes[1] = coder.finish();
+    sizes[1] = coder.finish(words);
     return kOk;
   }
 
   int64_t decode(RangeDecoder& coder, const uint8_t* rests, int64_t rest_bytes, int64_t* values, uint8_t* tokens,
                  int64_t* used) {
     BitSource source(rests, rest_bytes);
-    std::vector<uint8_t> bit(largest_), token(largest_);
+    uint8_t part[kMaxBlock], token[kMaxBlock];
     int64_t begin = 0;
     for (int64_t b = 0; b < around_.blocks && !source.overrun(); begin += around_.lengths[b++]) {
       const int32_t* const rows = around_.order + begin;
-      const int64_t size = around_.lengths[b];
+      const int size = static_cast<int>(around_.lengths[b]);
       start(rows, size, values, tokens);
-      std::fill_n(token.begin(), size, 0);
-      for (int place = channel_.bits() - 1; place >= 0; --place) {
-        const int32_t* const ones = mixer_.predict();
+      std::fill_n(token, size, 0);
+      for (int p = 0; p < mixer_.parts(); ++p) {
+        const int32_t* bounds = mixer_.predict();
         RangeDecoder state = coder;  // the compiler keeps this one in registers
-        for (int64_t i = 0; i < size; ++i) {
-          const int decoded = decode_bit(state, ones[i]);
-          if (decoded < 0) return kBadIndex;
-          bit[i] = static_cast<uint8_t>(decoded);
-          token[i] = static_cast<uint8_t>(2 * token[i] + decoded);
+        for (int i = 0; i < size; ++i, bounds += kSymbols) {
+          const int symbol = decode_bounded(state, bounds);
+          if (symbol < 0) return kBadIndex;
+          part[i] = static_cast<uint8_t>(symbol);
+          token[i] = static_cast<uint8_t>((token[i] << mixer_.bits(p)) + symbol);
         }
         coder = state;
-        mixer_.learn(bit.data());
+        mixer_.learn(part);
       }
-      for (int64_t i = 0; i < size; ++i) {
+      for (int i = 0; i < size; ++i) {
         tokens[rows[i]] = token[i];
         values[rows[i]] = channel_.join(token[i], source.read(channel_.rest(token[i])), i);
       }
@@ -408,9 +399,9 @@ class Coding {
   }
 
  private:
-  void start(const int32_t* rows, int64_t size, const int64_t* known, const uint8_t* tokens) {
+  void start(const int32_t* rows, int size, const int64_t* known, const uint8_t* tokens) {
     mixer_.begin(size);
-    for (int64_t i = 0; i < size; ++i) {
+    for (int i = 0; i < size; ++i) {
       uint32_t context[kMixed];
       const int selector = channel_.contexts(rows[i], i, known, tokens, context);
       mixer_.set(i, context, selector);
@@ -418,13 +409,12 @@ class Coding {
   }
 
   const Surroundings& around_;
-  int64_t largest_;
   Channel channel_;
   Mixer mixer_;
 };
 
-bool valid(const Surroundings& around, const MixingTables& tables, int kind) {
-  if (around.points < 0 || around.blocks < 0 || tables.steepest < 0) return false;
+bool valid(const Surroundings& around, int kind) {
+  if (around.points < 0 || around.blocks < 0) return false;
   if (kind != 255 && kind != Residual::kMedian && kind != Residual::kPlain && (kind < 1 || kind > kMaxBits)) return false;
   int64_t points = 0;
   for (int64_t b = 0; b < around.blocks; ++b) {
@@ -445,16 +435,15 @@ bool within(const Surroundings& around) {
 }
 
 template <class Function>
-int64_t run(const Surroundings& around, const MixingTables& tables, int kind, int64_t low, const uint8_t* reference,
-            const Function& function) {
-  if (!valid(around, tables, kind)) return kBadArgument;
+int64_t run(const Surroundings& around, int kind, int64_t low, const uint8_t* reference, const Function& function) {
+  if (!valid(around, kind)) return kBadArgument;
   if (!within(around)) return kBadIndex;
   try {
     if (kind > kMaxBits) {
-      Coding<Residual> coding(around, tables, kind, low, reference);
+      Coding<Residual> coding(around, kind, low, reference);
       return function(coding);
     }
-    Coding<Direct> coding(around, tables, kind, low, reference);
+    Coding<Direct> coding(around, kind, low, reference);
     return function(coding);
   } catch (const std::bad_alloc&) {
     return kOutOfMemory;
@@ -464,16 +453,16 @@ int64_t run(const Surroundings& around, const MixingTables& tables, int kind, in
 }  // namespace
 }  // namespace anypcc
 
-int64_t anypcc_channel_encode(const anypcc::Surroundings* around, const anypcc::MixingTables* tables, int kind, int64_t low,
+int64_t anypcc_channel_encode(const anypcc::Surroundings* around, int kind, int64_t low,
                               const uint8_t* reference, const int64_t* values, uint8_t* tokens, uint8_t* rests,
                               uint32_t* words, int64_t* sizes) {
-  return anypcc::run(*around, *tables, kind, low, reference,
+  return anypcc::run(*around, kind, low, reference,
                      [&](auto& coding) { return coding.encode(values, tokens, rests, words, sizes); });
 }
 
-int64_t anypcc_channel_decode(const anypcc::Surroundings* around, const anypcc::MixingTables* tables, int kind, int64_t low,
+int64_t anypcc_channel_decode(const anypcc::Surroundings* around, int kind, int64_t low,
                               const uint8_t* reference, anypcc::RangeDecoder* words, const uint8_t* rests,
                               int64_t rest_bytes, int64_t* values, uint8_t* tokens, int64_t* used) {
-  return anypcc::run(*around, *tables, kind, low, reference,
+  return anypcc::run(*around, kind, low, reference,
                      [&](auto& coding) { return coding.decode(*words, rests, rest_bytes, values, tokens, used); });
 }

@@ -56,17 +56,19 @@ struct PlaneBins {
   int32_t last;
 };
 
-constexpr int kMixed = 8;         // kinds of contexts, and what fills them up to a whole vector
-constexpr int kCountLimit = 255;  // of the sum of a decision's two counts
+constexpr int kMixed = 8;                 // kinds of contexts at most
+constexpr int kSymbols = kCalibrated;     // of a distribution at most
+constexpr float kCountLimit = 1000;       // of a symbol that was coded
 
-// A block of tokens under mixed contexts (codec/mixing.py), at one of their bits.
+// A block of tokens under mixed contexts (codec/mixing.py), at one of their parts.
 struct MixBlock {
   int64_t size;
-  int kinds;
-  uint32_t* counts;                    // of decisions: zeros, and ones times 2^16
-  const uint32_t* nodes;               // (size, kMixed): where the counts of a context begin
-  const uint8_t *prefix, *selector;    // (size,): which of its decisions it is, and the weights
-  int32_t* ratios;                     // (size, kMixed): of counts, as logarithms
+  int kinds, symbols;
+  float* counts;            // (., kSymbols)
+  const uint32_t* rows;     // (size, kMixed), of counts
+  const uint8_t* selector;  // (size,): which weights
+  int32_t* bounds;          // (size, kSymbols): where each symbol's part of 2^kCoderPrecision ends, or it itself
+  int32_t* shares;          // likewise: what was expected, in units of 2^-16
 };
 
 constexpr int kNeighbors = 5, kCandidates = 8;  // points around one, and those along each of two curves
@@ -133,13 +135,12 @@ struct Isa {
   void (*plane_bins)(const int32_t* x, const int32_t* y, const int32_t* rho, const double* lateral,
                      const uint32_t* phase, const PlaneBins& scale, int32_t* bins);
 
-  // Log ratios of the next bits being ones, mixed (size,), with weights (selectors, kMixed) in units of 2^-12; and how
-  // they were made up, in the block.
-  void (*mix)(const MixBlock& block, const int32_t* weights, int32_t* mixed);
+  // Predicts the next part of a block, at most 64 tokens, with weights (selectors, kMixed) in units of 2^-12; and with what
+  // sums of weighted logarithms begin with (selectors,): half a unit less (127 << 8) times the weights.
+  void (*mix)(const MixBlock& block, const int32_t* weights, const int32_t* beginnings);
 
-  // Counts the bits (size,) of which `ones` of 2^16 were expected to be one, and adds what they say of the weights to
-  // gradient (selectors, kMixed).
-  void (*learn_mix)(const MixBlock& block, const uint8_t* bits, const int32_t* ones, double* gradient);
+  // Counts its values (size,), and adds what they say of the weights to gradient (selectors, kMixed, kSymbols).
+  void (*learn_mix)(const MixBlock& block, const uint8_t* values, int32_t* gradient);
 
   // The nearest (count, kNeighbors) of the candidates of points at local (., 3), and the squares of their distances.
   // Where there are fewer the nearest takes their place, and where there are none the point itself.

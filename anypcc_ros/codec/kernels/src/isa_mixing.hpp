@@ -1,66 +1,90 @@
-// Mixing of contexts (codec/mixing.py), a vector of contexts at a time; included by isa_kernels.hpp.
+// Mixing of contexts (codec/mixing.py), all symbols of a distribution at a time; included by isa_kernels.hpp.
 
-typedef int32_t Mixed __attribute__((vector_size(4 * kMixed)));
-typedef int32_t MixedInMemory __attribute__((vector_size(4 * kMixed), aligned(4), may_alias));
-typedef float MixedFloat __attribute__((vector_size(4 * kMixed)));
-typedef double MixedDouble __attribute__((vector_size(8 * kMixed)));
-typedef double MixedDoubleInMemory __attribute__((vector_size(8 * kMixed), aligned(8), may_alias));
+typedef float FloatRow __attribute__((vector_size(4 * kSymbols)));
+typedef float FloatRowInMemory __attribute__((vector_size(4 * kSymbols), aligned(4), may_alias));
 
-inline Mixed mixed_at(const int32_t* numbers) { return *reinterpret_cast<const MixedInMemory*>(numbers); }
+constexpr Row kSymbolPlaces = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-inline int32_t sum_of(Mixed v) {
-  Four half[2];
-  __builtin_memcpy(half, &v, sizeof(v));
-  const Four four = half[0] + half[1];
-  return four[0] + four[1] + four[2] + four[3];
+// Of token i in its context of kind k.
+inline FloatRowInMemory& counts_at(const MixBlock& b, int64_t i, int k) {
+  return *reinterpret_cast<FloatRowInMemory*>(b.counts + static_cast<int64_t>(b.rows[i * kMixed + k]) * kSymbols);
 }
 
-inline bool any_of(Mixed mask) {
-  typedef int64_t Wide __attribute__((vector_size(4 * kMixed)));
-  const Wide wide = (Wide)mask;
-  return (wide[0] | wide[1] | wide[2] | wide[3]) != 0;
+// Logarithms in units of 2^-8, with f for log2(1 + f) within an octave: those of float32 bits, which begin with kBias.
+constexpr int kBias = 127 << 8;
+inline Row biased_logarithms(FloatRow counts) { return (Row)counts >> 15; }
+
+inline int32_t largest_of(Row v) {
+  Four part[4];
+  __builtin_memcpy(part, &v, sizeof(v));
+  const Four a = part[0] > part[1] ? part[0] : part[1], b = part[2] > part[3] ? part[2] : part[3];
+  Four four = a > b ? a : b;
+  const Four crossed = ANYPCC_MIX(four, four, 2, 3, 0, 1);
+  four = four > crossed ? four : crossed;
+  return four[0] > four[1] ? four[0] : four[1];
 }
 
-// Logarithms of 2 c + 1, with f for log2(1 + f) within an octave, in units of 2^-8: those of float32 bits.
-inline Mixed logarithms(Mixed counts) {
-  return (Mixed) __builtin_convertvector(2 * counts + 1, MixedFloat) >> 15;
+// The sums of the first 1, 2, ... numbers.
+inline Row sums_of(Row v) {
+  constexpr Four kZero = {};
+  Four part[4], before = kZero;
+  __builtin_memcpy(part, &v, sizeof(v));
+  for (Four& four : part) {
+    four += ANYPCC_MIX(kZero, four, 0, 4, 5, 6);
+    four += ANYPCC_MIX(kZero, four, 0, 1, 4, 5);
+    four += before;
+    before = ANYPCC_MIX(four, four, 3, 3, 3, 3);
+  }
+  __builtin_memcpy(&v, part, sizeof(v));
+  return v;
 }
 
-void mix(const MixBlock& b, const int32_t* weights, int32_t* mixed) {
-  constexpr int kShift = 12;
+// 1 + 2^(16 + e / 2^8), rounded down: the inverse.
+inline Row powers(Row exponents) {
+  return __builtin_convertvector((FloatRow)((exponents << 15) + ((127 + 16) << 23)), Row) + 1;
+}
+
+void mix(const MixBlock& b, const int32_t* weights, const int32_t* beginnings) {
+  constexpr int kShift = 12, kLowest = -(16 << 8);
+  const Row symbols = kSymbolPlaces < b.symbols;
+  const float room = static_cast<float>((1 << kCoderPrecision) - b.symbols);
   for (int64_t i = 0; i < b.size; ++i) {
-    const uint32_t* const node = b.nodes + i * kMixed;
-    uint32_t* const count = b.counts + b.prefix[i];
-    Mixed counts;
-    for (int k = 0; k < kMixed; ++k) counts[k] = static_cast<int32_t>(count[node[k]]);
-    Mixed zeros = counts & 0xFFFF, ones = counts >> 16;
-    if (__builtin_expect(any_of(zeros + ones > kCountLimit), 0)) {
-      for (int k = 0; k < b.kinds; ++k) {
-        uint32_t c = count[node[k]];
-        while ((c >> 16) + (c & 0xFFFF) > kCountLimit) c = c >> 1 & 0x7FFF7FFF;
-        count[node[k]] = c;
-        zeros[k] = static_cast<int32_t>(c & 0xFFFF);
-        ones[k] = static_cast<int32_t>(c >> 16);
-      }
+    const int32_t* const weight = weights + b.selector[i] * kMixed;
+    UnsignedRow sum = UnsignedRow{} + static_cast<uint32_t>(beginnings[b.selector[i]]);  // which takes the bias off again
+    for (int k = 0; k < b.kinds; ++k) {
+      sum += (UnsignedRow)biased_logarithms(counts_at(b, i, k)) * static_cast<uint32_t>(weight[k]);
     }
-    const Mixed ratio = logarithms(ones) - logarithms(zeros);
-    *reinterpret_cast<MixedInMemory*>(b.ratios + i * kMixed) = ratio;
-    const Mixed product = ratio * mixed_at(weights + b.selector[i] * kMixed);
-    mixed[i] = (sum_of(product) + (1 << (kShift - 1))) >> kShift;
+    const Row mixed = symbols ? (Row)sum >> kShift : Row{} + INT32_MIN / 2;
+    const Row frequency = powers(most(mixed - largest_of(mixed), Row{} + kLowest)) & symbols;
+    const Row until = sums_of(frequency);
+    const float total = static_cast<float>(until[kSymbols - 1]);
+    const Row ends = kSymbolPlaces + 1 + __builtin_convertvector(
+                                             __builtin_convertvector(until, FloatRow) * (room / total), Row);
+    row_at(b.bounds + i * kSymbols) = kSymbolPlaces < b.symbols - 1 ? ends : Row{} + (1 << kCoderPrecision);
+    row_at(b.shares + i * kSymbols) =
+        __builtin_convertvector(__builtin_convertvector(frequency, FloatRow) * (65536.0f / total), Row);
   }
 }
 
-void learn_mix(const MixBlock& b, const uint8_t* bits, const int32_t* ones, double* gradient) {
+void learn_mix(const MixBlock& b, const uint8_t* values, int32_t* gradient) {
+  constexpr int kFiner = 10, kSeen = 32, kBeside = 1;
   for (int64_t i = 0; i < b.size; ++i) {
-    const int bit = bits[i];
-    const double error = (bit << 16) - ones[i];
-    double* const sums = gradient + b.selector[i] * kMixed;
-    // Whole numbers that stay below 2^53.
-    *reinterpret_cast<MixedDoubleInMemory*>(sums) +=
-        error * __builtin_convertvector(mixed_at(b.ratios + i * kMixed), MixedDouble);
-    const uint32_t* const node = b.nodes + i * kMixed;
-    uint32_t* const count = b.counts + b.prefix[i];
-    const uint32_t one = bit ? 1 << 16 : 1;
-    for (int k = 0; k < b.kinds; ++k) count[node[k]] += one;
+    const Row error = ((kSymbolPlaces == static_cast<int32_t>(values[i])) & (1 << 16)) - row_at(b.shares + i * kSymbols);
+    int32_t* const sums = gradient + static_cast<int64_t>(b.selector[i]) * kMixed * kSymbols;
+    for (int k = 0; k < b.kinds; ++k) {
+      row_at(sums + k * kSymbols) += error * (biased_logarithms(counts_at(b, i, k)) - kBias) >> kFiner;
+    }
+  }
+  for (int64_t i = 0; i < b.size; ++i) {
+    const int32_t value = values[i];
+    const Row beside = ((kSymbolPlaces == value - 1) | (kSymbolPlaces == value + 1)) & (kSymbolPlaces < b.symbols);
+    const FloatRow seen = __builtin_convertvector(((kSymbolPlaces == value) & kSeen) | (beside & kBeside), FloatRow);
+    for (int k = 0; k < b.kinds; ++k) counts_at(b, i, k) += seen;
+  }
+  for (int64_t i = 0; i < b.size; ++i) {
+    for (int k = 0; k < b.kinds; ++k) {
+      FloatRowInMemory& counts = counts_at(b, i, k);
+      while (__builtin_expect(counts[values[i]] > kCountLimit, 0)) counts = counts * 0.5f + 1.0f;
+    }
   }
 }
