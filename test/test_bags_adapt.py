@@ -36,6 +36,15 @@ def named_by(message: Message) -> str:
     return inspect(bytes(typestore().deserialize_cdr(message.data, COMPRESSED_CLOUD).data)).adaptation
 
 
+def test_qos_is_in_the_form_that_the_bag_has(golden, tmp_path) -> None:
+    original, small = recordings.write_ros1(tmp_path / "original.bag", clouds=1), tmp_path / "small"
+    compress = ["bag", "compress", str(original), str(small), "--step", "0.05"]
+    assert main([*compress, "--adaptation", str(golden / "adapted.standard.apad"), *QUIET]) == 0
+    (beside,) = (message for message in messages(small) if message.topic.type == BYTES)
+    assert "durability: 1" in beside.topic.described("offered_qos_profiles")
+    assert "version: 8" in (small / "metadata.yaml").read_text()
+
+
 @pytest.mark.parametrize("name", ["small.mcap", "small.db3", "small"])
 def test_a_bag_of_any_kind_decodes_by_itself(golden, tmp_path, name) -> None:
     original, small, back = write_rosbag2(tmp_path / "original", "mcap"), tmp_path / name, tmp_path / "back"

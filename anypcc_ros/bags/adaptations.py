@@ -5,9 +5,7 @@ So a bag of any storage, a single file too, has what its streams need, and a pla
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rosbags.serde import SerdeError
@@ -24,9 +22,10 @@ from anypcc_ros.pointcloud2 import ADAPTATION_SUFFIX
 BYTES = "std_msgs/msg/UInt8MultiArray"
 
 
-def adaptation_message(adaptation: Adaptation, stream: Message, metadata: Mapping[str, Any]) -> Message:
-    """The message that goes before ``stream``, the first one that names the adaptation. ``metadata``: of the original bag."""
-    qos = latched(metadata.get("version"), stream.topic.described(QOS))
+def adaptation_message(adaptation: Adaptation, stream: Message, version: int | None) -> Message:
+    """The message that goes before ``stream``, the first one that names the adaptation. ``version``: of the bag's metadata, if
+    it has any."""
+    qos = latched(version, stream.topic.described(QOS))
     described = (QOS, qos), (TYPE_HASH, type_hash(BYTES))
     topic = Topic(stream.topic.name + ADAPTATION_SUFFIX, BYTES, definition=definition(BYTES), metadata=described)
     types = typestore().types

@@ -18,6 +18,7 @@ from anypcc_ros.bags.errors import BagUsageError, DamagedMessageError, OutputErr
 from anypcc_ros.bags.peers import FileMode, message_size
 from anypcc_ros.bags.reading import MCAP, ROS1, Bag
 from anypcc_ros.bags.results import BagResult, DamageLog, Frame, TopicTotals
+from anypcc_ros.bags.ros1_files import VERSION
 from anypcc_ros.bags.transform import Argument, CompressTask, Done, Failed, RestoreTask, Result, run_slice
 from anypcc_ros.bags.writing import BagOutput, check_output
 from anypcc_ros.codec.model.adaptations import Adaptation
@@ -189,7 +190,8 @@ class _Conversion:
         adaptation = self._plan.adaptation(topic) if isinstance(self._plan.task, CompressTask) else None
         if adaptation and result.adaptation and topic.name not in self._adapted:
             self._adapted.add(topic.name)
-            message = adaptation_message(adaptation, stream, self._bag.metadata)
+            version = VERSION if self._bag.storage == ROS1 else self._bag.metadata.get("version")
+            message = adaptation_message(adaptation, stream, version)
             types.check_free(message.topic, self.new_topics.values())
             self._output.add_message(message)
 

@@ -21,9 +21,12 @@ from rosbags.typesys.store import Typestore
 
 from anypcc_ros.bags.contents import QOS, TYPE_HASH, Content, Counts, Damage, Definition, Message, Topic
 from anypcc_ros.bags.errors import CorruptBagError, DamagedMessageError, NotABagError, UnsupportedBagError
-from anypcc_ros.bags.metadata import LATEST, latched
+from anypcc_ros.bags.metadata import latched
 
 MAGIC = b"#ROSBAG V"
+
+VERSION = 8
+"""Of rosbag2's metadata, in whose form QoS profiles are given."""
 
 _RENAMED = {"tf/msg/tfMessage": "tf2_msgs/msg/TFMessage"}
 _HEADER = "std_msgs/msg/Header"
@@ -118,7 +121,7 @@ def _describe(path: Path, reader: Any) -> tuple[Typestore, dict[int, Topic]]:
         for connection in reader.connections:
             kind = _RENAMED.get(connection.msgtype, connection.msgtype)
             text, _ = store.generate_msgdef(kind, ros_version=2)
-            metadata = ((QOS, latched(LATEST - 1) if connection.ext.latching else ""), (TYPE_HASH, store.hash_rihs01(kind)))
+            metadata = ((QOS, latched(VERSION) if connection.ext.latching else ""), (TYPE_HASH, store.hash_rihs01(kind)))
             topics[connection.id] = Topic(connection.topic, kind, "cdr", Definition("ros2msg", text.encode()), metadata)
     except (TypesysError, KeyError, ValueError) as error:
         raise UnsupportedBagError(f"{path}: a message type that ROS 2 cannot express: {error}") from error
