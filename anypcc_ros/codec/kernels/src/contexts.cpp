@@ -58,10 +58,9 @@ uint32_t cells_of(const Level& level, int64_t node, const uint8_t* codes) {
 
 // ---- beams ----
 
-constexpr int kSlopeBits = 24, kMostBins = 16;
+constexpr int kMostBins = 16, kMostBeams = 512;
 constexpr int64_t kDistanceLimit = 1 << 24, kRadian = 683565276;
 
-int64_t magnitude(int64_t value) { return value < 0 ? -value : value; }
 int32_t limited(int64_t value) {
   return static_cast<int32_t>(value < -kDistanceLimit  ? -kDistanceLimit
                               : value > kDistanceLimit ? kDistanceLimit
@@ -82,6 +81,10 @@ class Crossing {
           rise > 0 ? static_cast<double>(drop) * (1 << kSlopeBits) / static_cast<double>(rise) : 1e18;
       if (from >= static_cast<double>(ordered_from_)) ordered_from_ = static_cast<int64_t>(from) + 1;
     }
+    for (int64_t i = 0; i < beams.count && beams.columns > 0; ++i) {
+      laterals_[i] = static_cast<double>(beams.laterals[i] * kRadian);
+      phases_[i] = static_cast<uint32_t>(beams.phases[i]);
+    }
   }
 
   static constexpr int kColumns = 4, kNodes = kBeamPlaces / kColumns;
@@ -91,15 +94,38 @@ class Crossing {
   void bins(const int64_t (*low)[3], int64_t nodes, uint8_t* result) {
     const Isa& isa = active_isa();
     const int64_t child = int64_t{1} << child_bits_, places = nodes * kColumns;
-    for (int64_t i = 0; i < kBeamPlaces; ++i) {
-      const int64_t node = i < places ? i / kColumns : 0, c = i % kColumns;
-      x_[i] = limited(low[node][0] + child / 2 + (c >> 1) * child - beams_.axis[0]);
-      y_[i] = limited(low[node][1] + child / 2 + (c & 1) * child - beams_.axis[1]);
+    for (int64_t n = 0; n < kNodes; ++n) {
+      const int64_t* const corner = low[n < nodes ? n : 0];
+      const int32_t x[2] = {limited(corner[0] + child / 2 - beams_.axis[0]),
+                            limited(corner[0] + child / 2 + child - beams_.axis[0])};
+      const int32_t y[2] = {limited(corner[1] + child / 2 - beams_.axis[1]),
+                            limited(corner[1] + child / 2 + child - beams_.axis[1])};
+      for (int64_t c = 0; c < kColumns; ++c) {
+        x_[n * kColumns + c] = x[c >> 1];
+        y_[n * kColumns + c] = y[c & 1];
+        at_.middle[n * kColumns + c] = corner[2] + child;
+      }
     }
     isa.distances(x_, y_, rho_);
-    for (int64_t i = 0; i < places; ++i) cone_[i] = cross(i, low[i / kColumns][2] + child);
+
+    // What is found for one column of a node mostly holds for the others, too.
+    int32_t first[kNodes];
+    find_where_ordered(first);
+    for (int64_t n = 0; n < kNodes; ++n) take_neighbors<kColumns>(n * kColumns, first[n]);
+    isa.cone_heights(rho_, ordered_from_, at_);
+    for (int64_t i = 0; i < places; ++i) {
+      if (at_.wrong[i] == 0) continue;
+      take_neighbors<1>(i, find(rho_[i], at_.middle[i]));
+      at_.above_under[i] = height(at_.under[i], rho_[i]) - at_.middle[i];
+      at_.above_over[i] = height(at_.over[i], rho_[i]) - at_.middle[i];
+    }
     const int size = beams_.bins, kinds = beams_.columns > 0 ? 2 : 1;
+    isa.cone_bins(at_, child_bits_, size - 1, beam_, cone_);
     if (kinds == 2) {
+      for (int64_t i = 0; i < kBeamPlaces; ++i) {
+        lateral_[i] = laterals_[beam_[i]];
+        phase_[i] = phases_[beam_[i]];
+      }
       const PlaneBins scale{turn_, static_cast<uint32_t>(beams_.columns), size - 1};
       isa.plane_bins(x_, y_, rho_, lateral_, phase_, scale, plane_);
     }
@@ -118,64 +144,63 @@ class Crossing {
     return (beams_.slopes[beam] * rho >> kSlopeBits) + beams_.heights[beam];
   }
 
-  bool below(int64_t beam, int64_t rho, int64_t middle) const { return height(beam, rho) < middle; }
-
-  // Sets first_ to what the binary search for the first beam above `middle` finds. Where no beams cross there
-  // is but one such place, which is looked for near the one before.
-  void find(int64_t rho, int64_t middle) {
-    if (rho >= ordered_from_) {
-      for (int steps = 0; steps < kSteps; ++steps) {
-        if (first_ < beams_.count && below(first_, rho, middle)) {
-          ++first_;
-        } else if (first_ > 0 && !below(first_ - 1, rho, middle)) {
-          --first_;
-        } else {
-          return;
-        }
-      }
-    }
-    int64_t length = beams_.count;
-    first_ = 0;
+  // What the binary search of codec/beams.py finds for the first beam above `middle`.
+  int64_t find(int64_t rho, int64_t middle) const {
+    int64_t length = beams_.count, first = 0;
     while (length > 0) {
-      const int64_t half = length >> 1, probe = first_ + half;
-      const bool further = below(probe, rho, middle);
-      first_ = further ? probe + 1 : first_;
+      const int64_t half = length >> 1, probe = first + half;
+      const bool further = height(probe, rho) < middle;
+      first = further ? probe + 1 : first;
       length = further ? length - half - 1 : half;
     }
+    return first;
   }
 
-  // The bin of the nearest cone, 0 if none is near, at place i; notes what its planes are computed from.
-  int32_t cross(int64_t i, int64_t middle) {
-    const int64_t rho = rho_[i], last = beams_.bins - 1;
-    find(rho, middle);
-    const int64_t under = first_ > 0 ? first_ - 1 : 0,
-                  over = first_ < beams_.count ? first_ : beams_.count - 1;
-    const int64_t above_under = height(under, rho) - middle, above_over = height(over, rho) - middle;
-    const bool lower = magnitude(above_under) < magnitude(above_over);
-    const int64_t beam = lower ? under : over, above = lower ? above_under : above_over;
-    const int64_t three = int64_t{3} << child_bits_;  // children high is what is near
-    if (beams_.columns > 0) {
-      lateral_[i] = static_cast<double>(beams_.laterals[beam] * kRadian);
-      phase_[i] = static_cast<uint32_t>(beams_.phases[beam]);
+  // The same for the first column of every node, where no beams cross and there is but one such place: all searches step by
+  // step, as one alone would wait for its products.
+  void find_where_ordered(int32_t* first) const {
+    const int32_t count = static_cast<int32_t>(beams_.count);
+    for (int64_t n = 0; n < kNodes; ++n) first[n] = 0;
+    for (int32_t step = kMostBeams; step > 0; step >>= 1) {
+      if (step > count) continue;
+      for (int64_t n = 0; n < kNodes; ++n) {
+        const int32_t next = first[n] + step, probe = (next < count ? next : count) - 1;
+        const bool further = height(probe, rho_[n * kColumns]) < at_.middle[n * kColumns];
+        first[n] += step & -static_cast<int32_t>(further & (next <= count));
+      }
     }
-    if (2 * magnitude(above) > three) return 0;
-    const int64_t place = ((2 * above + three) * last >> (child_bits_ + 1)) / 3;
-    return static_cast<int32_t>(1 + (place < last - 1 ? place : last - 1));
   }
 
-  static constexpr int kSteps = 3;
+  // The places from i on are below the beam `first` and above the one before it.
+  template <int Places>
+  void take_neighbors(int64_t i, int64_t first) {
+    const int64_t under = first > 0 ? first - 1 : 0, over = first < beams_.count ? first : beams_.count - 1;
+    const auto put = [&](int64_t* row, int64_t value) {
+      for (int64_t c = 0; c < Places; ++c) row[i + c] = value;
+    };
+    put(at_.under, under);
+    put(at_.over, over);
+    put(at_.any_under, first > 0 ? -1 : 0);
+    put(at_.any_over, first < beams_.count ? -1 : 0);
+    put(at_.slope_under, beams_.slopes[under]);
+    put(at_.slope_over, beams_.slopes[over]);
+    put(at_.apex_under, beams_.heights[under]);
+    put(at_.apex_over, beams_.heights[over]);
+  }
 
   const Beams& beams_;
   const int child_bits_;  // the edge of a child is 2^child_bits_ quarter cells
   const double turn_;
   int64_t ordered_from_ = 0;  // distance from which on no beams cross
-  int64_t first_ = 0;         // the first beam above the middle of the column looked at last
+  double laterals_[kMostBeams];  // of the beams, as distances times kRadian
+  uint32_t phases_[kMostBeams];
 
   // The places at hand: columns of children at low and high y of the half at low x, then of that at high x.
-  alignas(64) int32_t x_[kBeamPlaces], y_[kBeamPlaces], rho_[kBeamPlaces], cone_[kBeamPlaces],
-      plane_[kBeamPlaces];
-  alignas(64) double lateral_[kBeamPlaces] = {};
-  alignas(64) uint32_t phase_[kBeamPlaces] = {};
+  alignas(64) int32_t x_[kBeamPlaces], y_[kBeamPlaces], rho_[kBeamPlaces], beam_[kBeamPlaces],
+      cone_[kBeamPlaces], plane_[kBeamPlaces];
+  alignas(64) double lateral_[kBeamPlaces];
+  alignas(64) uint32_t phase_[kBeamPlaces];
+  ConePlaces at_;
 };
 
 }  // namespace
@@ -202,7 +227,7 @@ int64_t anypcc_face_cells(const Level* level, const int32_t* rows, int64_t count
 int64_t anypcc_beam_bins(const Beams* beams, const uint32_t* coords, int64_t n_coords, const int32_t* rows,
                          int64_t count, const int64_t* shift, int levels_below, double turn, uint8_t* bins,
                          int threads) {
-  if (beams == nullptr || beams->count < 1 || beams->bins < 2 || beams->bins > kMostBins || count < 0 ||
+  if (beams == nullptr || beams->count < 1 || beams->bins < 2 || beams->bins > kMostBins || beams->count > kMostBeams || count < 0 ||
       levels_below < 1 || levels_below > 32) {
     return kBadArgument;
   }

@@ -49,6 +49,18 @@ struct CalibrationTables {
 
 constexpr int kBeamPlaces = 64;  // where beams are looked for at a time
 
+constexpr int kSlopeBits = 24;   // of the fraction of a cone's slope
+
+// Places at height `middle`, each between two cones: its neighbors, or twice the same one where there is none under or over
+// it (any_ is 0, else -1). `above` is how far above the place a cone passes.
+struct alignas(64) ConePlaces {
+  int64_t middle[kBeamPlaces], under[kBeamPlaces], over[kBeamPlaces];
+  int64_t any_under[kBeamPlaces], any_over[kBeamPlaces];
+  int64_t slope_under[kBeamPlaces], slope_over[kBeamPlaces], apex_under[kBeamPlaces], apex_over[kBeamPlaces];
+  int64_t above_under[kBeamPlaces], above_over[kBeamPlaces];
+  int64_t wrong[kBeamPlaces];  // not 0 where these may be the neighbors of another place
+};
+
 // `turn` and `columns` of anypcc_beam_bins, and the last bin.
 struct PlaneBins {
   double turn;
@@ -130,6 +142,14 @@ struct Isa {
 
   // Distances of kBeamPlaces places (x, y) from the axis, rounded down. At most 2^24 in magnitude.
   void (*distances)(const int32_t* x, const int32_t* y, int32_t* rho);
+
+  // How far above the places at these distances their cones pass, and where they are not between them or nearer to the axis
+  // than ordered_from.
+  void (*cone_heights)(const int32_t* rho, int64_t ordered_from, ConePlaces& at);
+
+  // The nearer of the two cones of every place, and its bin: 1 to last, 0 where it is farther off than a child and a half,
+  // whose edge is 2^child_bits.
+  void (*cone_bins)(const ConePlaces& at, int child_bits, int last, int32_t* beam, int32_t* bins);
 
   // Bins of the nearest planes there, of beams with these laterals in radians, as 2^-32 turn, and phases.
   void (*plane_bins)(const int32_t* x, const int32_t* y, const int32_t* rho, const double* lateral,

@@ -23,6 +23,39 @@ void distances(const int32_t* __restrict x, const int32_t* __restrict y, int32_t
   }
 }
 
+ANYPCC_STEP void height_step(const int32_t* __restrict rho, const int64_t* __restrict middle,
+                             const int64_t* __restrict slope, const int64_t* __restrict apex,
+                             int64_t* __restrict above) {
+  for (int i = 0; i < kBeamPlaces; ++i) above[i] = (slope[i] * rho[i] >> kSlopeBits) + apex[i] - middle[i];
+}
+
+void cone_heights(const int32_t* rho, int64_t ordered_from, ConePlaces& at) {
+  height_step(rho, at.middle, at.slope_under, at.apex_under, at.above_under);
+  height_step(rho, at.middle, at.slope_over, at.apex_over, at.above_over);
+  for (int i = 0; i < kBeamPlaces; ++i) {
+    const int64_t crossing = rho[i] < ordered_from ? -1 : 0, not_under = at.above_under[i] < 0 ? 0 : -1,
+                  not_over = at.above_over[i] < 0 ? -1 : 0;
+    at.wrong[i] = crossing | (at.any_under[i] & not_under) | (at.any_over[i] & not_over);
+  }
+}
+
+void cone_bins(const ConePlaces& at, int child_bits, int last, int32_t* __restrict beam, int32_t* __restrict bins) {
+  const int64_t three = int64_t{3} << child_bits;  // children high is what is near
+  const auto lasts = static_cast<uint64_t>(last);
+  for (int i = 0; i < kBeamPlaces; ++i) {
+    const int64_t under = at.above_under[i], over = at.above_over[i];
+    const int64_t from_under = under < 0 ? -under : under, from_over = over < 0 ? -over : over;
+    const bool lower = from_under < from_over;
+    const int64_t above = lower ? under : over, from = lower ? from_under : from_over;
+    const bool near = 2 * from <= three;
+    // The quotient is at most 3 * 15, where this product is a third of it.
+    const uint64_t eighth = static_cast<uint64_t>(near ? 2 * above + three : 0) * lasts >> (child_bits + 1);
+    const auto place = static_cast<int32_t>(eighth * 21846 >> 16);
+    beam[i] = static_cast<int32_t>(lower ? at.under[i] : at.over[i]);
+    bins[i] = near ? 1 + (place < last - 1 ? place : last - 1) : 0;
+  }
+}
+
 // Angle of the directions (x, y) in 2^-32 turn.
 ANYPCC_STEP void angle_step(const int32_t* __restrict x, const int32_t* __restrict y,
                             uint32_t* __restrict angle) {

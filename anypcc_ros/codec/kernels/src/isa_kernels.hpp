@@ -275,6 +275,8 @@ constexpr Isa isa_table(const char* name) {
           learn,
           favourites,
           distances,
+          cone_heights,
+          cone_bins,
           plane_bins,
           mix,
           learn_mix,
