@@ -104,14 +104,18 @@ def test_policies_of_the_fields_that_a_scan_needs(policy, encode, decoder):
 def test_what_is_no_firing_sequence():
     cloud = measured()
     ring, grid = cloud.fields["ring"].astype(np.int64), np.rint(cloud.xyz / 0.02).astype(np.int64)
-    assert find_firing(0, ring, grid)
+    given = np.arange(len(ring))
+    found = find_firing(0, ring, grid, given)
+    assert found
     shuffled = np.random.default_rng(0).permutation(len(ring))
-    assert find_firing(0, ring[shuffled], grid[shuffled]) is None
-    by_ring = np.argsort(ring, kind="stable")
-    assert find_firing(0, ring[by_ring], grid[by_ring]) is None
+    assert find_firing(0, ring, grid, shuffled) is None
+    assert find_firing(0, ring, grid, np.argsort(ring, kind="stable")) is None
+    again = find_firing(0, ring[shuffled], grid[shuffled], np.argsort(shuffled))
+    assert again
+    assert np.array_equal(again[1], found[1][shuffled])
     for rings in (ring[:0], np.zeros_like(ring), np.arange(len(ring)), ring * 4096, ring - (1 << 62)):
-        find_firing(0, rings, grid[: len(rings)])
-    assert find_firing(0, np.zeros_like(ring), grid) is None
+        find_firing(0, rings, grid[: len(rings)], given[: len(rings)])
+    assert find_firing(0, np.zeros_like(ring), grid, given) is None
 
 
 def test_what_may_be_times():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +25,8 @@ _KIND = struct.Struct("<Bd")  # kind, factor
 _MARKER = struct.Struct("<q")
 _UNFORETOLD = 3.0  # bits of a value from which on tracks are tried
 _FORETOLD = 2.0  # bits that columns and turns leave of times at most
+_GAP_BITS = 6.0  # of a column's azimuth, or its time
+_UNSURE = 1.0  # bits by which estimates may be wrong
 
 
 def encode_fields(
@@ -39,8 +43,6 @@ def encode_fields(
         payload, error = b"", 0.0
         if policy.kind != "drop":
             payload, decoded[name] = _encode_field(name, native, policy.step, context, sources_of(decoded), measured)
-            if measured:
-                measured.learn(sources_of(decoded))
         if policy.kind == "step":
             error = _largest_error(native, decoded[name], colours.is_colour(name, native))
         infos.append(FieldInfo(name, native.dtype.name, count, policy.kind, policy.step, error, len(payload)))
@@ -74,32 +76,47 @@ def decode_fields(
 
 
 class Measured:
-    """A firing sequence, its columns (N,) in the codec's order, and, as soon as rings are known, the scan.
+    """A firing sequence, and where it has the points, which is only looked for when somebody asks.
 
-    ``needed``: whether it is wanted besides the fields; ``used``: whether a field needs it.
+    ``find``: gives both, the columns (N,) in the codec's order, if there is one. ``used``: whether the stream needs it.
     """
 
-    def __init__(self, firing: Firing, columns: np.ndarray, needed: bool) -> None:
-        self.firing, self.columns, self.needed = firing, columns, needed
-        self.scan: Scan | None = None
+    def __init__(self, find: Callable[[], tuple[Firing, np.ndarray] | None]) -> None:
+        self._find = find
         self.used = False
-        self._rings = columns[:0]
+        self._scan: Scan | None = None
+        self._rings = NOTHING
         self._payload = b""
 
-    def learn(self, sources: Sources) -> None:
-        """So many fields are known."""
-        if len(sources) == self.firing.field + 1 and (rings := sources[-1]) is not None:
-            self.scan, self._rings = self.firing.scan(self.columns, rings), rings
+    @cached_property
+    def _found(self) -> tuple[Firing, np.ndarray] | None:
+        return self._find()
+
+    def scan(self, sources: Sources) -> Scan | None:
+        """If there is one, and the rings are among the fields that are known."""
+        if self._scan is None and self._found and self._found[0].field < len(sources):
+            firing, columns = self._found
+            rings = sources[firing.field]
+            if rings is not None:
+                self._scan, self._rings = firing.scan(columns, rings), rings
+        return self._scan
 
     def encode(self, context: Context) -> bytes:
         """The scan, once it is known."""
-        if self.scan and not self._payload:
-            self._payload = encode_scan(self.firing, self.scan, self._rings, context)
+        if self._scan and self._found and not self._payload:
+            self._payload = encode_scan(self._found[0], self._scan, self._rings, context)
         return self._payload
 
     def price(self, context: Context) -> int:
-        """Bytes that the scan takes in addition if a field uses it."""
-        return 0 if self.used or self.needed else len(self.encode(context))
+        """Bytes that the scan takes in addition if it is used."""
+        return 0 if self.used else len(self.encode(context))
+
+    def estimate(self, scan: Scan, context: Context) -> float:
+        """About how many bits for each point that is."""
+        if self.used or self._found is None:
+            return 0.0
+        beside = self._found[0].beside(scan, context.grid_everywhere, self._rings)
+        return float(np.log2(1.0 + zigzag(beside)).mean()) + _GAP_BITS * scan.count / len(context)
 
 
 def sources_of(fields: Mapping[str, np.ndarray]) -> Sources:
@@ -116,12 +133,18 @@ def _encode_field(
         parts = [colours.represent_colours(values, step)]
     else:
         parts = [represent(np.ascontiguousarray(column), step) for column in values.reshape(len(values), count).T]
-    payload = b"".join(encode_part(part, context, sources) for part in parts) if len(values) else b""
-    if measured and measured.scan and count == 1 and (found := _times(values.reshape(-1), step, measured.scan)):
-        part, times = found
-        by_scan = b"".join([_head(part, Curve(SCANNED)), *encode_times(times, context)])
-        if len(by_scan) + measured.price(context) < len(payload):
-            measured.used, parts, payload = True, [part], by_scan
+    payload = b""
+    if len(values):
+        curves = [_curve(part, context, sources) for part in parts]
+        scan = measured.scan(sources) if measured and count == 1 and curves[0][1] > _UNSURE else None
+        foretold = _foretold(values.reshape(-1), step, curves[0][1], context, scan, measured) if measured and scan else None
+        if not (foretold and foretold.surely):
+            coded = (encode_part(part, curve, context, sources) for part, (curve, _) in zip(parts, curves, strict=True))
+            payload = b"".join(coded)
+        if measured and foretold:
+            by_scan = b"".join([_head(foretold.part, Curve(SCANNED)), *encode_times(foretold.times, context)])
+            if not payload or len(by_scan) + measured.price(context) < len(payload):
+                measured.used, parts, payload = True, [foretold.part], by_scan
     return payload, _values_of(parts, values.dtype, count, len(values)) if step else values
 
 
@@ -162,9 +185,8 @@ def _largest_error(values: np.ndarray, restored: np.ndarray, colour: bool) -> fl
 # -- Parts: one column of a field, or all channels of a colour ---------------------------------------------------------
 
 
-def encode_part(part: Represented, context: Context, sources: Sources) -> bytes:
-    """A part, with the fields that tracks may use."""
-    curve = _curve(part, context, sources)
+def encode_part(part: Represented, curve: Curve, context: Context, sources: Sources) -> bytes:
+    """A part along a curve, with the fields that tracks may use."""
     pieces = [_head(part, curve)]
     if curve.rows != AROUND:
         track = track_of(curve, context.grid_everywhere, sources)
@@ -184,26 +206,36 @@ def _head(part: Represented, curve: Curve) -> bytes:
     return b"".join([*pieces, curve.pack()])
 
 
-def _times(values: np.ndarray, step: float, scan: Scan) -> tuple[Represented, Times] | None:
-    """Values (N,) as numbers, and these as sums of their columns' and turns', if that leaves little."""
-    part = represent(values, step) if len(values) else None
-    if part is not None and part.kind == Kind.LIST:
+class _Foretold(NamedTuple):
+    """Values as numbers, these as sums of their columns' and turns', and whether that is surely less than anything else."""
+
+    part: Represented
+    times: Times
+    surely: bool
+
+
+def _foretold(
+    values: np.ndarray, step: float, bits: float, context: Context, scan: Scan, measured: Measured
+) -> _Foretold | None:
+    """What a scan makes of values (N,) that take about so many bits each otherwise, if it may be less."""
+    part = represent(values, step)
+    if part.kind == Kind.LIST:
         kind = Kind.FLOAT_BITS if values.dtype.kind == "f" else Kind.INTEGERS
-        part = find_lattice(values) if kind == Kind.FLOAT_BITS else None
-        part = part or Represented(kind, (as_integers(values),), NOTHING)
-    if part is None or int(part.channels[0].max()) - int(part.channels[0].min()) < 1 << DIRECT_BITS:
-        return None
+        lattice = find_lattice(values) if kind == Kind.FLOAT_BITS else None
+        part = lattice or Represented(kind, (as_integers(values),), NOTHING)
     times = times_of(part.channels[0], scan)
-    return (part, times) if float(np.log2(1.0 + zigzag(times[2])).mean()) < _FORETOLD else None
+    left = float(np.log2(1.0 + zigzag(times[2])).mean())
+    cost = left + _GAP_BITS * scan.count / len(values) + measured.estimate(scan, context)
+    return _Foretold(part, times, cost + _UNSURE < bits) if left < _FORETOLD and cost < bits + _UNSURE else None
 
 
-def _curve(part: Represented, context: Context, sources: Sources) -> Curve:
-    """A track for values that the surroundings do not foretell, or none."""
+def _curve(part: Represented, context: Context, sources: Sources) -> tuple[Curve, float]:
+    """A track for values that the surroundings do not foretell, or none; and about how many bits each takes, 0 for few."""
     values = part.channels[0]
     if part.kind == Kind.COLOURS or int(values.max()) - int(values.min()) < 1 << DIRECT_BITS:
-        return Curve()
+        return Curve(), 0.0
     _, bits = best_predictor(values, context.everywhere)
-    return curve_along(values, context.grid_everywhere, sources, bits) if bits > _UNFORETOLD else Curve()
+    return curve_along(values, context.grid_everywhere, sources, bits) if bits > _UNFORETOLD else (Curve(), bits)
 
 
 def decode_part(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from anypcc_ros.codec.exact import (
     on_grid,
     suitable_grid,
 )
-from anypcc_ros.codec.firing import ScanReader, ascends, find_firing
+from anypcc_ros.codec.firing import Firing, ScanReader, ascends, find_firing
 from anypcc_ros.codec.images import context_of, decode_image, encode_image, find_image, pixels_of, within
 from anypcc_ros.codec.layout import Layout
 from anypcc_ros.codec.model.adaptations import Adaptation
@@ -106,20 +107,19 @@ class Encoder:
         if len(beside):
             chunks[bitstream.OFF_GRID] = encode_off_grid(kept.xyz[beside])
         values = {name: values[rows] for name, values in kept.fields.items()}
-        measured = self._measured(values, rows, context)
+        measured = Measured(partial(self._firing, values, rows, context))
         fields, attributes, decoded = encode_fields(values, config, context, measured)
         if attributes:
             chunks[bitstream.ATTRIBUTES] = attributes
-        scan = measured.encode(context) if measured and (in_place or measured.used) else b""
         if in_place and len(here):
             places, sources = here[points.rows], sources_of(decoded)
-            order = encode_order(places, len(rows), cloud.height, context, sources)
-            by_scan = encode_order_of(measured.scan, places) if measured and measured.scan else order
-            needed = 0 if measured and measured.used else len(scan)
-            chunks[bitstream.ORDER] = by_scan if len(by_scan) + needed < len(order) else order
-            scan = scan if needed == 0 or len(by_scan) + needed < len(order) else b""
-        if scan:
-            chunks[bitstream.SCAN] = scan
+            chunks[bitstream.ORDER] = order = encode_order(places, len(rows), cloud.height, context, sources)
+            if scan := measured.scan(sources):
+                by_scan = encode_order_of(scan, places)
+                if len(by_scan) + measured.price(context) < len(order):
+                    chunks[bitstream.ORDER], measured.used = by_scan, True
+        if measured.used:
+            chunks[bitstream.SCAN] = measured.encode(context)
         layout = Layout(cloud.height if in_place else 1, cloud.position, len(cloud) - len(kept), len(beside), fields)
         return bitstream.write_stream(self._positions.describe(cloud.xyz.dtype.name, points, step, origin), chunks, layout)
 
@@ -129,10 +129,10 @@ class Encoder:
             return on_grid(xyz, step, origin)
         return finite_rows(xyz) if self.config.order == "original" else np.ones(len(xyz), bool)
 
-    def _measured(self, fields: Mapping[str, np.ndarray], rows: np.ndarray, context: Context) -> Measured | None:
-        """Where a spinning sensor measured the points, if that may serve: their order is wanted, or there are times.
+    def _firing(self, fields: Mapping[str, np.ndarray], rows: np.ndarray, context: Context) -> tuple[Firing, np.ndarray] | None:
+        """How a spinning sensor measured the points, if that may serve: their order is wanted, or there are times.
 
-        ``fields``: of points in the codec's order, which were given at these rows (N,).
+        ``fields``: of points in the codec's order, which were given at these rows (N,). Also the points' columns (N,).
         """
         kept = [name for name in fields if self.config.policy(name).kind == "exact" or self.config.policy(name).step]
         columns = [(i, fields[name]) for i, name in enumerate(kept) if fields[name].ndim == 1]
@@ -140,11 +140,9 @@ class Encoder:
         if self.config.order != "original" and not any(ascends(values[given]) for _, values in columns):
             return None
         for i, values in columns:
-            rings = as_integers(values)[given] if values.dtype.kind in "iu" else NOTHING
-            if found := find_firing(i, rings, context.grid_everywhere[given]):
-                column = np.empty_like(found[1])
-                column[given] = found[1]
-                return Measured(found[0], column, self.config.order == "original")
+            rings = as_integers(values) if values.dtype.kind in "iu" else NOTHING
+            if found := find_firing(i, rings, context.grid_everywhere, given):
+                return found
         return None
 
     def _encode_image(self, cloud: PointCloud) -> bytes | None:

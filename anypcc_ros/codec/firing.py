@@ -24,6 +24,8 @@ _UNIT = 1 << 12  # of directions, in 2^-32 turn
 _FARTHEST = 1 << 24
 _MOST_TURNS = 1 << 40  # of directions in their units, and of rings, so that nothing overflows
 _SEGMENTS, _FEWEST_SEGMENTS = 256, 8  # between two turns of one ring, by which the order of the others is found
+_FIRST = 1 << 13  # points by which it is told whether there is a sequence
+_FOLLOWING = 0.25  # of them have the ring that mostly follows the one before
 _FEWEST = 4  # points of a column, on average, below which there are none
 _ASCENDING = 0.9
 _FITS = 3
@@ -66,6 +68,10 @@ class Firing:
         along = (azimuth - (self.offsets[rings - self.first] + self.cut) * _UNIT) % TURN
         return np.searchsorted((self.columns[1:] + self.columns[:-1]) * (_UNIT // 2), along)
 
+    def beside(self, scan: Scan, grid: np.ndarray, rings: np.ndarray) -> np.ndarray:
+        """By how much (N,) int64 the columns of points at grid coordinates (N, 3) of these rings (N,) differ from those."""
+        return _centred(scan.columns - self.expected(grid, rings), scan.count)
+
     def scan(self, columns: np.ndarray, rings: np.ndarray) -> Scan:
         """Of points in these columns (N,) and rings (N,)."""
         return Scan(columns, self.turns[rings - self.first], len(self.columns), len(self.turns))
@@ -79,7 +85,7 @@ def _azimuths(grid: np.ndarray) -> np.ndarray:
 def encode_scan(firing: Firing, scan: Scan, rings: np.ndarray, context: Context) -> bytes:
     """The sequence, and what tells the columns of the points (N,) of these rings (N,), all in the codec's order."""
     numbers = [firing.field, firing.first, 2 * len(firing.turns) + firing.descending, firing.cut]
-    beside = _centred(scan.columns - firing.expected(context.grid_everywhere, rings), scan.count)
+    beside = firing.beside(scan, context.grid_everywhere, rings)
     pieces = [encode_varint(numbers[0]), encode_signed(numbers[1]), encode_varint(numbers[2]), encode_signed(numbers[3])]
     pieces += sized(_in_a_row(firing.turns)) + sized(_in_a_row(firing.offsets)) + [encode_varint(scan.count)]
     pieces += sized(_in_a_row(np.diff(firing.columns, prepend=0))) + sized(encode_channel(beside, context.everywhere)[0])
@@ -175,14 +181,39 @@ def ascends(values: np.ndarray) -> bool:
     return float(np.count_nonzero(values[1:] >= values[:-1])) > _ASCENDING * len(values) and len(np.unique(values[:256])) > 2
 
 
-def find_firing(field: int, rings: np.ndarray, grid: np.ndarray) -> tuple[Firing, np.ndarray] | None:
-    """The firing sequence of points (N,) in the order in which they were measured, and their columns (N,), if there is one.
+def find_firing(field: int, rings: np.ndarray, grid: np.ndarray, given: np.ndarray) -> tuple[Firing, np.ndarray] | None:
+    """The firing sequence of points (N,) at grid coordinates (N, 3), and their columns (N,), if there is one.
 
-    ``field`` as in Firing; ``rings``: its values (N,) int64; ``grid``: (N, 3).
+    ``field`` as in Firing; ``rings``: its values (N,) int64; ``given``: the points (N,) in the order in which they were
+    measured.
     """
-    first = int(rings.min(initial=0))
+    if not len(rings) or not 2 <= int(rings.max()) - int(rings.min()) < MOST_ROWS:
+        return None
+    first = given[:_FIRST]
+    if not _follow(rings[first]) or (len(first) < len(given) and _find(field, rings[first], grid[first]) is None):
+        return None
+    if found := _find(field, rings[given], grid[given]):
+        columns = np.empty_like(found[1])
+        columns[given] = found[1]
+        return found[0], columns
+    return None
+
+
+def _follow(rings: np.ndarray) -> bool:
+    """Whether mostly the same ring follows each, in the order in which they fire."""
+    rings = rings - rings.min()
+    count = int(rings.max()) + 1
+    pairs, often = np.unique(rings[:-1] * count + rings[1:], return_counts=True)
+    most = np.zeros(count, np.int64)
+    np.maximum.at(most, pairs // count, often)
+    return int(most.sum()) > _FOLLOWING * len(rings)
+
+
+def _find(field: int, rings: np.ndarray, grid: np.ndarray) -> tuple[Firing, np.ndarray] | None:
+    """The same of points in the order in which they were measured."""
+    first = int(rings.min())
     rings = rings - first
-    if not len(rings) or not 2 <= int(rings.max()) < MOST_ROWS:
+    if not 2 <= int(rings.max()) < MOST_ROWS:
         return None
     turns = _turns(rings)
     if turns is None:

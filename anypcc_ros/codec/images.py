@@ -23,6 +23,7 @@ from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
 from anypcc_ros.codec.octree import morton_order
 from anypcc_ros.codec.representation import Kind, Represented, as_integers, find_lattice, from_integers, represent, restore
 from anypcc_ros.codec.surroundings import Context
+from anypcc_ros.codec.tracks import Curve
 
 _PROJECTION = struct.Struct("<B3d")
 _PLACE = (0.0, 0.0, 0.0)
@@ -103,7 +104,7 @@ def encode_image(image: Image, xyz: np.ndarray, context: Context) -> bytes:
     """Coordinates (N, 3) at the pixels of a context, both in coding order."""
     depth = np.ascontiguousarray(xyz[:, image.depth])
     kind = image.depth | (0 if image.exact else INEXACT_IMAGE)
-    pieces = [bytes([kind]), encode_varint(image.width), encode_part(represent(depth, image.step), context, ())]
+    pieces = [bytes([kind]), encode_varint(image.width), encode_part(represent(depth, image.step), Curve(), context, ())]
     for axis, projection in zip(_others(image.depth), image.projections, strict=True):
         values = as_integers(np.ascontiguousarray(xyz[:, axis])) - projection.of(context.grid, depth)
         pieces += [projection.pack(), *sized(encode_channel(values, context.everywhere)[0])]

@@ -114,8 +114,9 @@ def within(sources: Sources, points: int) -> Sources:
 # -- What an encoder may try -------------------------------------------------------------------------------------------
 
 
-def curve_along(values: np.ndarray, grid: np.ndarray, sources: Sources, below: float) -> Curve:
-    """A curve about the vertical axis along which values (N,) int64 take less than ``below`` bits each, if there is one."""
+def curve_along(values: np.ndarray, grid: np.ndarray, sources: Sources, below: float) -> tuple[Curve, float]:
+    """A curve about the vertical axis along which values (N,) int64 take less than ``below`` bits each, if there is one, and
+    how many they take then."""
     first = grid[np.argmin(values)][None]
     best, cost = Curve(), below
     rings = [FIRST_FIELD + i for i, ring in enumerate(sources) if ring is not None and 0 < np.ptp(ring) < MOST_ROWS]
@@ -123,7 +124,7 @@ def curve_along(values: np.ndarray, grid: np.ndarray, sources: Sources, below: f
         curve = Curve(rows, 0, descending, int(angles_of(Curve(), first)[0]))
         if (bits := unevenness(values[track_of(curve, grid, sources)])) < cost:
             best, cost = curve, bits
-    return best
+    return best, cost
 
 
 def unevenness(values: np.ndarray) -> float:
