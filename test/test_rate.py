@@ -94,10 +94,16 @@ def test_period_of_frames():
     assert period.after(1.2) == pytest.approx(0.2)
 
 
-def test_scales_that_are_filled_in_meet_a_target_on_the_grid_as_it_is():
+@pytest.fixture(scope="module")
+def ball() -> np.ndarray:
+    """The cells of a sphere's surface."""
     direction = np.random.default_rng(8).normal(size=(100_000, 3))
-    ball = np.unique(np.rint(direction / np.linalg.norm(direction, axis=1, keepdims=True) * 40).astype(np.int32), axis=0)
-    encoder = Encoder(CodecConfig(step=1.0, lossy="likeliest"))
+    return np.unique(np.rint(direction / np.linalg.norm(direction, axis=1, keepdims=True) * 40).astype(np.int32), axis=0)
+
+
+@pytest.mark.parametrize("lossy", ["likeliest", "auto"])
+def test_scales_that_are_filled_in_meet_a_target_on_the_grid_as_it_is(ball, lossy):
+    encoder = Encoder(CodecConfig(step=1.0, lossy=lossy))
     for bpp, scales in ((0.5, 1), (0.2, 2)):
         data = RateControl(TargetConfig(target_bpp=bpp)).encode(encoder, PointCloud(ball))
         info = inspect(data)
@@ -105,3 +111,22 @@ def test_scales_that_are_filled_in_meet_a_target_on_the_grid_as_it_is():
         assert info.bpp == pytest.approx(bpp, rel=0.0101)
     lossless = RateControl(TargetConfig(target_bpp=50.0)).encode(encoder, PointCloud(ball))  # more than the grid takes
     assert len(Decoder().decode(lossless)) == len(ball)
+
+
+def test_a_target_fills_surfaces_in_by_itself_while_frames_are_such(ball, sample_cloud):
+    surface, scan = PointCloud(ball), PointCloud((sample_cloud.xyz * 1000).astype(np.int32))
+    target = TargetConfig(target_bpp=0.3)
+    control, encoder = RateControl(target), Encoder(CodecConfig(step=1.0))
+
+    def step_and_filled(data: bytes) -> tuple[float, int]:
+        return inspect(data).step, inspect(data).filled_scales
+
+    step, filled = step_and_filled(control.encode(encoder, surface))
+    assert step == 1.0
+    assert filled > 0
+    assert step_and_filled(control.encode(encoder, scan))[0] != 1.0  # the step is what is changed
+    assert step_and_filled(control.encode(encoder, surface))[0] != 1.0  # and is, from then on
+    # With values that every cell would need nothing is filled in, nor where scales are to be left out.
+    valued = replace(surface, fields={"intensity": np.zeros(len(ball), np.uint8)})
+    for chosen, cloud in ((encoder, valued), (Encoder(CodecConfig(step=1.0, lossy="scales")), surface)):
+        assert step_and_filled(RateControl(target).encode(chosen, cloud))[1] == 0

@@ -55,9 +55,11 @@ class Encoder:
         self.config = config or CodecConfig()
         self._positions = PositionEncoder(self.config, successive, adaptation)
 
-    def on_grid(self, step: float, drop_scales: int, truth: float = 0.0) -> Encoder:
-        """This encoder with another step, other scales dropped and ``truth``, with the same network. Raises ConfigError."""
-        return self._with(self._positions.configured(step=step, drop_scales=drop_scales, truth=truth))
+    def on_grid(self, step: float, drop_scales: int, truth: float = 0.0, lossy: str = "") -> Encoder:
+        """This encoder with another step, other scales dropped, ``truth`` and maybe ``lossy``, with the same network. Raises
+        ConfigError."""
+        lossy = lossy or self.config.lossy
+        return self._with(self._positions.configured(step=step, drop_scales=drop_scales, truth=truth, lossy=lossy))
 
     def watched_by(self, network: ContextModel, witness: Witness) -> Encoder:
         """This encoder with another network, and with somebody who looks on while octrees are encoded."""

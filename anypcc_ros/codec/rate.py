@@ -5,8 +5,8 @@ does so nearly in a line, whose slope changes slowly: a secant finds the edge wi
 serves the next. Between frames positions follow the number of octree nodes, and fields that of points, both of which are
 known before anything is coded.
 
-Where scales are filled in, the step is left as it is, and what is between whole scales is sent of the coarsest of them:
-edge = step * 2**(drop_scales - truth).
+Where scales are filled in, which dense surfaces are better with, the step is left as it is, and what is between whole scales
+is sent of the coarsest of them: edge = step * 2**(drop_scales - truth).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from anypcc_ros.codec.bitstream import ATTRIBUTES, COUNTS, OFF_GRID, ORDER, REMA
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Encoder
 from anypcc_ros.codec.config import CodecConfig, TargetConfig
+from anypcc_ros.codec.filling import scales_to_fill
 from anypcc_ros.codec.octree import occupancy_pyramid, quantise, voxelise
 
 TOLERANCE = 0.01
@@ -63,11 +64,12 @@ _NOTHING = _Content(1, 1)
 @dataclass(frozen=True)
 class _State:
     """What is known of the frames so far. ``edge``, ``size``: logarithms of the last frame's edge and bytes, NaN if there is
-    none; ``content``: what it had; ``carried``: share of its bytes that fields and counts took; ``slope``: how size depends on
-    edge; ``crowd``: points per cell; ``merging``: the logarithm of the size up to which scales are dropped, None while they
-    are not."""
+    none; ``filling``: whether scales are filled in; ``content``: what the frame had; ``carried``: share of its bytes that
+    fields and counts took; ``slope``: how size depends on edge; ``crowd``: points per cell; ``merging``: the logarithm of the
+    size up to which scales are dropped, None while they are not."""
 
     edge: float
+    filling: bool = False
     size: float = math.nan
     content: _Content = _NOTHING
     carried: float = 0.0
@@ -114,12 +116,15 @@ class RateControl:
         wanted = math.log(target)
         with self._lock:
             state = self._state
+        if state is not None and state.filling and not _is_surface(encoder.config, cloud):
+            state = None  # another scene
         if state is None:
-            data, state = _search(encoder, cloud, wanted, _first(encoder.config), SEARCH_PASSES)
+            filling = _prefers_filling(encoder, cloud, target)
+            data, state = _search(encoder, cloud, wanted, _first(encoder.config, filling), SEARCH_PASSES)
         else:
             state = state.after(_content(encoder, cloud, state))
             data, state = _search(encoder, cloud, wanted, state, self.config.target_passes)
-        merging = _merging(encoder.config, state, wanted)
+        merging = state.merging if state.filling else _merging(encoder.config, state, wanted)
         if (merging is None) != (state.merging is None):  # on the other curve the same edge has another size
             data, state = _search(encoder, cloud, wanted, _State(state.edge, merging=merging), SEARCH_PASSES)
         state = replace(state, content=_content(encoder, cloud, state))
@@ -148,18 +153,34 @@ class FramePeriod:
             return (self._times[-1] - self._times[0]) / frames if frames else DEFAULT_PERIOD
 
 
-def _first(config: CodecConfig) -> _State:
+def _first(config: CodecConfig, filling: bool) -> _State:
     """Before the first frame."""
-    return _State(_edge(config), merging=math.inf if config.drop_scales else None)
+    return _State(_edge(config, filling), filling, merging=math.inf if config.drop_scales else None)
 
 
-def _edge(config: CodecConfig) -> float:
-    return math.log(config.step) + (config.drop_scales - config.truth * _fills(config)) * math.log(2)
+def _edge(config: CodecConfig, filling: bool) -> float:
+    return math.log(config.step) + (config.drop_scales - config.truth * filling) * math.log(2)
 
 
-def _fills(config: CodecConfig) -> bool:
-    """Whether scales are filled in in place of enlarging the step."""
-    return config.lossy == "likeliest" and not (config.exact or config.order == "original")
+def _prefers_filling(encoder: Encoder, cloud: PointCloud, target: float) -> bool:
+    """Whether scales are filled in rather than the step enlarged. ``lossy`` auto: where that is better with one scale, and the
+    cloud on its grid takes more than the target."""
+    config = encoder.config
+    if not _is_surface(config, cloud):
+        return False
+    if config.lossy == "likeliest":
+        return True
+    filled = inspect(encoder.on_grid(config.step, 1).encode(cloud)).filled_scales
+    return filled > 0 and len(encoder.on_grid(config.step, 0).encode(cloud)) > target
+
+
+def _is_surface(config: CodecConfig, cloud: PointCloud) -> bool:
+    """Whether a scale of the cloud on the configuration's grid may be filled in, as ``lossy`` says."""
+    points = cloud.finite()[0].xyz
+    if config.exact or config.order == "original" or config.lossy == "scales" or not len(points):
+        return False
+    voxels, _ = voxelise(quantise(points, config.step, config.origin))
+    return config.lossy == "likeliest" or scales_to_fill(voxels, replace(config, drop_scales=1), cloud.fields) > 0
 
 
 def _merging(config: CodecConfig, state: _State, wanted: float) -> float | None:
@@ -172,9 +193,9 @@ def _merging(config: CodecConfig, state: _State, wanted: float) -> float | None:
 
 def _search(encoder: Encoder, cloud: PointCloud, wanted: float, state: _State, passes: int) -> tuple[bytes, _State]:
     """The nearest to the size wanted of so many streams at most, and what is known then."""
-    middle, known = _edge(encoder.config), state
+    middle, known = _edge(encoder.config, state.filling), state
     low, high = middle - _REACH, middle + _REACH  # the edge is between these
-    finest = math.log(encoder.config.step) if _fills(encoder.config) else low
+    finest = math.log(encoder.config.step) if state.filling else low
     best, nearest = b"", state
     for i in range(passes):
         edge = known.toward(wanted)
@@ -202,9 +223,9 @@ def _content(encoder: Encoder, cloud: PointCloud, state: _State) -> _Content:
 def _encode(encoder: Encoder, cloud: PointCloud, edge: float, before: _State, *, same_frame: bool) -> tuple[bytes, _State]:
     """A stream with cells of this edge, a logarithm. ``before``: what was known, of the same frame or the one before."""
     above = (edge - math.log(encoder.config.step)) / math.log(2)
-    if _fills(encoder.config):
+    if before.filling:
         scales = min(max(math.ceil(above - _WHOLE), 0), MAX_SCALES)
-        finer = encoder.on_grid(encoder.config.step, scales, min(max(scales - above, 0.0), 1.0))
+        finer = encoder.on_grid(encoder.config.step, scales, min(max(scales - above, 0.0), 1.0), "likeliest")
     else:
         scales = 0 if before.merging is None else min(max(round(above), 1), MAX_SCALES)
         finer = encoder.on_grid(math.exp(edge) / 2**scales, scales)
@@ -212,7 +233,9 @@ def _encode(encoder: Encoder, cloud: PointCloud, edge: float, before: _State, *,
     info = inspect(data)
     size, slope = math.log(len(data)), before.slope
     if same_frame and abs(edge - before.edge) > _SAME_EDGE:
-        steepest = _STEEPEST * (1 + _fills(encoder.config))  # all bits of a scale go within one octave
+        steepest = _STEEPEST * (1 + before.filling)  # all bits of a scale go within one octave
         slope = min(max((size - before.size) / (edge - before.edge), steepest), _FLATTEST)
     carried = sum(chunk.size for chunk in info.chunks if chunk.tag in _CARRIED) / len(data)
-    return data, _State(edge, size, before.content, carried, slope, info.points / max(info.voxels, 1), before.merging)
+    return data, _State(
+        edge, before.filling, size, before.content, carried, slope, info.points / max(info.voxels, 1), before.merging
+    )
