@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from anypcc_ros.codec import bitstream, geometry
+from anypcc_ros.codec.background import later
 from anypcc_ros.codec.beams import decode_beams
 from anypcc_ros.codec.cloud_info import CloudInfo, cells_checksum
 from anypcc_ros.codec.config import DecoderConfig
@@ -55,16 +56,18 @@ class PositionDecoder:
         coords = self._decode_cells(info, chunks)
         if cells_checksum(coords) != info.checksum:
             raise CorruptStreamError(f"the {info.voxels} decoded voxels fail their checksum")
+        repeated = bitstream.COUNTS in chunks
+        counts = later(self.config.threads, self._decode_counts, info, chunks[bitstream.COUNTS], coords) if repeated else None
         grid = (coords << info.drop_scales) + np.array(info.shift)
         if bitstream.LATTICE in chunks:
             grid = self._restore_lattice(info, chunks[bitstream.LATTICE], grid)
         centre = ((1 << info.drop_scales) - 1) / 2
-        xyz = dequantise(grid + centre, info.step, info.origin, info.dtype)
+        xyz = dequantise(grid + centre if centre else grid, info.step, info.origin, info.dtype)
         if not np.isfinite(xyz).all():
             raise CorruptStreamError(f"steps of {info.step:g} from {info.origin} leave {info.dtype}")
-        if bitstream.COUNTS in chunks:
-            counts = self._decode_counts(info, chunks[bitstream.COUNTS], coords)
-            xyz, grid = np.repeat(xyz, counts, axis=0), np.repeat(grid, counts, axis=0)
+        if counts:
+            repeats = counts()
+            xyz, grid = np.repeat(xyz, repeats, axis=0), np.repeat(grid, repeats, axis=0)
         return xyz, grid
 
     def _decode_cells(self, info: CloudInfo, payloads: dict[str, memoryview]) -> np.ndarray:

@@ -137,7 +137,7 @@ class PositionEncoder:
             chunks[bitstream.COUNTS] = counts()
         if occupancy.shorter and not lattice:
             chunks[bitstream.CUTS] = encode_cuts(possible_cuts(occupancy.shorter), payload[1:])
-        decoded = (voxels.coords << dropped) + voxels.shift if dropped else grid[rows]
+        decoded = (voxels.coords << dropped) + voxels.shift if dropped else grid.take(rows, axis=0)
         place = voxels.coords, voxels.shift, voxels.depth, dropped
         return OnGrid(*place, decoded, rows, len(grid), correction.calibrated, chunks)
 
