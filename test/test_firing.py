@@ -118,6 +118,23 @@ def test_what_is_no_firing_sequence():
     assert find_firing(0, np.zeros_like(ring), grid, given) is None
 
 
+def test_turns_of_lasers_that_are_never_seen_together():
+    """Sixteen rings in an order of their own; two parts of the view see twelve of them each, and one ring is rare."""
+    rng = np.random.default_rng(3)
+    order, columns = rng.permutation(16), []
+    for column in range(400):
+        seen = order[:12] if column < 200 else np.concatenate([order[:1], order[5:]])
+        columns.append(seen[(rng.random(len(seen)) < 0.9) & ((seen != order[7]) | (rng.random() < 0.1))])
+    ring = np.concatenate(columns)
+    azimuth = np.repeat(np.arange(400), [len(column) for column in columns]) * (2 * np.pi / 400)
+    grid = np.rint(np.stack([np.cos(azimuth), np.sin(azimuth), ring / 99], axis=1) * 5000).astype(np.int64)
+    found = find_firing(0, ring, grid, np.arange(len(ring)))
+    assert found
+    assert len(found[0].columns) in (400, 401)  # which of them is the first in a column does not matter
+    turns = found[0].turns[order]
+    assert np.array_equal((turns - turns[0]) % 16, np.arange(16))
+
+
 def test_what_may_be_times():
     times = np.repeat(np.arange(500), 3)
     assert ascends(times)

@@ -238,15 +238,26 @@ def _turns(rings: np.ndarray) -> np.ndarray | None:
     if len(long) < _FEWEST_SEGMENTS:
         return None
     chosen = long[:: len(long) // _SEGMENTS + 1]
-    place = np.full((len(chosen), count), -1)
+    place, along, often = np.full((len(chosen), count), -1), np.zeros(count), np.zeros(count)
     for i, segment in enumerate(chosen):
         members = rings[starts[segment] : starts[segment + 1]]
+        if np.bincount(members).max() > 1:
+            continue  # one turn of the most frequent ring was missed
         place[i, members] = np.arange(len(members))
+        along[members] += np.arange(len(members)) / len(members)
+        often[members] += 1
     seen, before = place >= 0, np.zeros((count, count), np.int64)
-    for ring in np.flatnonzero(seen.any(axis=0)):
+    for ring in np.flatnonzero(often):
         before[ring] = (seen & seen[:, ring, None] & (place > place[:, ring, None])).sum(axis=0)
-    turns = np.empty(count, np.int64)
-    turns[np.argsort(-np.sign(before - before.T).sum(axis=1), kind="stable")] = np.arange(count)
+    # Whichever waits for the fewest others comes next; by how many it comes before does not tell, as some are never seen
+    # together.
+    earlier, along = before > before.T, along / np.maximum(often, 1)
+    waiting, turns = earlier.sum(axis=0) + np.minimum(along, 0.99), np.empty(count, np.int64)
+    for turn in range(count):
+        ring = int(np.argmin(waiting))
+        turns[ring] = turn
+        waiting -= earlier[ring]
+        waiting[ring] = 2 * count
     return turns
 
 
