@@ -16,11 +16,12 @@ import recordings
 from anypcc_ros.msg import CompressedCloud
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from ros_network import PATIENCE, network, started, until
 from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import UInt8MultiArray
 
 from anypcc_ros import cli
 
@@ -36,12 +37,15 @@ def ros(tmp_path_factory):
 def serialised(bag: Path, topic: str) -> list[bytes]:
     with Reader(bag) as reader:
         connections = [connection for connection in reader.connections if connection.topic == topic]
-        return [bytes(raw) for _, _, raw in reader.messages(connections)]
+        return [bytes(raw) for _, _, raw in reader.messages(connections)] if connections else []  # none would mean all
 
 
-@pytest.mark.parametrize("arguments", [("--step", "0.01"), ()], ids=["step", "exact"])
+ADAPTED = ("--step", "0.01", "--adaptation", str(Path(__file__).with_name("golden") / "adapted.standard.apad"))
+
+
+@pytest.mark.parametrize("arguments", [("--step", "0.01"), (), ADAPTED], ids=["step", "exact", "adapted"])
 def test_the_decoder_node_takes_what_is_in_the_bag(tmp_path, arguments):
-    """The clouds that the node publishes are the messages of the restored bag."""
+    """The clouds that the node publishes are the messages of the restored bag; an adaptation comes on its own topic."""
     small, back = tmp_path / "small", tmp_path / "back"
     source = recordings.write_rosbag2(tmp_path / "in", "mcap")
     assert cli.main(["bag", "compress", str(source), str(small), "--jobs", "1", *arguments]) == 0
@@ -49,6 +53,8 @@ def test_the_decoder_node_takes_what_is_in_the_bag(tmp_path, arguments):
 
     player, decoded = Node("player"), queue.Queue()
     publisher = player.create_publisher(CompressedCloud, f"{TOPIC}/anypcc", QoSProfile(depth=10))
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # as the bag says
+    beside = player.create_publisher(UInt8MultiArray, f"{TOPIC}/anypcc/adaptation", latched)
     player.create_subscription(
         PointCloud2, f"{TOPIC}/decoded", decoded.put, QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
     )
@@ -63,10 +69,13 @@ def test_the_decoder_node_takes_what_is_in_the_bag(tmp_path, arguments):
         return len(received)
 
     try:
-        with started("decoder_node", "-r", "__ns:=/front"):
+        with started("decoder_node", "-r", "__ns:=/front") as node:
             ready = (publisher.get_subscription_count, lambda: player.count_publishers(f"{TOPIC}/decoded"))
             until(lambda: spin() >= 0 and all(count() for count in ready), "the decoder node")
             time.sleep(0.5)
+            for raw in serialised(small, f"{TOPIC}/anypcc/adaptation"):
+                beside.publish(raw)
+                node.wait_for_log("adaptation ")
             for number, raw in enumerate(serialised(small, f"{TOPIC}/anypcc"), 1):
                 publisher.publish(raw)
                 until(lambda number=number: spin() >= number, f"cloud {number} within {PATIENCE} s")
