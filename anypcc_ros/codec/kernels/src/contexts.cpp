@@ -50,7 +50,7 @@ uint32_t cells_of(const Level& level, int64_t node, const uint8_t* codes) {
     const uint32_t bit = 1u << kFaceTaps[f];
     if ((mask & bit) == 0) continue;
     exists |= 1u << f;
-    if (codes != nullptr) code[f] = codes[neighbors[__builtin_popcount(mask & (bit - 1))]];
+    if (codes != nullptr) code[f] = codes[neighbors[ones(mask & (bit - 1))]];
   }
   return exists | code[0] >> 4 << 6 | (code[5] & 15) << 10 | cells_across_yz(code, 0) << 14 |
          cells_across_yz(code, 4) << 22;

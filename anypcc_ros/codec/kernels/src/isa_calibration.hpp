@@ -87,17 +87,28 @@ template <int Symbols>
 struct Softmax {
   static constexpr int kRows = kSoftmaxRows;
 
-  alignas(64) int32_t rows[kRows][Symbols];  // logits, of which the caller sets as many rows as there are
+  alignas(64) int32_t rows[kRows][Symbols];  // logits, where they are not in memory or fewer
   alignas(64) int32_t logit[Symbols][kRows];
   alignas(64) int32_t weight[Symbols][kRows];  // then frequencies
   alignas(64) float frequencies[kRows][Symbols];
   alignas(64) int32_t largest[kRows], all[kRows], rest[kRows];
   alignas(64) double reciprocal[kRows];
 
-  // Frequencies of the first `count` rows, in weight.
-  void run(const uint32_t* exp2, int64_t count) {
+  // Frequencies of `count` rows of logits, in weight.
+  void run_rows(const int32_t* logits, const uint32_t* exp2, int64_t count) {
+    __builtin_memcpy(rows, logits, count * sizeof(rows[0]));
+    run_rows(exp2, count);
+  }
+
+  // The same of those in `rows`.
+  void run_rows(const uint32_t* exp2, int64_t count) {
     for (int64_t r = count; r < kRows; ++r) __builtin_memset(rows[r], 0, sizeof(rows[r]));
-    transpose(&rows[0][0], Symbols, &logit[0][0], kRows, kRows, Symbols);
+    run(&rows[0][0], exp2);
+  }
+
+  // The same of kRows rows.
+  void run(const int32_t* logits, const uint32_t* exp2) {
+    transpose(logits, Symbols, &logit[0][0], kRows, kRows, Symbols);
     for (int r = 0; r < kRows; ++r) {
       largest[r] = INT32_MIN;
       all[r] = 0;
@@ -136,8 +147,11 @@ inline void softmax_rows(const int32_t* logits, const uint32_t* exp2, float* fre
   Softmax<Symbols> block;
   for (int64_t i = 0; i < rows; i += block.kRows) {
     const int64_t count = rows - i < block.kRows ? rows - i : block.kRows;
-    __builtin_memcpy(block.rows, logits + i * Symbols, count * sizeof(block.rows[0]));
-    block.run(exp2, count);
+    if (count == block.kRows) {
+      block.run(logits + i * Symbols, exp2);
+    } else {
+      block.run_rows(logits + i * Symbols, exp2, count);
+    }
     if (frequency != nullptr) block.write(frequency + i * Symbols, count);
     if (bounds != nullptr) block.write_bounds(bounds + i * Symbols);
   }
@@ -182,7 +196,7 @@ void calibrate(const int32_t* logits, const int32_t* contexts, int tables, const
       const Row limited = most(least(logit, Row{} + kLogitLimit), Row{} - kLogitLimit);
       row_at(block.rows[r]) = limited + (sum >> kShift);
     }
-    block.run(exp2, count);
+    block.run_rows(exp2, count);
     block.write(frequency + i * kCalibrated, count);
     if (bounds != nullptr) block.write_bounds(bounds + i * kCalibrated);
   }

@@ -144,7 +144,7 @@ int64_t expand(const Level& above, const uint8_t* codes, Level& below, int threa
   int64_t children = 0;
   for (int64_t p = 0; p < above.nodes; ++p) {
     first_child[p] = static_cast<int32_t>(children);
-    children += __builtin_popcount(codes[p]);
+    children += ones(codes[p]);
     if (children > INT32_MAX) return kBadArgument;
   }
   reserve_nodes(below, children);

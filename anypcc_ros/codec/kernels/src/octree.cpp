@@ -9,6 +9,7 @@
 
 #include "api.hpp"
 #include "buffer.hpp"
+#include "level.hpp"
 #include "thread_pool.hpp"
 
 namespace anypcc {
@@ -214,7 +215,7 @@ int64_t anypcc_child_coords(const uint32_t* coords, const uint8_t* codes, int64_
   if (count < 0) return kBadArgument;
   int64_t child = 0;
   for (int64_t i = 0; i < count; ++i) {
-    if (child + __builtin_popcount(codes[i]) > capacity) return kBadArgument;
+    if (child + ones(codes[i]) > capacity) return kBadArgument;
     const uint32_t x = coords[3 * i] << 1, y = coords[3 * i + 1] << 1, z = coords[3 * i + 2] << 1;
     for (unsigned left = codes[i]; left != 0; left &= left - 1, ++child) {
       const unsigned o = static_cast<unsigned>(__builtin_ctz(left));
@@ -231,7 +232,7 @@ int64_t anypcc_child_keys(const uint64_t* keys, const uint8_t* codes, int64_t co
   if (count < 0) return kBadArgument;
   int64_t child = 0;
   for (int64_t i = 0; i < count; ++i) {
-    if (child + __builtin_popcount(codes[i]) > capacity) return kBadArgument;
+    if (child + ones(codes[i]) > capacity) return kBadArgument;
     for (unsigned left = codes[i]; left != 0; left &= left - 1) {
       children[child++] = keys[i] << 3 | static_cast<unsigned>(__builtin_ctz(left));
     }

@@ -75,7 +75,7 @@ struct Across {
     const uint32_t mask = level.masks.data()[node];
     for (uint32_t left = mask & kOddOffsets; left != 0; left &= left - 1) {
       const int k = __builtin_ctz(left);
-      hit(tap[k], level.place.data()[entry[__builtin_popcount(mask & ((1u << k) - 1))]]);
+      hit(tap[k], level.place.data()[entry[ones(mask & ((1u << k) - 1))]]);
     }
   }
 
