@@ -254,10 +254,10 @@ def _turns(rings: np.ndarray) -> np.ndarray | None:
     earlier, along = before > before.T, along / np.maximum(often, 1)
     waiting, turns = earlier.sum(axis=0) + np.minimum(along, 0.99), np.empty(count, np.int64)
     for turn in range(count):
-        ring = int(np.argmin(waiting))
-        turns[ring] = turn
-        waiting -= earlier[ring]
-        waiting[ring] = 2 * count
+        chosen_ring = int(np.argmin(waiting))
+        turns[chosen_ring] = turn
+        waiting -= earlier[chosen_ring]
+        waiting[chosen_ring] = 2 * count
     return turns
 
 

@@ -14,7 +14,6 @@ namespace {
 
 constexpr int kMaxBits = 8, kPartBits = 4;  // of a token, and of a symbol
 constexpr int kMaxSelectors = 16;
-constexpr int kMaxBlock = 64;  // tokens
 
 int bit_length(uint64_t value) { return value == 0 ? 0 : 64 - __builtin_clzll(value); }
 
@@ -131,9 +130,9 @@ class Mixer {
 
   int part_ = 0, size_ = 0;
   int32_t weights_[2][kMaxSelectors * kMixed];  // in units of 2^-16
-  uint32_t rows_[kMaxBlock * kMixed];
-  uint8_t selector_[kMaxBlock];
-  alignas(64) int32_t bounds_[kMaxBlock * kSymbols], shares_[kMaxBlock * kSymbols];
+  uint32_t rows_[kMixBlock * kMixed];
+  uint8_t selector_[kMixBlock];
+  alignas(64) int32_t bounds_[kMixBlock * kSymbols], shares_[kMixBlock * kSymbols];
   alignas(64) int32_t gradient_[kMaxSelectors * kMixed * kSymbols];
 };
 
@@ -195,14 +194,17 @@ uint32_t token_of(uint64_t value) {
 int rest_bits(uint32_t token) { return token < 16 ? 0 : static_cast<int>(token - 16) / 4 + 2; }
 uint64_t least_of(uint32_t token) { return token < 16 ? token : uint64_t{4 + (token & 3)} << rest_bits(token); }
 
+// Of five, without a branch.
 template <class T>
-void sort_five(const T* from, T* sorted) {
-  for (int j = 0; j < kNeighbors; ++j) {
-    int at = j;
-    for (; at > 0 && sorted[at - 1] > from[j]; --at) sorted[at] = sorted[at - 1];
-    sorted[at] = from[j];
-  }
+T median(const T* v) {
+  const T low = std::max(std::min(v[0], v[1]), std::min(v[2], v[3]));
+  const T high = std::min(std::max(v[0], v[1]), std::max(v[2], v[3]));
+  return std::max(std::min(low, high), std::min(std::max(low, high), v[4]));
 }
+
+// Rounded down, of whole numbers below 2^52 and divisors below 2^31: the quotient is farther from the next whole number than
+// it is rounded by.
+inline uint32_t quotient(double dividend, double divisor) { return static_cast<uint32_t>(dividend / divisor); }
 
 // ---- the two kinds of channels ----
 
@@ -212,7 +214,7 @@ class Direct {
   static constexpr int kKinds = 6, kSelectors = 8;
 
   Direct(const Surroundings& around, int kind, int64_t low, const uint8_t*)
-      : around_(around), bits_(kind), low_(low), coarse_(std::max(kind - 6, 0)), coarser_(std::max(kind - 5, 0)) {
+      : around_(around), bits_(kind), low_(low), coarse_(std::max(kind - 6, 0)), coarser_(std::max(kind - 5, 0)), points_(static_cast<double>(around.points)) {
     const int64_t values = int64_t{1} << kind;
     const int64_t sizes[kKinds] = {8 * values, 16 * values, 4096, 16 * values, 2048, 4096};
     std::copy(sizes, sizes + kKinds, sizes_);
@@ -224,23 +226,22 @@ class Direct {
     const int32_t* const nearest = around_.nearest + kNeighbors * row;
     const int32_t* const weight = around_.weights + kNeighbors * row;
     // At most 5 * 255 * 2^20: everything fits 32 bits.
-    uint32_t near[kNeighbors], sorted[kNeighbors], sum = 0, total = 0, three = 0;
+    uint32_t near[kNeighbors], sum = 0, total = 0, three = 0;
     for (int j = 0; j < kNeighbors; ++j) {
       near[j] = tokens[nearest[j]];
       sum += static_cast<uint32_t>(weight[j]) * near[j];
       total += static_cast<uint32_t>(weight[j]);
-      if (j == 2) three = (sum + (total >> 1)) / total;
+      if (j == 2) three = quotient(sum + (total >> 1), total);
     }
-    sort_five(near, sorted);
-    const uint32_t mean = (sum + (total >> 1)) / total, reach = around_.reach[row] & 15;
+    const uint32_t mean = quotient(sum + (total >> 1), total), reach = around_.reach[row] & 15;
     const uint32_t spread = std::max({near[0], near[1], near[2]}) - std::min({near[0], near[1], near[2]});
     const uint32_t root = (spread >= 1) + (spread >= 4) + (spread >= 9) + (spread >= 16) + (spread >= 25) +
                           (spread >= 36) + (spread >= 49);
     context[0] = three * 8 + root;
     context[1] = near[0] * 16 + reach;
     context[2] = (near[0] >> coarse_) * 64 + (near[1] >> coarse_);
-    context[3] = sorted[2] * 16 + reach;
-    context[4] = static_cast<uint32_t>(row * 64 / around_.points) * 32 + (mean >> coarser_);
+    context[3] = median(near) * 16 + reach;
+    context[4] = quotient(static_cast<double>(row * 64), points_) * 32 + (mean >> coarser_);
     context[5] = static_cast<uint32_t>(around_.elevation[row]) * 16 + reach;
     return static_cast<int>(root);
   }
@@ -254,6 +255,7 @@ class Direct {
   int bits_;
   int64_t low_;
   int coarse_, coarser_;
+  double points_;
   int64_t sizes_[kKinds];
 };
 
@@ -290,9 +292,7 @@ class Residual {
     noise /= kNeighbors;
     int64_t ahead;
     if (kind_ == kMedian) {
-      int64_t sorted[kNeighbors];
-      sort_five(apart, sorted);
-      ahead = sorted[2];
+      ahead = median(apart);
     } else {
       const int64_t numerator = sum + (total >> 1);
       ahead = numerator / total - (numerator % total < 0);
@@ -325,7 +325,7 @@ class Residual {
   const Surroundings& around_;
   int kind_;
   const uint8_t* reference_;
-  int64_t predicted_[kMaxBlock];
+  int64_t predicted_[kMixBlock];
 };
 
 template <class Channel>
@@ -339,7 +339,7 @@ class Coding {
   int64_t encode(const int64_t* values, uint8_t* tokens, uint8_t* rests, uint32_t* words, int64_t* sizes) {
     RangeWriter coder;
     BitSink sink(rests);
-    uint8_t part[kMaxBlock];
+    uint8_t part[kMixBlock];
     int64_t begin = 0;
     for (int64_t b = 0; b < around_.blocks; begin += around_.lengths[b++]) {
       const int32_t* const rows = around_.order + begin;
@@ -370,7 +370,7 @@ class Coding {
   int64_t decode(RangeDecoder& coder, const uint8_t* rests, int64_t rest_bytes, int64_t* values, uint8_t* tokens,
                  int64_t* used) {
     BitSource source(rests, rest_bytes);
-    uint8_t part[kMaxBlock], token[kMaxBlock];
+    uint8_t part[kMixBlock], token[kMixBlock];
     int64_t begin = 0;
     for (int64_t b = 0; b < around_.blocks && !source.overrun(); begin += around_.lengths[b++]) {
       const int32_t* const rows = around_.order + begin;
@@ -418,7 +418,7 @@ bool valid(const Surroundings& around, int kind) {
   if (kind != 255 && kind != Residual::kMedian && kind != Residual::kPlain && (kind < 1 || kind > kMaxBits)) return false;
   int64_t points = 0;
   for (int64_t b = 0; b < around.blocks; ++b) {
-    if (around.lengths[b] < 0 || around.lengths[b] > kMaxBlock) return false;
+    if (around.lengths[b] < 0 || around.lengths[b] > kMixBlock) return false;
     points += around.lengths[b];
   }
   return points == around.points;

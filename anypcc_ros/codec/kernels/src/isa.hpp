@@ -69,6 +69,7 @@ struct PlaneBins {
 };
 
 constexpr int kMixed = 8;                 // kinds of contexts at most
+constexpr int kMixBlock = 64;             // tokens of a block at most
 constexpr int kSymbols = kCalibrated;     // of a distribution at most
 constexpr float kCountLimit = 1000;       // of a symbol that was coded
 
@@ -155,7 +156,7 @@ struct Isa {
   void (*plane_bins)(const int32_t* x, const int32_t* y, const int32_t* rho, const double* lateral,
                      const uint32_t* phase, const PlaneBins& scale, int32_t* bins);
 
-  // Predicts the next part of a block, at most 64 tokens, with weights (selectors, kMixed) in units of 2^-12; and with what
+  // Predicts the next part of a block with weights (selectors, kMixed) in units of 2^-12; and with what
   // sums of weighted logarithms begin with (selectors,): half a unit less (127 << 8) times the weights.
   void (*mix)(const MixBlock& block, const int32_t* weights, const int32_t* beginnings);
 
