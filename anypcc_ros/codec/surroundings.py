@@ -55,34 +55,32 @@ class Surroundings:
 
 def surroundings(grid: np.ndarray) -> Surroundings:
     """The surroundings of points at these grid coordinates (N, 3) int64, equal ones included, in the codec's order."""
-    passes = coding_passes(len(grid))
-    sizes = [len(rows) for rows in passes]
-    order = np.concatenate([np.zeros(0, np.int32), *passes], dtype=np.int32)
-    lengths = [min(size - start, _BLOCK) for size in sizes for start in range(0, size, _BLOCK)]
+    order, sizes, lengths = _passes(len(grid))
+    if native.available():
+        return Surroundings(order, lengths, *native.surroundings(np.ascontiguousarray(grid), order, sizes))
     nearest, weights, distance = _nearest(grid, order, sizes)
-    squares = np.minimum(np.abs(grid), _FARTHEST)
-    squares *= squares
+    squares = np.minimum(np.abs(grid), _FARTHEST) ** 2
     across = squares[:, 0] + squares[:, 1]
     reach = _bit_length(across + squares[:, 2])
     reach = np.minimum(reach - reach.min(initial=64), 15).astype(np.uint8)
-    elevation = _elevation(grid[:, 2], across)
-    return Surroundings(order, np.array(lengths, np.int64), nearest, weights, distance, reach, elevation)
+    return Surroundings(order, lengths, nearest, weights, distance, reach, _elevation(grid[:, 2], across))
+
+
+def _passes(points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points in coding order (points,) int32, how many each pass has, and how many each block, int64."""
+    passes = coding_passes(points)
+    sizes = [len(rows) for rows in passes]
+    lengths = [min(size - start, _BLOCK) for size in sizes for start in range(0, size, _BLOCK)]
+    order = np.concatenate([np.zeros(0, np.int32), *passes], dtype=np.int32)
+    return order, np.array(sizes, np.int64), np.array(lengths, np.int64)
 
 
 def _elevation(height: np.ndarray, squares: np.ndarray) -> np.ndarray:
     across = np.maximum(_root(squares), 1)
     slope = (np.clip(height, -_FARTHEST, _FARTHEST) << 24) // across
     part = np.empty(len(slope), np.uint8)
-    part[_stable_order(slope)] = np.arange(len(slope)) * 256 // max(len(slope), 1)
+    part[np.argsort(slope, kind="stable")] = np.arange(len(slope)) * 256 // max(len(slope), 1)
     return part
-
-
-def _stable_order(slope: np.ndarray) -> np.ndarray:
-    if not native.available():
-        return np.argsort(slope, kind="stable")
-    keys, order = (slope - slope.min(initial=_FAR)).astype(np.uint64), np.empty(len(slope), np.uint32)
-    native.sort_keys(keys, order)
-    return order
 
 
 class Context:
@@ -115,6 +113,9 @@ class Context:
 def in_a_row(points: int) -> Surroundings:
     """The surroundings of points on a line, one step apart. Predictions come from the two nearest alone, and so are right
     wherever values grow evenly."""
+    if native.available() and points <= 1 << _SEARCH_BITS:
+        order, sizes, lengths = _passes(points)
+        return Surroundings(order, lengths, *native.row_surroundings(points, order, sizes))
     around = surroundings(np.arange(points)[:, None] * [1, 0, 0])
     around.weights[:, 2:] = 0
     return around
@@ -140,13 +141,10 @@ def coding_passes(points: int) -> list[np.ndarray]:
     return passes
 
 
-def _nearest(grid: np.ndarray, order: np.ndarray, sizes: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _nearest(grid: np.ndarray, order: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``Surroundings.nearest``, ``weights`` and ``distance``: of the candidates the first by square."""
     local, curve = _search_grid(grid)
-    if native.available():
-        return native.nearest_known(local, curve, order, np.array(sizes, np.int64))
-    points, local = len(grid), local.astype(np.int64)
-    curves = [np.arange(points), curve.astype(np.int64)]
+    points, curves = len(grid), [np.arange(len(grid)), curve]
     places = [np.empty(points, np.int64) for _ in curves]
     for place, along in zip(places, curves, strict=True):
         place[along] = np.arange(points)
@@ -163,13 +161,13 @@ def _nearest(grid: np.ndarray, order: np.ndarray, sizes: list[int]) -> tuple[np.
 
 
 def _search_grid(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (N, 3) int32 to look for neighbours by, and the rows (N,) uint32 in Morton order of these coordinates,
+    """Coordinates (N, 3) int64 to look for neighbours by, and the rows (N,) int64 in Morton order of these coordinates,
     shifted by a third of the cube."""
     local = grid - grid.min(axis=0, initial=_FAR)
     depth = int(local.max(initial=0)).bit_length()
     local >>= max(depth - _SEARCH_BITS, 0)
     third = (1 << min(depth, _SEARCH_BITS)) // 3
-    return local.astype(np.int32), morton_order(local + third).astype(np.uint32)
+    return local, morton_order(local + third).astype(np.int64)
 
 
 def _along(curve: np.ndarray, known: np.ndarray, places: np.ndarray) -> np.ndarray:

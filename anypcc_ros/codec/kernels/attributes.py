@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import NamedTuple
 
 import numpy as np
 
@@ -85,25 +86,37 @@ class ChannelKernel:
         return around, kind, low, optional_address(reference, "reference", "uint8", (self._points,))
 
 
-def nearest_known(local: Array, curve: Array, order: Array, passes: Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What ``codec.surroundings`` looks for: ``nearest`` and ``weights`` int32 (N, 5) and ``distance`` uint8 (N,).
+class FoundSurroundings(NamedTuple):
+    """What ``codec.surroundings`` says of each point: int32 (N, 5) twice, then uint8 (N,)."""
 
-    ``local`` int32 (N, 3) from 0 to 2^20 - 1, ``curve`` uint32 (N,), ``order`` int32 (N,): the points of pass after pass,
-    ``passes`` int64: how many each has, at most 255.
-    """
-    points = int(local.shape[0])
-    nearest, weights = np.empty((2, points, 5), np.int32)
-    distance = np.empty(points, np.uint8)
-    call(
-        "nearest_known",
-        address_of(local, "local", "int32", (points, 3)),
-        address_of(curve, "curve", "uint32", (points,)),
-        points,
-        address_of(order, "order", "int32", (points,)),
-        address_of(passes, "passes", "int64", (None,)),
-        len(passes),
-        nearest.ctypes.data,
-        weights.ctypes.data,
-        distance.ctypes.data,
-    )
-    return nearest, weights, distance
+    nearest: np.ndarray
+    weights: np.ndarray
+    distance: np.ndarray
+    reach: np.ndarray
+    elevation: np.ndarray
+
+
+def surroundings(grid: Array, order: Array, passes: Array) -> FoundSurroundings:
+    """Of points at ``grid`` int64 (N, 3). ``order`` int32 (N,): the points of pass after pass, ``passes`` int64: how many each
+    has, fewer than 255 passes."""
+    points = int(grid.shape[0])
+    found, pointers = _room(points)
+    address = address_of(grid, "grid", "int64", (points, 3))
+    call("surroundings", address, points, *_passes(order, passes, points), pointers)
+    return found
+
+
+def row_surroundings(points: int, order: Array, passes: Array) -> FoundSurroundings:
+    """The same of so many points in a row, at most 2^20."""
+    found, pointers = _room(points)
+    call("row_surroundings", points, *_passes(order, passes, points), pointers)
+    return found
+
+
+def _room(points: int) -> tuple[FoundSurroundings, ctypes.Array[ctypes.c_void_p]]:
+    found = FoundSurroundings(*np.empty((2, points, 5), np.int32), *np.empty((3, points), np.uint8))
+    return found, (ctypes.c_void_p * len(found))(*(array.ctypes.data for array in found))
+
+
+def _passes(order: Array, passes: Array, points: int) -> tuple[int | None, int | None, int]:
+    return address_of(order, "order", "int32", (points,)), address_of(passes, "passes", "int64", (None,)), len(passes)

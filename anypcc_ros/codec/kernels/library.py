@@ -15,7 +15,7 @@ Array: TypeAlias = Any
 """A NumPy array or a CPU torch tensor."""
 
 LIBRARY = Path(__file__).with_name("libanypcc_kernels.so")
-INTERFACE = 12
+INTERFACE = 13
 """What anypcc_interface() in src/dispatch.cpp must return: a library of another age is not called."""
 
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
@@ -81,7 +81,8 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "parent_keys": (c_long, (pointer, c_long, pointer, pointer)),
     "channel_encode": (c_long, (pointer, c_int, c_long, *[pointer] * 6)),
     "channel_decode": (c_long, (pointer, c_int, c_long, *[pointer] * 3, c_long, *[pointer] * 3)),
-    "nearest_known": (c_long, (*[pointer] * 2, c_long, *[pointer] * 2, c_long, *[pointer] * 3)),
+    "surroundings": (c_long, (pointer, c_long, pointer, pointer, c_long, pointer)),
+    "row_surroundings": (c_long, (c_long, pointer, pointer, c_long, pointer)),
     "child_keys": (c_long, (pointer, pointer, c_long, pointer, c_long)),
 }
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from anypcc_ros.codec.kernels.attributes import ChannelKernel, nearest_known
+from anypcc_ros.codec.kernels.attributes import ChannelKernel, row_surroundings, surroundings
 from anypcc_ros.codec.kernels.cells import (
     child_coords,
     child_keys,
@@ -85,13 +85,14 @@ __all__ = [
     "linear_int8",
     "morton_decode",
     "morton_encode",
-    "nearest_known",
     "parent_keys",
     "predicted_decode",
     "predicted_encode",
+    "row_surroundings",
     "set_isa",
     "softmax",
     "sort_keys",
+    "surroundings",
     "unavailable_reason",
     "unique_keys",
     "up_int8",

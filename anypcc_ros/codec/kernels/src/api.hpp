@@ -39,6 +39,12 @@ struct Surroundings {
   int64_t points, blocks;
 };
 
+// The first five arrays of these.
+struct SurroundingsOut {
+  int32_t *nearest, *weights;
+  uint8_t *distance, *reach, *elevation;
+};
+
 // The arrays of a level, which live as long as it does.
 struct LevelArrays {
   int64_t nodes, first_group;  // first_group: nodes of checkerboard group 0
@@ -302,12 +308,14 @@ int64_t anypcc_channel_decode(const anypcc::Surroundings* around, int kind, int6
                               const uint8_t* rests, int64_t rest_bytes, int64_t* values, uint8_t* tokens,
                               int64_t* used);
 
-// The neighbour search of codec/surroundings.py. local (points, 3): 0 to 2^20 - 1; curve (points,): a permutation of the
-// points; order (points,): those of pass after pass; passes (n_passes,), at most 255: how many each has.
-// Written: nearest (points, 5), weights (points, 5), distance (points,).
-int64_t anypcc_nearest_known(const int32_t* local, const uint32_t* curve, int64_t points, const int32_t* order,
-                             const int64_t* passes, int64_t n_passes, int32_t* nearest, int32_t* weights,
-                             uint8_t* distance);
+// Writes what codec/surroundings.py says of points at grid (points, 3), in the codec's order. order (points,): those of pass
+// after pass; passes (n_passes,), fewer than 255: how many each has.
+int64_t anypcc_surroundings(const int64_t* grid, int64_t points, const int32_t* order, const int64_t* passes,
+                            int64_t n_passes, const anypcc::SurroundingsOut* out);
+
+// The same of points in a row, at most 2^20.
+int64_t anypcc_row_surroundings(int64_t points, const int32_t* order, const int64_t* passes, int64_t n_passes,
+                                const anypcc::SurroundingsOut* out);
 
 }  // extern "C"
 #pragma GCC visibility pop
