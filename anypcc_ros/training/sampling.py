@@ -14,7 +14,7 @@ from anypcc_ros.training.dataset import METRIC, TrainingCloud
 
 CATEGORY_WEIGHT = {
     "lidar_spinning": 0.30,
-    "lidar_other": 0.09,
+    "lidar_other": 0.12,
     "dense_human": 0.12,
     "dense_object": 0.11,
     "indoor_rgbd": 0.12,
@@ -25,7 +25,7 @@ CATEGORY_WEIGHT = {
 }
 """How often each category is drawn among those of its kind. Robots first; the others often enough that one model serves all."""
 
-DENSE = ("dense_human", "dense_object", "medical")
+DENSE = ("dense_human", "dense_object", "medical", "indoor_rgbd")
 """Categories that have batches of their own. The loss counts nodes, and a LiDAR crop has some ten times the nodes of a crop of
 a surface: in one batch with it the surface would hardly count."""
 
