@@ -85,7 +85,7 @@ class Measured:
         self._find = find
         self.used = False
         self._scan: Scan | None = None
-        self._rings = NOTHING
+        self._rings = self._beside = NOTHING
         self._payload = b""
 
     @cached_property
@@ -104,7 +104,7 @@ class Measured:
     def encode(self, context: Context) -> bytes:
         """The scan, once it is known."""
         if self._scan and self._found and not self._payload:
-            self._payload = encode_scan(self._found[0], self._scan, self._rings, context)
+            self._payload = encode_scan(self._found[0], self._scan, self._left(self._found[0], self._scan, context), context)
         return self._payload
 
     def price(self, context: Context) -> int:
@@ -115,8 +115,13 @@ class Measured:
         """About how many bits for each point that is."""
         if self.used or self._found is None:
             return 0.0
-        beside = self._found[0].beside(scan, context.grid_everywhere, self._rings)
-        return float(np.log2(1.0 + zigzag(beside)).mean()) + _GAP_BITS * scan.count / len(context)
+        left = zigzag(self._left(self._found[0], scan, context))
+        return float(np.log2(1.0 + left).mean()) + _GAP_BITS * scan.count / len(context)
+
+    def _left(self, firing: Firing, scan: Scan, context: Context) -> np.ndarray:
+        if not len(self._beside):
+            self._beside = firing.beside(scan, context.grid_everywhere, self._rings)
+        return self._beside
 
 
 def sources_of(fields: Mapping[str, np.ndarray]) -> Sources:

@@ -82,10 +82,9 @@ def _azimuths(grid: np.ndarray) -> np.ndarray:
     return angle(x, y)
 
 
-def encode_scan(firing: Firing, scan: Scan, rings: np.ndarray, context: Context) -> bytes:
-    """The sequence, and what tells the columns of the points (N,) of these rings (N,), all in the codec's order."""
+def encode_scan(firing: Firing, scan: Scan, beside: np.ndarray, context: Context) -> bytes:
+    """The sequence, and what tells the columns of the points, ``beside`` (N,) as ``Firing.beside`` gives it."""
     numbers = [firing.field, firing.first, 2 * len(firing.turns) + firing.descending, firing.cut]
-    beside = firing.beside(scan, context.grid_everywhere, rings)
     pieces = [encode_varint(numbers[0]), encode_signed(numbers[1]), encode_varint(numbers[2]), encode_signed(numbers[3])]
     pieces += sized(_in_a_row(firing.turns)) + sized(_in_a_row(firing.offsets)) + [encode_varint(scan.count)]
     pieces += sized(_in_a_row(np.diff(firing.columns, prepend=0))) + sized(encode_channel(beside, context.everywhere)[0])
@@ -238,21 +237,26 @@ def _turns(rings: np.ndarray) -> np.ndarray | None:
     if len(long) < _FEWEST_SEGMENTS:
         return None
     chosen = long[:: len(long) // _SEGMENTS + 1]
-    place, along, often = np.full((len(chosen), count), -1), np.zeros(count), np.zeros(count)
-    for i, segment in enumerate(chosen):
-        members = rings[starts[segment] : starts[segment + 1]]
-        if np.bincount(members).max() > 1:
-            continue  # one turn of the most frequent ring was missed
-        place[i, members] = np.arange(len(members))
-        along[members] += np.arange(len(members)) / len(members)
-        often[members] += 1
+    lengths = starts[chosen + 1] - starts[chosen]
+    segment = np.repeat(np.arange(len(chosen)), lengths)
+    within = np.arange(len(segment)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    members = rings[np.repeat(starts[chosen], lengths) + within]
+    # Where a ring occurs twice a turn of the most frequent one was missed.
+    times = np.bincount(segment * count + members, minlength=len(chosen) * count).reshape(-1, count)
+    whole = (times.max(axis=1) < 2)[segment]
+    segment, within, members = segment[whole], within[whole], members[whole]
+    place = np.full((len(chosen), count), -1)
+    place[segment, members] = within
+    along = np.bincount(members, within / lengths[segment], count)
+    often = np.bincount(members, minlength=count)
     seen, before = place >= 0, np.zeros((count, count), np.int64)
     for ring in np.flatnonzero(often):
         before[ring] = (seen & seen[:, ring, None] & (place > place[:, ring, None])).sum(axis=0)
     # Whichever waits for the fewest others comes next; by how many it comes before does not tell, as some are never seen
     # together.
-    earlier, along = before > before.T, along / np.maximum(often, 1)
-    waiting, turns = earlier.sum(axis=0) + np.minimum(along, 0.99), np.empty(count, np.int64)
+    earlier = before > before.T
+    waiting = earlier.sum(axis=0) + np.minimum(along / np.maximum(often, 1), 0.99)
+    turns = np.empty(count, np.int64)
     for turn in range(count):
         chosen_ring = int(np.argmin(waiting))
         turns[chosen_ring] = turn

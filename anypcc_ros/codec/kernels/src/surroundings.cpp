@@ -190,6 +190,7 @@ int64_t anypcc_surroundings(const int64_t* grid, int64_t points, const int32_t* 
     std::vector<uint32_t> curve(points);
     classify(grid, points, &keys, &curve, *out);
     shifted_curve(local.data(), points, depth, &keys, &curve);
+    std::vector<uint64_t>().swap(keys);  // what follows needs the memory
     find_nearest(local.data(), curve.data(), points, order, passes, n_passes, pass_of.data(), *out);
   } catch (const std::bad_alloc&) {
     return kOutOfMemory;
