@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
@@ -56,17 +55,13 @@ def main() -> int:
 def train(options: argparse.Namespace, category: str) -> Path:
     """The exported model of one category."""
     folder = options.out / category
-    network, start = load_checkpoint(options.run / "checkpoint.pt")
-    if options.from_scratch:
-        start = 0
-    elif not folder.exists():
-        folder.mkdir(parents=True)
-        shutil.copy2(options.run / "checkpoint.pt", folder)
+    network, _ = load_checkpoint(options.run / "checkpoint.pt")
     shape = [f"--{'' if value else 'no-'}{_flag(name)}" if isinstance(value, bool) else f"--{_flag(name)}={value}"
              for name, value in network.config.to_dict().items()]  # fmt: skip
-    schedule = [f"--steps={start + options.steps}", f"--decay={options.steps / (start + options.steps)}"]
+    start = [] if options.from_scratch else ["--start", str(options.run)]
     data = ["--data", *map(str, options.data), "--val", *map(str, options.val)]
-    _run(["train", *data, "--out", str(folder), "--categories", category, *schedule, *shape, *options.train_options])
+    schedule = [f"--steps={options.steps}", "--decay=1"]
+    _run(["train", *data, "--out", str(folder), "--categories", category, *start, *schedule, *shape, *options.train_options])
     model: Path = options.out / f"{Path(options.universal).stem}-{category}.safetensors"
     _run(["export", str(folder), "-o", str(model)])
     return model
