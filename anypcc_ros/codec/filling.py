@@ -13,7 +13,7 @@ import numpy as np
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.octree import Voxels, coarser_cells
 
-CROWDED = 1.6
+WORTH_FILLING = 1.6
 """Children per node, on average, from which on a scale may be worth filling in."""
 
 
@@ -21,8 +21,9 @@ def scales_to_fill(voxels: Voxels, config: CodecConfig, fields: Iterable[str]) -
     """How many of the dropped scales are filled in, the coarsest ones; the others are left out. ``voxels``: those of the grid.
     ``fields``: names of the cloud's.
 
-    The root's children are always sent. With ``lossy`` auto the finest scales that are not ``CROWDED`` are left out; and all
-    are if there are fields: every cell needs its own, and these cost more than the cell's place brings.
+    The root's children are always sent. With ``lossy`` auto the finest scales with fewer children per node than
+    ``WORTH_FILLING`` are left out; and all are if there are fields: every cell needs its own, and these cost more than the
+    cell's place brings.
     """
     dropped = min(config.drop_scales, voxels.depth - 1)
     if config.lossy == "scales" or dropped < 1 or config.drop_scales >= voxels.depth:
@@ -34,7 +35,7 @@ def scales_to_fill(voxels: Voxels, config: CodecConfig, fields: Iterable[str]) -
     cells = voxels.coords
     for left_out in range(dropped):
         above = coarser_cells(cells, 1)
-        if len(cells) >= CROWDED * len(above):
+        if len(cells) >= WORTH_FILLING * len(above):
             return dropped - left_out
         cells = above
     return 0

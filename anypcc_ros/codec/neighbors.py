@@ -32,7 +32,7 @@ def _child_links() -> tuple[np.ndarray, np.ndarray]:
     return tap, octant
 
 
-DENSE = 5, 2
+DENSE_RATIO = 5, 2
 """A quotient. A surface has 3 to 4 nodes in one of the level above, the scan lines of a LiDAR 1 to 2."""
 
 PARENT_TAP, NEIGHBOR_OCTANT = _child_links()
@@ -60,8 +60,8 @@ class Level:
 
     @property
     def dense(self) -> bool:
-        """Whether it has at least ``DENSE`` nodes for each of the level above: surfaces fill it, or more than that."""
-        return len(self) > 0 and DENSE[1] * len(self) >= DENSE[0] * (int(self.parent_row[-1]) + 1)
+        """Whether it has at least ``DENSE_RATIO`` nodes for each of the level above: surfaces fill it, or more than that."""
+        return len(self) > 0 and DENSE_RATIO[1] * len(self) >= DENSE_RATIO[0] * (int(self.parent_row[-1]) + 1)
 
 
 def root_level(roots: int = 1) -> Level:

@@ -40,7 +40,7 @@ from anypcc_ros.codec.octree import Voxels, children_per_node, quantise, voxelis
 
 _log = logging.getLogger(__name__)
 
-CROWDED = 2.2
+WORTH_CALIBRATING = 2.2
 """Occupied cells per node of the level above from which on the calibration brings several percent."""
 
 TELLING = 0.1
@@ -180,7 +180,7 @@ class PositionEncoder:
     def _correction(self, voxels: Voxels, beams: Beams | None) -> Correction:
         calibrated = self._calibrate == "always"
         if self._calibrate == "selective":
-            calibrated = beams is not None or children_per_node(voxels.coords) >= CROWDED
+            calibrated = beams is not None or children_per_node(voxels.coords) >= WORTH_CALIBRATING
         return Correction(calibrated, beams, self.config.threads)
 
     def _encode_occupancy(self, voxels: Voxels, correction: Correction) -> tuple[Occupancy, bytes]:

@@ -19,7 +19,7 @@ from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder
 from anypcc_ros.codec.kernels.levels import NativeLevels
 from anypcc_ros.codec.lattice import Lattice
 from anypcc_ros.codec.model.accelerated import NativeArithmetic
-from anypcc_ros.codec.model.network import DENSE
+from anypcc_ros.codec.model.network import is_head, plain_name
 from anypcc_ros.codec.occupancy import OccupancyDecoder, OccupancyEncoder
 
 STAGES = {
@@ -47,10 +47,9 @@ Hook: TypeAlias = tuple[Any, str, Stage]
 
 
 def _stage_of_layer(layer: str) -> str:
-    layer = layer.removeprefix(DENSE)
-    if layer.startswith("head"):
+    if is_head(layer):
         return "heads"
-    return "aggregation" if layer in ("seen", "aggregate") else "prior"
+    return "aggregation" if plain_name(layer) in ("seen", "aggregate") else "prior"
 
 
 _HOOKS: tuple[Hook, ...] = (

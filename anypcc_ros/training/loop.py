@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from anypcc_ros.codec.model.floating import FloatNetwork
-from anypcc_ros.codec.model.network import DENSE, CodePart, ContextModel, ModelConfig, layers
+from anypcc_ros.codec.model.network import CodePart, ContextModel, ModelConfig, layers, plain_name
 from anypcc_ros.codec.neighbors import root_level
 from anypcc_ros.training.dataset import TrainingCloud
 from anypcc_ros.training.products import choose_product
@@ -146,7 +146,7 @@ class Trainer:
         known = {spec.name for spec in layers(other.config)}
         taken = []
         for name in (spec.name for spec in layers(self.config.model)):
-            source = name if name in known else name.removeprefix(DENSE)
+            source = name if name in known else plain_name(name)
             if source in known and self._take_over(name, source, other):
                 taken.append(name)
         self.average.load_state_dict(self.network.state_dict())

@@ -25,7 +25,7 @@ CATEGORY_WEIGHT = {
 }
 """How often each category is drawn among those of its kind. Robots first; the others often enough that one model serves all."""
 
-DENSE = ("dense_human", "dense_object", "medical", "indoor_rgbd")
+SURFACES = ("dense_human", "dense_object", "medical", "indoor_rgbd")
 """Categories that have batches of their own. The loss counts nodes, and a LiDAR crop has some ten times the nodes of a crop of
 a surface: in one batch with it the surface would hardly count."""
 
@@ -45,7 +45,7 @@ class Batch:
 class Sampler:
     """Endless random batches of about ``points`` points, reproducible from the seed.
 
-    ``dense_share``: of the batches that are of DENSE categories, where there are others as well.
+    ``dense_share``: of the batches that are of ``SURFACES``, where there are others as well.
     """
 
     def __init__(self, clouds: list[TrainingCloud], points: int, crops: int, seed: int, dense_share: float = 0.35) -> None:
@@ -54,7 +54,7 @@ class Sampler:
             self._by_category.setdefault(cloud.category, []).append(cloud)
         self._names = sorted(self._by_category)
         weight = np.array([CATEGORY_WEIGHT.get(name, 0.05) for name in self._names])
-        dense = np.array([name in DENSE for name in self._names])
+        dense = np.array([name in SURFACES for name in self._names])
         kinds = [kind * weight for kind in (dense, ~dense) if kind.any()]
         self._kinds = [kind / kind.sum() for kind in kinds]
         self._first = dense_share if len(kinds) == 2 else 1.0

@@ -70,8 +70,18 @@ class ModelConfig:
         return (("low", 0, 4), ("high", 4, 4)) if self.channel_grouping else (("code", 0, 8),)
 
 
-DENSE = "dense."
+DENSE_PREFIX = "dense."
 """What the names of the layers for dense levels begin with."""
+
+
+def plain_name(layer: str) -> str:
+    """The layer of the same place in the network that serves other levels than dense ones; itself if it is that."""
+    return layer.removeprefix(DENSE_PREFIX)
+
+
+def is_head(layer: str) -> bool:
+    """Whether the layer of this name belongs to a prediction head."""
+    return plain_name(layer).startswith("head")
 
 
 @dataclass(frozen=True)
@@ -91,14 +101,14 @@ class LayerSpec:
 
     @property
     def head(self) -> bool:
-        return self.name.removeprefix(DENSE).startswith("head")
+        return is_head(self.name)
 
 
 def layers(config: ModelConfig) -> Iterator[LayerSpec]:
     """Every layer of the network, in a fixed order."""
     yield from _layers(config)
     if config.dense_weights:
-        yield from (replace(spec, name=DENSE + spec.name) for spec in _layers(config))
+        yield from (replace(spec, name=DENSE_PREFIX + spec.name) for spec in _layers(config))
 
 
 def _layers(config: ModelConfig) -> Iterator[LayerSpec]:
@@ -213,7 +223,7 @@ class ContextModel:
 
     def _set(self, level: Level) -> str:
         """What the names of the layers begin with that predict the codes of ``level``."""
-        return DENSE if self.config.dense_weights and level.dense else ""
+        return DENSE_PREFIX if self.config.dense_weights and level.dense else ""
 
     def _groups(self, level: Level) -> tuple[np.ndarray, ...]:
         if self.config.spatial_grouping:
