@@ -30,7 +30,7 @@ def test_calls_keep_their_order_and_few_wait() -> None:
     assert len(given) <= BEHIND + 1
     gate.set()
     caller.join(10)
-    background.finish()
+    background.wait()
     assert done == given == list(range(3 * BEHIND))
 
 
@@ -45,7 +45,7 @@ def test_an_error_reaches_the_caller(later: int) -> None:
         background.call(fail)
         for _ in range(later):
             background.call(int)
-        background.finish()
+        background.wait()
 
     with pytest.raises(ArithmeticError):
         give()
@@ -56,8 +56,40 @@ def test_with_one_thread_or_two_all_calls_are_made_in_order(threads: int) -> Non
     calls, done = caller(threads), []
     for number in range(9):
         calls.call(done.append, number)
-    calls.finish()
+    calls.wait()
     assert done == list(range(9))
+
+
+def test_an_error_leaves_no_call_behind() -> None:
+    begun, done = threading.Event(), []
+
+    def call() -> None:
+        begun.set()
+        left.wait(0.2)  # until the block is left, if that does not wait for this call
+        done.append(left.is_set())
+
+    def give() -> None:
+        with Background() as background:
+            for _ in range(BEHIND):
+                background.call(call)
+            assert begun.wait(10)
+            raise ArithmeticError
+
+    left = threading.Event()
+    with pytest.raises(ArithmeticError):
+        give()
+    left.set()
+    assert done in ([False], [False] * 2)  # what had begun is over, and the others are not made
+
+
+def test_a_block_without_an_error_is_left_after_all_calls() -> None:
+    done: list[int] = []
+    with Background() as background:
+        for number in range(BEHIND):
+            background.call(done.append, number)
+    assert done == list(range(BEHIND))
+    with pytest.raises(ZeroDivisionError), Background() as background:
+        background.call(divmod, 1, 0)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

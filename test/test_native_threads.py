@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from anypcc_ros.codec import geometry
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.kernels import native
+from anypcc_ros.codec.model import store
+from anypcc_ros.codec.model.backend import context_model
+from anypcc_ros.codec.model.network import ContextModel
+from anypcc_ros.codec.occupancy import Correction
+from anypcc_ros.codec.octree import quantise, voxelise
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=str(native.unavailable_reason()))
 
@@ -49,3 +56,32 @@ def test_one_encoder_and_one_decoder_serve_several_threads(scan: PointCloud) -> 
         together = list(callers.map(decoder.decode, streams))
     for stream, cloud in zip(streams, together, strict=True):
         assert np.array_equal(cloud.xyz, decoder.decode(stream).xyz)
+
+
+def test_a_level_that_fails_leaves_none_behind(scan: PointCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has the network next must not meet predictions of a cloud whose encoding has ended."""
+    voxels, _ = voxelise(quantise(scan.xyz, 0.05, (0.0, 0.0, 0.0)))
+    model = context_model(store.by_name("fast"), "native", 2)
+    predicting, ended = threading.Event(), threading.Event()
+    code_level, after = ContextModel.code_level, []
+
+    def slow(self: ContextModel, *arguments: object) -> np.ndarray:
+        predicting.set()
+        ended.wait(0.2)  # if nobody waits for this
+        codes = code_level(self, *arguments)
+        after.append(ended.is_set())
+        return codes
+
+    def fail(*arguments: object) -> None:
+        assert predicting.wait(10)
+        raise ArithmeticError
+
+    monkeypatch.setattr(ContextModel, "code_level", slow)
+    descend = model.descend
+    levels = iter([descend, descend, fail])
+    monkeypatch.setattr(model, "descend", lambda *arguments: next(levels)(*arguments))
+    with pytest.raises(ArithmeticError):
+        geometry.encode_occupancy(model, voxels, correction=Correction(threads=2))
+    ended.set()
+    assert after
+    assert not any(after)

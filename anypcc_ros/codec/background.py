@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
 
 Result = TypeVar("Result")
 
@@ -16,13 +17,19 @@ BEHIND = 3
 
 
 class Caller(Protocol):
-    """Makes calls in their order, now or later."""
+    """Makes calls in their order, now or later. As a context it leaves none behind: it waits for them all; or, where an error
+    leaves the block, for the one that has begun, and no other is made."""
 
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
         """Raises what this call raises, or an earlier one has raised."""
 
-    def finish(self) -> None:
-        """Waits for all calls. Raises what one of them has raised."""
+    def wait(self) -> None:
+        """Until all calls are made. Raises what one of them has raised."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Raises as ``wait`` does."""
 
 
 def caller(threads: int, behind: int = BEHIND) -> Caller:
@@ -50,7 +57,13 @@ class Immediately:
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
         function(*arguments)
 
-    def finish(self) -> None:
+    def wait(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         pass
 
 
@@ -59,7 +72,7 @@ class Background:
 
     def __init__(self, behind: int = BEHIND) -> None:
         self._behind = behind
-        self._thread = ThreadPoolExecutor(1)  # ends when this object does
+        self._thread = ThreadPoolExecutor(1)
         self._waiting: deque[Future[None]] = deque()
 
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -67,7 +80,17 @@ class Background:
             self._waiting.popleft().result()
         self._waiting.append(self._thread.submit(function, *arguments))
 
-    def finish(self) -> None:
+    def wait(self) -> None:
         while self._waiting:
             self._waiting.popleft().result()
-        self._thread.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self.wait()
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+            self._waiting.clear()

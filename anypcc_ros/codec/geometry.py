@@ -51,32 +51,33 @@ def encode_occupancy(
     if not voxels.depth:
         return Occupancy(b"", [], voxels.coords)
     pyramid = occupancy_pyramid(voxels)
-    coder = OccupancyEncoder(correction, witness)
     # All codes are known: the prior of the next level need not wait for the predictions of this one. (torch has threads of its
     # own, which do not like company.)
-    predictions = caller(correction.threads if isinstance(model.arithmetic, NativeArithmetic) else 1, LEVELS_BEHIND)
+    ahead = correction.threads if isinstance(model.arithmetic, NativeArithmetic) else 1
     level, features = root_level(), model.root_features()
     place = Place.of_root(voxels.shift, voxels.depth + dropped)
     above = pyramid[0]
-    for finer, codes in zip(_finer_levels(voxels.depth, dropped), pyramid[1:], strict=True):
-        below = model.arithmetic.expand(level, above)
-        place = place.of_children(above)
-        features = model.descend(features, above, level, below)
-        ancestry = Ancestry(finer, above, place)
-        scales = finer - dropped + 1  # that the voxels are below this level's nodes
-        if filling and scales <= filled:
-            predictions.finish()
-            coder.enter(ancestry)
-            true = codes_at(place.coords, coarser_cells(voxels.coords, scales), codes)
-            coder.fill(filling, int(CHILD_COUNT[codes].sum(dtype=np.int64)), true)
-            above = model.code_level(features, below, coder)
-        else:
-            predictions.call(_code_known, model, coder, ancestry, codes, features, below)
-            above = codes
-        level = below
-    predictions.finish()
+    with OccupancyEncoder(correction, witness) as coder, caller(ahead, LEVELS_BEHIND) as predictions:
+        for finer, codes in zip(_finer_levels(voxels.depth, dropped), pyramid[1:], strict=True):
+            below = model.arithmetic.expand(level, above)
+            place = place.of_children(above)
+            features = model.descend(features, above, level, below)
+            ancestry = Ancestry(finer, above, place)
+            scales = finer - dropped + 1  # that the voxels are below this level's nodes
+            if filling and scales <= filled:
+                predictions.wait()
+                coder.enter(ancestry)
+                true = codes_at(place.coords, coarser_cells(voxels.coords, scales), codes)
+                coder.fill(filling, int(CHILD_COUNT[codes].sum(dtype=np.int64)), true)
+                above = model.code_level(features, below, coder)
+            else:
+                predictions.call(_code_known, model, coder, ancestry, codes, features, below)
+                above = codes
+            level = below
+        predictions.wait()
+        payload = pyramid[0].tobytes() + coder.finish()
     cells = place.of_children(above).coords.astype(np.int64) if filling else voxels.coords
-    return Occupancy(pyramid[0].tobytes() + coder.finish(), coder.shorter(), cells)
+    return Occupancy(payload, coder.shorter(), cells)
 
 
 def _code_known(

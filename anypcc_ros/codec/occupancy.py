@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -76,7 +77,7 @@ class OccupancyEncoder(_OccupancyCoder):
     """A ``network.SymbolCoder`` that range-encodes the codes it was given, level by level.
 
     The network needs nothing of what this does. With more than one thread it is done in the background, a few code parts
-    behind. ``witness``: who looks on, if anybody.
+    behind: as a context it leaves nothing of that behind. ``witness``: who looks on, if anybody.
     """
 
     def __init__(self, correction: Correction, witness: Witness | None = None) -> None:
@@ -89,6 +90,13 @@ class OccupancyEncoder(_OccupancyCoder):
         self._threads = 1  # the other cores are the network's
         self._shorter: list[Shorter] = []
         self._filling: FillingEncoder | None = None
+
+    def __enter__(self) -> Self:
+        self._aside.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._aside.__exit__(kind, error, trace)
 
     def enter(self, ancestry: Ancestry) -> None:
         super().enter(ancestry)
@@ -142,7 +150,7 @@ class OccupancyEncoder(_OccupancyCoder):
 
     def finish(self) -> bytes:
         """Everything encoded."""
-        self._aside.finish()
+        self._aside.wait()
         return self._coder.finish()
 
     def shorter(self) -> list[Shorter]:
