@@ -12,11 +12,11 @@ cell are one. Seconds are of all cores together (CPU time). `--limit N` stops af
 from __future__ import annotations
 
 import argparse
-import csv
 import shlex
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from anypcc_ros.codec.bitstream import inspect  # noqa: E402
 from anypcc_ros.codec.codec import Decoder, Encoder  # noqa: E402
 from anypcc_ros.codec.config import CodecConfig  # noqa: E402
 from anypcc_ros.evaluation.document import table, write_section  # noqa: E402
+from anypcc_ros.evaluation.rows import read_csv, write_csv  # noqa: E402
 from anypcc_ros.evaluation.stress import KINDS, StressSource  # noqa: E402
 from anypcc_ros.evaluation.suite import FileSource, step_of_grid  # noqa: E402
 
@@ -45,8 +46,22 @@ TIMED = (
 )
 """With other numbers of steps as well; and the second of ``STRESSED`` in every kind of stress."""
 
-COLUMNS = ("model", "category", "file", "grid", "points", "steps", "bytes", "weights", "encode_s", "decode_s")
-Row = dict[str, str]
+
+@dataclass(frozen=True)
+class Row:
+    """One cloud on one grid, tuned for so many ``steps``. ``model``: its hash. ``bytes``: of the stream, of which ``weights``
+    are the adaptation. Seconds of CPU time."""
+
+    model: str
+    category: str
+    file: str
+    grid: str
+    points: int
+    steps: int
+    bytes: int
+    weights: int
+    encode_s: float
+    decode_s: float
 
 
 Source = FileSource | StressSource
@@ -83,46 +98,43 @@ def measure(source: Source, grid: str, steps: int, model: str) -> Row:
     if not np.array_equal(decoded.xyz, plain.xyz):
         raise SystemExit(f"{source.file}: another cloud came back")
     weights = {chunk.tag: chunk.size for chunk in inspect(data).chunks}.get("ADAP", 0)
-    values = encoder.model_hash, source.category, source.file, name, len(cloud), steps, len(data), weights
-    seconds = encoded - start, end - encoded
-    return dict(zip(COLUMNS, [*map(str, values), *(f"{value:.2f}" for value in seconds)], strict=True))
+    seconds = round(encoded - start, 2), round(end - encoded, 2)
+    return Row(encoder.model_hash, source.category, source.file, name, len(cloud), steps, len(data), weights, *seconds)
 
 
 def tables(rows: list[Row]) -> str:
     """Two tables: each cloud at 200 steps, or as many as there are; and time and bytes by steps, sums over kinds of clouds."""
-    of = {(r["file"], r["grid"], int(r["steps"])): r for r in rows}
-    lines, clouds = [], sorted({(r["category"], r["file"], r["grid"]) for r in rows})
+    of = {(r.file, r.grid, r.steps): r for r in rows}
+    lines, clouds = [], sorted({(r.category, r.file, r.grid) for r in rows})
     for category, file, grid in clouds:
         plain = of[file, grid, 0]
         steps = [s for f, g, s in of if (f, g) == (file, grid) and s]
-        bits = 8 / int(plain["points"])
+        bits = 8 / plain.points
         cells = []
         for count in (50, 200, 800):
             tuned = of.get((file, grid, count))
-            cells.append(f"{100 * (int(tuned['bytes']) / int(plain['bytes']) - 1):+.2f}" if tuned else "")
+            cells.append(f"{100 * (tuned.bytes / plain.bytes - 1):+.2f}" if tuned else "")
         tuned = of[file, grid, 200 if 200 in steps else max(steps)]
-        size, weights = int(tuned["bytes"]), int(tuned["weights"])
-        lines.append(
-            [category, file.rpartition("/")[2].removesuffix(".npz")[-34:], grid, f"{bits * int(plain['bytes']):.3f}",
-             f"{bits * (size - weights):.3f} + {bits * weights:.3f}", *cells]
-        )  # fmt: skip
+        name, parts = file.rpartition("/")[2].removesuffix(".npz")[-34:], (tuned.bytes - tuned.weights, tuned.weights)
+        figures = f"{bits * plain.bytes:.3f}", " + ".join(f"{bits * part:.3f}" for part in parts)
+        lines.append([category, name, grid, *figures, *cells])
     found = table(["category", "cloud", "grid", ">bpp", ">positions + weights", ">50", ">200 steps, %", ">800"], lines)
     return found + "\n\n" + table(["clouds", ">steps", ">bytes", ">encoding, CPU s", ">decoding, CPU s"], list(_timed(rows)))
 
 
 def _timed(rows: list[Row]) -> Iterator[list[str]]:
     """Lines of the clouds that were measured with every number of steps."""
-    steps = sorted({int(row["steps"]) for row in rows})
-    of = {(row["file"], row["grid"], int(row["steps"])): row for row in rows}
+    steps = sorted({row.steps for row in rows})
+    of = {(row.file, row.grid, row.steps): row for row in rows}
     whole = [key for key in of if all((*key[:2], count) in of for count in steps)]
-    kinds = sorted({of[key]["category"] for key in whole}, key=[*CATEGORIES, *KINDS].index)
+    kinds = sorted({of[key].category for key in whole}, key=[*CATEGORIES, *KINDS].index)
     for kind in kinds:
-        clouds = sorted({key[:2] for key in whole if of[key]["category"] == kind})
+        clouds = sorted({key[:2] for key in whole if of[key].category == kind})
         for count in steps:
             some = [of[(*cloud, count)] for cloud in clouds]
-            seconds = [f"{sum(float(row[name]) for row in some):.1f}" for name in ("encode_s", "decode_s")]
+            seconds = [f"{sum(times):.1f}" for times in zip(*((row.encode_s, row.decode_s) for row in some), strict=True)]
             name = f"{kind}, {len(clouds)}" if count == steps[0] else ""
-            yield [name, str(count), f"{sum(int(row['bytes']) for row in some):,}", *seconds]
+            yield [name, str(count), f"{sum(row.bytes for row in some):,}", *seconds]
 
 
 def main() -> None:
@@ -138,11 +150,8 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, default=ROOT / "docs" / "adaptation.md")
     options = parser.parse_args()
     digest = Encoder(CodecConfig(model=options.model)).model_hash
-    rows: list[Row] = []
-    if options.csv.exists():
-        with options.csv.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["model"] == digest]
-    known = {(row["file"], row["grid"], row["steps"]) for row in rows}
+    rows = [row for row in read_csv(options.csv, Row, missing_ok=True) if row.model == digest]
+    known = {(row.file, row.grid, row.steps) for row in rows}
     sources: list[Source] = [FileSource(path) for path in options.files]
     if options.stress:
         sources = [StressSource(FileSource(path), options.stress) for path in options.files]
@@ -154,14 +163,11 @@ def main() -> None:
         if not grid:
             cloud, unit = source.load()
             grid = source.grids(cloud, unit)[0].grid
-        if (source.file, grid, str(steps)) in known:
+        if (source.file, grid, steps) in known:
             continue
         rows.append(measure(source, grid, steps, options.model))
-        print(*rows[-1].values(), flush=True)
-        with options.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        print(rows[-1], flush=True)
+        write_csv(options.csv, rows, Row)
     command = shlex.join(["python", "scripts/adaptation_table.py", "ROWS.csv", "--suite", str(options.suite or "FOLDER")])
     text = f"    {command}\n\nModel `{options.model}` {digest}:\n\n{tables(rows)}"
     write_section(options.markdown, "fine-tuning", text)

@@ -13,7 +13,6 @@ that it goes on where it was interrupted; a tmc3 (G-PCC) on the PATH joins in.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import shlex
 import sys
@@ -35,8 +34,9 @@ from anypcc_ros.codec.octree import quantise, voxelise  # noqa: E402
 from anypcc_ros.codec.rate import RateControl  # noqa: E402
 from anypcc_ros.evaluation import peers  # noqa: E402
 from anypcc_ros.evaluation.document import table, write_section  # noqa: E402
-from anypcc_ros.evaluation.evaluate import step_of_bits, write_csv  # noqa: E402
+from anypcc_ros.evaluation.evaluate import step_of_bits  # noqa: E402
 from anypcc_ros.evaluation.metrics import distortion  # noqa: E402
+from anypcc_ros.evaluation.rows import read_csv, write_csv  # noqa: E402
 from anypcc_ros.files import read_cloud  # noqa: E402
 from anypcc_ros.optional import optional  # noqa: E402
 
@@ -119,7 +119,7 @@ class Point:
 
 def _curves(options: argparse.Namespace) -> None:
     digest = Encoder(CodecConfig(model=options.model)).model_hash
-    stored = _read(options.csv)
+    stored = read_csv(options.csv, Point, missing_ok=True)
     known = [point for point in stored if point.model in ("", digest)]
     files = [path for category in options.only for path in sorted((options.suite / category).glob("*.npz"))]
     for path in files:
@@ -141,25 +141,6 @@ def _curves(options: argparse.Namespace) -> None:
     text = f"{_head(options)} {_gains(known)}\n\n{more}\n\n{shown_table}"
     write_section(options.markdown, "curves", text)
     _plot(known, options.plot)
-
-
-def _read(path: Path) -> list[Point]:
-    if not path.exists():
-        return []
-    with open(path, newline="") as lines:
-        return [
-            Point(
-                row["model"],
-                row["file"],
-                int(row["cells"]),
-                row["codec"],
-                float(row["bpp"]),
-                int(row["points"]),
-                float(row["d1"]),
-                float(row["d2"]),
-            )
-            for row in csv.DictReader(lines)
-        ]
 
 
 def _measure(path: Path, name: str, model: str, have: set[str], stored: list[Point]) -> Iterator[Point]:

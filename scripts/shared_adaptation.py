@@ -15,6 +15,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from anypcc_ros.codec.cloud import PointCloud  # noqa: E402
 from anypcc_ros.codec.codec import Encoder  # noqa: E402
 from anypcc_ros.codec.config import CodecConfig  # noqa: E402
 from anypcc_ros.evaluation.document import table, write_section  # noqa: E402
+from anypcc_ros.evaluation.rows import read_csv, write_csv  # noqa: E402
 from anypcc_ros.files import read_cloud  # noqa: E402
 from anypcc_ros.optional import optional  # noqa: E402
 
@@ -92,8 +94,22 @@ SETS: dict[str, tuple[float, list[str], list[str]]] = {
 }
 """Name to grid step in metres, clouds to tune on, others. With a star: the model was trained on such frames, or on these."""
 
-COLUMNS = ("model", "name", "tuned", "others", "file", "before", "after", "before_others", "after_others", "seconds")
-Row = dict[str, str]
+
+@dataclass(frozen=True)
+class Row:
+    """One of ``SETS``. ``model``: its hash. ``tuned``, ``others``: numbers of clouds. ``file``: bytes of the adaptation;
+    those of all clouds tuned on, and of all others, before and after. ``seconds``: CPU time of tuning."""
+
+    model: str
+    name: str
+    tuned: int
+    others: int
+    file: int
+    before: int
+    after: int
+    before_others: int
+    after_others: int
+    seconds: float
 
 
 def positions(path: Path) -> PointCloud:
@@ -119,20 +135,19 @@ def measure(name: str, shared: Path, model: str) -> Row:
     seconds = time.process_time() - start
     adapted = Encoder(config, adaptation=adaptation)
     sizes = [sum(len(way.encode(cloud)) for cloud in clouds) for clouds in (tuned_on, others) for way in (encoder, adapted)]
-    values = encoder.model_hash, name, len(tuned_on), len(others), len(adaptation.delta), *sizes, round(seconds, 1)
-    return dict(zip(COLUMNS, map(str, values), strict=True))
+    return Row(encoder.model_hash, name, len(tuned_on), len(others), len(adaptation.delta), *sizes, round(seconds, 1))
 
 
 def section(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
-        saved = (int(row["before_others"]) - int(row["after_others"])) / int(row["others"])
-        changes = [100 * (int(row[f"after{group}"]) / int(row[f"before{group}"]) - 1) for group in ("", "_others")]
-        pays = f"{int(row['file']) / saved:.0f}" if saved > 0 else "never"
-        size = int(row["before_others"]) / int(row["others"])
-        counts = f"{row['tuned']}, {row['others']}"
-        each = [f"{change:+.2f} %" for change in changes]
-        lines.append([row["name"], counts, f"{size:,.0f}", f"{int(row['file']):,}", *each, pays, row["seconds"]])
+        saved = (row.before_others - row.after_others) / row.others
+        changes = row.after / row.before - 1, row.after_others / row.before_others - 1
+        pays = f"{row.file / saved:.0f}" if saved > 0 else "never"
+        size = row.before_others / row.others
+        each = [f"{100 * change:+.2f} %" for change in changes]
+        figures = f"{row.tuned}, {row.others}", f"{size:,.0f}", f"{row.file:,}", *each, pays, f"{row.seconds:.1f}"
+        lines.append([row.name, *figures])
     names = ["clouds", ">tuned, others", ">bytes of one", ">file", ">tuned on", ">others", ">pays after", ">tuning, CPU s"]
     return table(names, lines)
 
@@ -146,19 +161,13 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, default=ROOT / "docs" / "adaptation.md")
     options = parser.parse_args()
     digest = Encoder(CodecConfig(model=options.model)).model_hash
-    rows: list[Row] = []
-    if options.csv.exists():
-        with options.csv.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["model"] == digest]
-    known = {row["name"] for row in rows}
+    rows = [row for row in read_csv(options.csv, Row, missing_ok=True) if row.model == digest]
+    known = {row.name for row in rows}
     for name in [name for name in SETS if name not in known][: options.limit]:
         rows.append(measure(name, options.shared, options.model))
-        print(*rows[-1].values(), flush=True)
-        with options.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-    rows.sort(key=lambda row: list(SETS).index(row["name"]))
+        print(rows[-1], flush=True)
+        write_csv(options.csv, rows, Row)
+    rows.sort(key=lambda row: list(SETS).index(row.name))
     command = shlex.join(["python", "scripts/shared_adaptation.py", "ROWS.csv", "--shared", str(options.shared)])
     text = f"    {command}\n\nModel `{options.model}` {digest}, heads tuned for {STEPS} steps:\n\n{section(rows)}"
     write_section(options.markdown, "shared", text)

@@ -22,10 +22,10 @@ from anypcc_ros.evaluation.evaluate import (
     same_points,
     step_of_bits,
     unique_cells,
-    write_csv,
 )
 from anypcc_ros.evaluation.pictures import before_after
 from anypcc_ros.evaluation.results import TABLE, Journal, Result
+from anypcc_ros.evaluation.rows import read_csv, write_csv
 from anypcc_ros.files import read_cloud, unit_of, write_cloud
 
 X, Y = [1.0, 0, 0], [0, 1.0, 0]
@@ -251,15 +251,15 @@ def test_journal_survives_an_interrupted_run(tmp_path: Path) -> None:
     again.add([_row("a", 3.0)])
     again.finish()
     assert not part.exists()
-    kept = results.load_results(path)
+    kept = read_csv(path, Result)
     assert [(row.codec, row.exact) for row in kept] == [("a", True), ("b", True)]
     assert kept[0].bpp == 3
     assert kept[1].d1_psnr == math.inf
     assert kept[1].bpp == pytest.approx(1 / 3)
     assert Journal(tmp_path / "fresh.csv").rows == []
     (tmp_path / "no.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(FileError, match=r"no\.csv: not a file of results"):
-        results.load_results(tmp_path / "no.csv")
+    with pytest.raises(FileError, match=r"no\.csv: not rows of Result"):
+        read_csv(tmp_path / "no.csv", Result)
 
 
 def test_lossy_points_several_models_and_processes(

@@ -28,8 +28,9 @@ from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.errors import AnypccError, InputError
 from anypcc_ros.codec.kernels import native
 from anypcc_ros.evaluation import peers
-from anypcc_ros.evaluation.evaluate import csv_text, grid_points, matching_decoder, same_points, unique_cells
+from anypcc_ros.evaluation.evaluate import grid_points, matching_decoder, same_points, unique_cells
 from anypcc_ros.evaluation.peers import PeerRun
+from anypcc_ros.evaluation.rows import csv_text
 from anypcc_ros.evaluation.stages import STAGES, recording
 from anypcc_ros.files import read_cloud, write_cloud
 

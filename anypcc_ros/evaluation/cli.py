@@ -131,7 +131,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 
 def _evaluate_files(options: argparse.Namespace) -> int:
-    from anypcc_ros.evaluation.evaluate import Evaluator, Measurement, step_of_bits, to_csv, write_csv
+    from anypcc_ros.evaluation.evaluate import Evaluator, Measurement, step_of_bits
+    from anypcc_ros.evaluation.rows import to_csv, write_csv
 
     if not options.step and options.grid_bits is None:
         options.usage_error("--step or --grid-bits is needed")
@@ -147,7 +148,7 @@ def _evaluate_files(options: argparse.Namespace) -> int:
                 rows.append(evaluator.measure(str(path), cloud, step)[0])
                 _say(rows[-1], f"step {rows[-1].step:g}")
     if options.csv is None:
-        print(to_csv(rows, [item.name for item in dataclasses.fields(Measurement)]), end="")
+        print(to_csv(rows, Measurement), end="")
     else:
         write_csv(options.csv, rows, Measurement)
     return check_exact(rows, options.drop_scales)
@@ -158,7 +159,7 @@ def _evaluate_files(options: argparse.Namespace) -> int:
 
 def _evaluate_messages(options: argparse.Namespace) -> int:
     from anypcc_ros.evaluation import document
-    from anypcc_ros.evaluation.evaluate import to_csv, write_csv
+    from anypcc_ros.evaluation.rows import to_csv, write_csv
     from anypcc_ros.optional import optional
 
     for package in ("rosbags", "zstandard"):
@@ -179,7 +180,7 @@ def _evaluate_messages(options: argparse.Namespace) -> int:
     if options.markdown:
         document.write_section(options.markdown, "messages", messages.markdown(rows, _command_line(options)))
     if not options.csv and not options.markdown:
-        print(to_csv(rows, [item.name for item in dataclasses.fields(messages.MessageRow)]), end="")
+        print(to_csv(rows, messages.MessageRow), end="")
     messages.check(rows)
     return 0
 
@@ -189,8 +190,8 @@ def _evaluate_messages(options: argparse.Namespace) -> int:
 
 def _evaluate_many(options: argparse.Namespace) -> int:
     from anypcc_ros.evaluation import suite
-    from anypcc_ros.evaluation.evaluate import to_csv
-    from anypcc_ros.evaluation.results import COLUMNS, Journal, earlier_results
+    from anypcc_ros.evaluation.results import Journal, Result, earlier_results
+    from anypcc_ros.evaluation.rows import to_csv
 
     if options.drop_scales:
         options.usage_error("--drop-scales is for FILE...; lossy points of many clouds are asked for with --curves")
@@ -216,7 +217,7 @@ def _evaluate_many(options: argparse.Namespace) -> int:
     results = suite.evaluate(sources, plan, journal, options.jobs, progress=lambda row: _say(row, _how(row)))
     _write(options, results, groups, name, remark)
     if options.csv is None and options.markdown is None:
-        print(to_csv(results, COLUMNS), end="")
+        print(to_csv(results, Result), end="")
     _compare_voxels(results)
     return check_exact([row for row in results if row.on_grid and not row.is_peer], 0)
 

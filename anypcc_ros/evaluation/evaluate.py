@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +12,6 @@ from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.errors import InputError
-from anypcc_ros.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -126,30 +121,3 @@ def step_of_bits(cloud: PointCloud, bits: int) -> float:
     if not extent > 0:
         raise InputError(f"{len(cloud)} points without extent: give a step instead of grid bits")
     return extent / 2.0**bits
-
-
-def to_csv(rows: Sequence[object], columns: Iterable[str]) -> str:
-    """Dataclass instances as CSV, with nine significant digits and empty cells for None."""
-    return csv_text(list(columns), [asdict(row) for row in rows])  # type: ignore[call-overload]
-
-
-def csv_text(columns: Sequence[str], records: Iterable[Mapping[str, object]]) -> str:
-    """Records as CSV; columns that a record lacks are empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for record in records:
-        writer.writerow([_cell(record.get(name)) for name in columns])
-    return text.getvalue()
-
-
-def write_csv(path: str | os.PathLike[str], rows: Sequence[object], row_type: type) -> None:
-    """Write dataclass instances of ``row_type`` as a CSV file, whole or not at all. Raises FileError."""
-    with atomic_write(path) as out:
-        out.write(to_csv(rows, [item.name for item in fields(row_type)]).encode())
-
-
-def _cell(value: object) -> object:
-    if value is None:
-        return ""
-    return f"{value:.9g}" if isinstance(value, float) else value

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import fnmatch
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from anypcc_ros.codec.errors import FileError
 from anypcc_ros.evaluation import peers
-from anypcc_ros.evaluation.evaluate import to_csv
-from anypcc_ros.files import atomic_write
+from anypcc_ros.evaluation.rows import read_csv, to_csv, write_csv
 
 LIVE, TABLE = "live", "table"
 """What stands in place of a model's hash in the rows of other codecs: run here, or taken from a table."""
@@ -79,9 +77,6 @@ class Result:
         return self.version in (LIVE, TABLE)
 
 
-COLUMNS = [item.name for item in fields(Result)]
-
-
 @dataclass(frozen=True)
 class Known:
     """What an earlier run measured: ``keys`` of rows, and D1 and D2 PSNR by ``Result.rate``."""
@@ -108,7 +103,7 @@ class Journal:
             self._rows = {row.key: row for row in earlier_results(path)}
         try:
             self._part = open(part, "w", newline="")  # noqa: SIM115 - open as long as the journal
-            self._part.write(to_csv(self.rows, COLUMNS))
+            self._part.write(to_csv(self.rows, Result))
             self._part.flush()
         except OSError as error:
             raise FileError(f"{part}: cannot write: {error.strerror or error}") from error
@@ -140,15 +135,14 @@ class Journal:
         rows = list(rows)
         self._rows |= {row.key: row for row in rows}
         if self._part is not None:
-            self._part.write(to_csv(rows, COLUMNS).partition("\n")[2])
+            self._part.write(to_csv(rows, Result).partition("\n")[2])
             self._part.flush()
 
     def finish(self) -> None:
         """Put the rows in their place. Raises FileError."""
         if self._path is None or self._part is None:
             return
-        with atomic_write(self._path) as out:
-            out.write(to_csv(self.rows, COLUMNS).encode())
+        write_csv(self._path, self.rows, Result)
         self._part.close()
         os.unlink(self._part.name)
 
@@ -159,36 +153,8 @@ def _part(path: Path) -> Path:
 
 def earlier_results(path: Path) -> list[Result]:
     """The rows of an earlier run, finished or not, or none. Raises FileError."""
-    rows = [row for file in (path, _part(path)) if file.exists() for row in load_results(file)]
+    rows = [row for file in (path, _part(path)) for row in read_csv(file, Result, missing_ok=True)]
     return list({row.key: row for row in rows}.values())
-
-
-def load_results(path: Path) -> list[Result]:
-    """Rows of a CSV file that ``Journal`` wrote; an incomplete last line is left out. Raises FileError."""
-    try:
-        lines = path.read_text().splitlines(keepends=True)
-    except OSError as error:
-        raise FileError(f"{path}: cannot read: {error.strerror or error}") from error
-    reader = csv.DictReader(line for line in lines if line.endswith("\n"))
-    if reader.fieldnames != COLUMNS:
-        raise FileError(f"{path}: not a file of results: its columns are {reader.fieldnames}")
-    try:
-        return [_parse(row) for row in reader]
-    except (ValueError, TypeError, KeyError) as error:
-        raise FileError(f"{path}: not a file of results: {error}") from error
-
-
-def _parse(row: Mapping[str, str]) -> Result:
-    values: dict[str, object] = {}
-    for item in fields(Result):
-        text, kind = row[item.name], str(item.type)
-        if text == "" and "None" in kind:
-            values[item.name] = None
-        elif kind.startswith("bool"):
-            values[item.name] = {"True": True, "False": False}[text]
-        else:
-            values[item.name] = {"str": str, "int": int, "flo": float}[kind[:3]](text)
-    return Result(**values)  # type: ignore[arg-type]
 
 
 # ---- side by side
