@@ -35,6 +35,7 @@ from anypcc_ros.codec.position_decoder import PositionDecoder
 from anypcc_ros.codec.position_encoder import PositionEncoder, no_points
 from anypcc_ros.codec.representation import NOTHING, as_integers
 from anypcc_ros.codec.surroundings import Context
+from anypcc_ros.codec.tracks import Sources
 
 
 class Encoder:
@@ -114,13 +115,8 @@ class Encoder:
         if attributes:
             chunks[bitstream.ATTRIBUTES] = attributes
         if in_place and len(here):
-            places, sources = here[points.rows], sources_of(decoded)
-            chunks[bitstream.ORDER] = order = encode_order(places, len(rows), cloud.height, context, sources)
-            if scan := measured.scan(sources):
-                by_scan = encode_order_of(scan, places)
-                if len(by_scan) + measured.price(context) < len(order):
-                    chunks[bitstream.ORDER], measured.used = by_scan, True
-        if measured.used:
+            chunks[bitstream.ORDER] = _shortest_order(here[points.rows], cloud.height, context, sources_of(decoded), measured)
+        if measured.used:  # by a field or by the order
             chunks[bitstream.SCAN] = measured.encode(context)
         layout = Layout(cloud.height if in_place else 1, cloud.position, len(cloud) - len(kept), len(beside), fields)
         return bitstream.write_stream(self._positions.describe(cloud.xyz.dtype.name, points, step, origin), chunks, layout)
@@ -232,6 +228,17 @@ class Decoder:
             rows = _rows_of(order, len(order))
             xyz, fields = xyz[rows], {name: values[rows] for name, values in fields.items()}
         return _as_laid_out(xyz, fields, layout)
+
+
+def _shortest_order(places: np.ndarray, height: int, context: Context, sources: Sources, measured: Measured) -> bytes:
+    """The places (N,) of the points on the grid, by a track or by the scan, which then is used."""
+    by_track = encode_order(places, len(context), height, context, sources)
+    if scan := measured.scan(sources):
+        by_scan = encode_order_of(scan, places)
+        if len(by_scan) + measured.price(context) < len(by_track):
+            measured.used = True
+            return by_scan
+    return by_track
 
 
 def _as_laid_out(xyz: np.ndarray, fields: dict[str, np.ndarray], layout: Layout) -> PointCloud:
