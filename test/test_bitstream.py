@@ -189,12 +189,13 @@ def test_signed_integers_survive(value):
 @given(st.lists(st.tuples(st.one_of(st.integers(0, 17), st.integers(0, 10**6)), st.integers(0, 55)), max_size=300))
 def test_counts_survive(pairs):
     values, contexts = np.array(pairs, np.int64).reshape(-1, 2).T
+    contexts = contexts.astype(np.uint8)
     assert decode_counts(encode_counts(values, contexts), contexts).tolist() == values.tolist()
 
 
 def test_long_runs_of_counts_stay_within_the_exact_range():
     values = np.random.default_rng(0).geometric(0.7, 200_000) - 1
-    contexts = np.zeros(len(values), np.int64)
+    contexts = np.zeros(len(values), np.uint8)
     data = encode_counts(values, contexts)
     assert np.array_equal(decode_counts(data, contexts), values)
     probability = np.bincount(np.minimum(values, 15)) / len(values)

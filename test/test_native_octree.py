@@ -146,3 +146,21 @@ def test_a_level_goes_when_nothing_refers_to_it() -> None:
     np.testing.assert_array_equal(octants, np.arange(8))
     del octants
     assert gone[1]() is None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_positions_of_grid_points_and_their_repetition(dtype: type) -> None:
+    rng = np.random.default_rng(1)
+    grid = np.concatenate([rng.integers(-reach, reach, (500, 3)) for reach in (2000, 1 << 40)] + [[[2**53, -(2**53), 0]]])
+    for step in (0.001, 1 / 3, 1e300):
+        xyz = np.empty(grid.shape, dtype)
+        native.grid_positions(grid, step, xyz)
+        with np.errstate(over="ignore"):
+            assert np.array_equal(xyz, (grid.astype(np.float64) * step).astype(dtype))
+    repeats = rng.integers(0, 4, len(grid))
+    for rows in (xyz, grid):
+        repeated = np.empty((int(repeats.sum()), 3), rows.dtype)
+        assert native.repeat_rows(rows, repeats, repeated) == len(repeated)
+        assert np.array_equal(repeated, np.repeat(rows, repeats, axis=0))
+        with pytest.raises(ValueError, match="out of range"):
+            native.repeat_rows(rows, repeats, repeated[1:])

@@ -51,7 +51,7 @@ def raw_stream(cells: np.ndarray = PAIR, depth: int = 3, chunks: dict[str, bytes
 
 def large_counts(*excess: int) -> bytes:
     """Counts of 15 + excess each, in context 0."""
-    coded = encode_counts(np.full(len(excess), 15), np.zeros(len(excess), np.int64))
+    coded = encode_counts(np.full(len(excess), 15), np.zeros(len(excess), np.uint8))
     large = b"".join(map(encode_varint, excess))
     return encode_varint(len(large)) + large + coded[1 + len(excess) :]
 
@@ -133,7 +133,7 @@ def axis(count: int, first: int, gaps: bytes) -> bytes:
         b"\x00",
         b"\x08" + axis(1, 0, b"\x00"),
         b"\x02" + axis(0, 0, b"\x00"),
-        b"\x02" + axis(3, 0, encode_counts(np.ones(2, np.int64), np.zeros(2, np.int64))),  # more than there are cells
+        b"\x02" + axis(3, 0, encode_counts(np.ones(2, np.int64), np.zeros(2, np.uint8))),  # more than there are cells
         b"\x02" + axis(20_000_000, 0, b"\x00" + bytes(8)),
         b"\x02" + axis(2, 0, large_counts((1 << 63) - 1)),
         b"\x02" + axis(2, 0, large_counts(1 << 40)),

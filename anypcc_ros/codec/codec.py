@@ -98,14 +98,16 @@ class Encoder:
         kept = cloud if in_place else cloud.finite()[0]
         step, origin = suitable_grid(kept.xyz, config.step, config.origin) if config.exact else (config.step, config.origin)
         held = self._held(kept.xyz, step, origin)
-        here, beside = np.flatnonzero(held), np.flatnonzero(~held)
+        beside = np.flatnonzero(~held)
 
-        gridded = kept.take(here) if len(beside) else kept
+        gridded = kept.take(held) if len(beside) else kept
         points = self._positions.encode(gridded.xyz, step, origin, gridded.fields)
-        chunks, rows = points.chunks, np.concatenate([here[points.rows], beside])
+        chunks = points.chunks
+        places = np.flatnonzero(held)[points.rows] if len(beside) else points.rows
+        rows = np.concatenate([places, beside]) if len(beside) else places
         context = Context(points.grid, len(beside), step, origin)
-        if config.exact and len(here):
-            coordinates = kept.xyz[here[points.rows]]
+        if config.exact and len(gridded):
+            coordinates = kept.xyz[places]
             chunks[bitstream.REMAINDERS] = encode_remainders(coordinates, points.grid, step, origin, context.on_grid)
         if len(beside):
             chunks[bitstream.OFF_GRID] = encode_off_grid(kept.xyz[beside])
@@ -114,8 +116,8 @@ class Encoder:
         fields, attributes, decoded = encode_fields(values, config, context, measured)
         if attributes:
             chunks[bitstream.ATTRIBUTES] = attributes
-        if in_place and len(here):
-            chunks[bitstream.ORDER] = _shortest_order(here[points.rows], cloud.height, context, sources_of(decoded), measured)
+        if in_place and len(gridded):
+            chunks[bitstream.ORDER] = _shortest_order(places, cloud.height, context, sources_of(decoded), measured)
         if measured.used:  # by a field or by the order
             chunks[bitstream.SCAN] = measured.encode(context)
         layout = Layout(cloud.height if in_place else 1, cloud.position, len(cloud) - len(kept), len(beside), fields)

@@ -84,7 +84,7 @@ def encode_lattice(lattice: Lattice) -> bytes:
     parts = [bytes([sum((values is not None) << axis for axis, values in enumerate(lattice.values))])]
     for values in lattice.values:
         if values is not None:
-            gaps = encode_counts(np.diff(values) - 1, np.zeros(len(values) - 1, np.int64))
+            gaps = encode_counts(np.diff(values) - 1, np.zeros(len(values) - 1, np.uint8))
             parts += [encode_varint(len(values)), encode_signed(int(values[0])), encode_varint(len(gaps)), gaps]
     return b"".join(parts)
 
@@ -103,7 +103,7 @@ def decode_lattice(data: memoryview, cells: int) -> Lattice:
         size, position = decode_varint(data, position)
         if not 1 <= count <= cells or size > len(data) - position:
             raise CorruptStreamError(f"lattice axis of {count} values in {size} bytes for {cells} cells")
-        gaps = decode_counts(data[position : position + size], np.zeros(count - 1, np.int64))
+        gaps = decode_counts(data[position : position + size], np.zeros(count - 1, np.uint8))
         position += size
         if int(gaps.max(initial=0)) >= LONGEST_AXIS or abs(first) >= 1 << 53:
             raise CorruptStreamError(f"lattice axis from {first} with a gap of {int(gaps.max(initial=0))}")

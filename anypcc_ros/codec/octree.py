@@ -92,6 +92,10 @@ def dequantise(coords: np.ndarray, step: float, origin: tuple[float, float, floa
     Integer dtypes are rounded half to even and clamped to their range, int64 to ``EXACT_INTEGER``: the grid point of a
     position at the end of the range may lie beyond it.
     """
+    if native.available() and coords.dtype == np.int64 and not any(origin) and np.dtype(dtype).kind == "f":
+        xyz = np.empty(coords.shape, dtype)
+        native.grid_positions(np.ascontiguousarray(coords), step, xyz)
+        return xyz
     with np.errstate(over="ignore"):  # only hostile steps and origins do
         xyz = coords.astype(np.float64) * step
         if any(origin):
@@ -101,6 +105,15 @@ def dequantise(coords: np.ndarray, step: float, origin: tuple[float, float, floa
             range_ = np.iinfo(dtype)
             np.clip(xyz, max(range_.min, -EXACT_INTEGER), min(range_.max, EXACT_INTEGER), out=xyz)
         return xyz.astype(dtype)
+
+
+def repeat_rows(rows: np.ndarray, repeats: np.ndarray, points: int) -> np.ndarray:
+    """Row i of (N, 3) ``repeats[i]`` times, int64 (N,), which are ``points`` in all."""
+    if not native.available() or rows.dtype == np.int32:
+        return np.repeat(rows, repeats, axis=0)
+    repeated = np.empty((points, 3), rows.dtype)
+    native.repeat_rows(np.ascontiguousarray(rows), repeats, repeated)
+    return repeated
 
 
 def _check_integers(xyz: np.ndarray) -> None:

@@ -90,7 +90,9 @@ class Context:
     """
 
     def __init__(self, grid: np.ndarray, off_grid: int, step: float, origin: tuple[float, float, float]) -> None:
-        self.grid = grid + np.clip(np.rint(np.divide(origin, step)), -_FARTHEST_ORIGIN, _FARTHEST_ORIGIN).astype(np.int64)
+        self.grid = grid
+        if any(origin):
+            self.grid = grid + np.clip(np.rint(np.divide(origin, step)), -_FARTHEST_ORIGIN, _FARTHEST_ORIGIN).astype(np.int64)
         self._off_grid = off_grid
 
     @cached_property

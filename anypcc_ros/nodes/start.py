@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 
+from anypcc_ros.nodes.memory import keep_freed_memory
+
 
 def encoder_node(args: list[str] | None = None) -> int:
     """`ros2 run anypcc_ros encoder_node`; the exit status."""
@@ -21,6 +23,7 @@ def decoder_node(args: list[str] | None = None) -> int:
 def _start(module: str, node: str, args: list[str] | None) -> int:
     # Before the imports, which take a second: a Ctrl-C in that second ends the node as it does later.
     stop_signal = StopSignal()
+    keep_freed_memory()
     try:
         make_node = getattr(importlib.import_module(module), node)
     except ModuleNotFoundError as error:

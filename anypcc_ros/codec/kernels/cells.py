@@ -23,6 +23,24 @@ def grid_coords(xyz: Array, origin: Array, step: float, grid: Array, threads: in
     return largest.value
 
 
+def grid_positions(grid: Array, step: float, xyz: Array) -> None:
+    """``xyz`` float32 or float64 (N, 3) = ``grid`` int64 (N, 3) * ``step``, rounded to float64 and then to its type."""
+    count, doubles = int(grid.shape[0]), xyz.dtype == np.float64
+    place = address_of(xyz, "xyz", "float64" if doubles else "float32", (count, 3))
+    call("grid_positions", address_of(grid, "grid", "int64", (None, 3)), count, step, place, doubles)
+
+
+def repeat_rows(rows: Array, repeats: Array, repeated: Array) -> int:
+    """Row i of ``rows`` (N, 3), float32, float64 or int64, ``repeats[i]`` times, int64 (N,); returns how many they are.
+
+    Written: the front of ``repeated`` (any, 3), of the same type. Raises ValueError if there is no room for all of them.
+    """
+    count, dtype = int(repeats.shape[0]), str(rows.dtype)
+    sources = address_of(rows, "rows", dtype, (count, 3)), rows.dtype.itemsize * 3
+    address, room = address_of(repeats, "repeats", "int64", (None,)), address_of(repeated, "repeated", dtype, (None, 3))
+    return int(call("repeat_rows", *sources, address, count, room, int(repeated.shape[0])))
+
+
 def grid_bounds(grid: Array) -> np.ndarray:
     """The smallest and the largest coordinates int64 (2, 3) of ``grid`` int64 (N, 3), N >= 1."""
     bounds = np.empty((2, 3), np.int64)

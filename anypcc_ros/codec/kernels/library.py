@@ -15,7 +15,7 @@ Array: TypeAlias = Any
 """A NumPy array or a CPU torch tensor."""
 
 LIBRARY = Path(__file__).with_name("libanypcc_kernels.so")
-INTERFACE = 13
+INTERFACE = 14
 """What anypcc_interface() in src/dispatch.cpp must return: a library of another age is not called."""
 
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
@@ -72,6 +72,8 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "predicted_decode": (c_long, (*[pointer] * 3, c_long, pointer, c_int)),
     "range_decode": (c_long, (pointer, pointer, c_long, c_int, pointer)),
     "grid_coords": (c_long, (pointer, c_int, c_long, pointer, c_double, pointer, pointer, c_int)),
+    "grid_positions": (c_long, (pointer, c_long, c_double, pointer, c_int)),
+    "repeat_rows": (c_long, (pointer, c_int, pointer, c_long, pointer, c_long)),
     "grid_bounds": (c_long, (pointer, c_long, pointer)),
     "grid_keys": (c_long, (pointer, c_long, pointer, c_int, pointer, c_int)),
     "morton_encode": (c_long, (pointer, c_long, pointer, c_int)),
@@ -79,6 +81,9 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sort_keys": (c_long, (pointer, pointer, c_long)),
     "unique_keys": (c_long, (pointer, c_long, pointer)),
     "parent_keys": (c_long, (pointer, c_long, pointer, pointer)),
+    "density_contexts": (c_long, (pointer, c_long, pointer)),
+    "counts_encode": (c_long, (*[pointer] * 3, c_long, pointer, c_long)),
+    "counts_decode": (c_long, (pointer, pointer, c_long, pointer, c_long, pointer)),
     "channel_encode": (c_long, (pointer, c_int, c_long, *[pointer] * 6)),
     "channel_decode": (c_long, (pointer, c_int, c_long, *[pointer] * 3, c_long, *[pointer] * 3)),
     "surroundings": (c_long, (pointer, c_long, pointer, pointer, c_long, pointer)),

@@ -21,13 +21,16 @@ from anypcc_ros.codec.kernels.cells import (
     grid_bounds,
     grid_coords,
     grid_keys,
+    grid_positions,
     morton_decode,
     morton_encode,
     parent_keys,
+    repeat_rows,
     sort_keys,
     unique_keys,
 )
 from anypcc_ros.codec.kernels.contexts import Beams, beam_bins, context_rows, face_cells
+from anypcc_ros.codec.kernels.counts import counts_decode, counts_encode, density_contexts
 from anypcc_ros.codec.kernels.float_layers import conv_f32, conv_f32_dw
 from anypcc_ros.codec.kernels.integer_layers import Layer, conv_int8, head_int8, linear_int8, up_int8
 from anypcc_ros.codec.kernels.level_data import LevelData
@@ -76,10 +79,14 @@ __all__ = [
     "conv_f32",
     "conv_f32_dw",
     "conv_int8",
+    "counts_decode",
+    "counts_encode",
+    "density_contexts",
     "face_cells",
     "grid_bounds",
     "grid_coords",
     "grid_keys",
+    "grid_positions",
     "head_int8",
     "library_path",
     "linear_int8",
@@ -88,6 +95,7 @@ __all__ = [
     "parent_keys",
     "predicted_decode",
     "predicted_encode",
+    "repeat_rows",
     "row_surroundings",
     "set_isa",
     "softmax",

@@ -266,6 +266,13 @@ int64_t anypcc_child_coords(const uint32_t* coords, const uint8_t* codes, int64_
 int64_t anypcc_grid_coords(const void* xyz, int doubles, int64_t count, const double* origin, double step,
                            int64_t* grid, double* largest, int threads);
 
+// xyz (count, 3), of doubles or else of floats, = grid (count, 3) * step, each rounded once to double.
+int64_t anypcc_grid_positions(const int64_t* grid, int64_t count, double step, void* xyz, int doubles);
+
+// Row i of rows (count,), each of 12 or 24 bytes, repeats[i] times. Returns how many these are, kBadArgument if there are more
+// than `capacity`.
+int64_t anypcc_repeat_rows(const void* rows, int width, const int64_t* repeats, int64_t count, void* repeated, int64_t capacity);
+
 // bounds (6,): the smallest coordinates of grid (count, 3), count >= 1, and the largest.
 int64_t anypcc_grid_bounds(const int64_t* grid, int64_t count, int64_t* bounds);
 
@@ -293,6 +300,18 @@ int64_t anypcc_parent_keys(const uint64_t* keys, int64_t count, uint64_t* parent
 // children, kBadArgument if there are more than `capacity`.
 int64_t anypcc_child_keys(const uint64_t* keys, const uint8_t* codes, int64_t count, uint64_t* children,
                           int64_t capacity);
+
+// ---- points per cell (codec/counts.py) ----
+
+// Contexts (count,) of cells at coords (count, 3) in Morton order, no two of them equal.
+int64_t anypcc_density_contexts(const int64_t* coords, int64_t count, uint8_t* contexts);
+
+// Codes symbols (count,) below 16 in their contexts (count,), in the order of the rows below `count` in order (ordered,), which
+// has each of them once. Decoding: kBadIndex also for words that no encoder wrote.
+int64_t anypcc_counts_encode(anypcc::RangeEncoder* encoder, const uint8_t* symbols, const uint8_t* contexts, int64_t count,
+                             const int32_t* order, int64_t ordered);
+int64_t anypcc_counts_decode(anypcc::RangeDecoder* words, const uint8_t* contexts, int64_t count, const int32_t* order,
+                             int64_t ordered, uint8_t* symbols);
 
 // ---- attributes ----
 

@@ -93,10 +93,42 @@ double to_grid(const Real* xyz, int64_t begin, int64_t end, const double* origin
   return finite ? std::rint(largest) : std::numeric_limits<double>::infinity();
 }
 
+// Every row of `Width` bytes as often as it is repeated; how many there are, at most `capacity`, or kBadArgument.
+template <int Width>
+int64_t repeat(const uint8_t* rows, const int64_t* repeats, int64_t count, uint8_t* repeated, int64_t capacity) {
+  int64_t to = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    if (repeats[i] < 0 || repeats[i] > capacity - to) return kBadArgument;
+    for (const int64_t end = to + repeats[i]; to < end; ++to) std::memcpy(repeated + to * Width, rows + i * Width, Width);
+  }
+  return to;
+}
+
 }  // namespace
 }  // namespace anypcc
 
 using namespace anypcc;
+
+int64_t anypcc_grid_positions(const int64_t* grid, int64_t count, double step, void* xyz, int doubles) {
+  if (count < 0) return kBadArgument;
+  if (doubles != 0) {
+    double* const to = static_cast<double*>(xyz);
+    for (int64_t i = 0; i < 3 * count; ++i) to[i] = static_cast<double>(grid[i]) * step;
+  } else {
+    float* const to = static_cast<float*>(xyz);
+    for (int64_t i = 0; i < 3 * count; ++i) to[i] = static_cast<float>(static_cast<double>(grid[i]) * step);
+  }
+  return kOk;
+}
+
+int64_t anypcc_repeat_rows(const void* rows, int width, const int64_t* repeats, int64_t count, void* repeated, int64_t capacity) {
+  if (count < 0 || capacity < 0) return kBadArgument;
+  const uint8_t* const from = static_cast<const uint8_t*>(rows);
+  uint8_t* const to = static_cast<uint8_t*>(repeated);
+  if (width == 12) return repeat<12>(from, repeats, count, to, capacity);
+  if (width == 24) return repeat<24>(from, repeats, count, to, capacity);
+  return kBadArgument;
+}
 
 int64_t anypcc_morton_encode(const int32_t* coords, int64_t count, uint64_t* keys, int threads) {
   if (count < 0) return kBadArgument;
