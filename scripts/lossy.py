@@ -261,9 +261,9 @@ def _targets(options: argparse.Namespace) -> None:
     for name, sequence, count, with_fields, target in (
         ("KITTI odometry 00, 10 frames, with intensity", kitti, 10, True, {"target_bpp": 9.0}),
         ("RADIATE, HDL-32 in fog, 15 frames, intensity and ring", radiate, 15, True, {"target_bitrate": 1e6}),
-        ("", radiate, 15, True, {"target_bytes": 30_000}),
+        *(("", radiate, 15, True, {"target_bytes": size}) for size in (8_000, 14_000, 30_000)),
         ("the same, positions alone", radiate, 15, False, {"target_bitrate": 1e6}),
-        ("", radiate, 15, False, {"target_bytes": 30_000}),
+        *(("", radiate, 15, False, {"target_bytes": size}) for size in (5_000, 8_000, 30_000)),
     ):
         [folder] = options.sequences.glob(f"{sequence}*")
         frames = [_frame(path, with_fields) for path in sorted(folder.glob("frame*.npz"))[:count]]

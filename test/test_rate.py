@@ -46,10 +46,12 @@ def test_frames_follow_their_bit_rate_in_one_pass(encoder, frames):
     assert sizes == pytest.approx([20_000] * len(sizes), rel=0.03)
 
 
-def test_a_second_pass_comes_nearer(encoder, frames):
-    control = RateControl(TargetConfig(target_bitrate=1.6e6, target_passes=2))
-    sizes = [len(control.encode(encoder, frame, 0.1)) for frame in frames[:5]]
-    assert sizes == pytest.approx([20_000] * len(sizes), rel=0.0101)
+@pytest.mark.parametrize("size", [8_000, 14_000, 20_000])
+def test_with_a_second_pass_every_frame_is_within_one_percent(encoder, frames, size):
+    """Where points crowd in cells, or nearly so, too: there sizes hardly depend on the grid, and go up and down with it."""
+    control = RateControl(TargetConfig(target_bytes=size, target_passes=2))
+    sizes = [len(control.encode(encoder, frame)) for frame in frames[:6]]
+    assert sizes == pytest.approx([size] * len(sizes), rel=0.01)
 
 
 def test_scales_are_dropped_where_fields_would_not_fit(encoder, sample_cloud):

@@ -211,8 +211,8 @@ class TargetConfig:
         maximum=1e12,
     )  # fmt: skip
     target_passes: int = option(
-        1, "times that a frame may be encoded to come within 1 % of its target; the first one takes what it needs", minimum=1,
-        maximum=16,
+        1, "times that a frame may be encoded to come within 1 % of its target; from 2 on, the few that have not by then three "
+        "times more; the first one takes what it needs", minimum=1, maximum=16,
     )  # fmt: skip
 
     def __post_init__(self) -> None:

@@ -1,12 +1,12 @@
 """Streams of a given size: the step, and the scales dropped, that give it.
 
-The size of a stream falls steadily with the edge of its cells, step * 2**drop_scales. On a double logarithmic scale it
-does so nearly in a line, whose slope changes slowly: a secant finds the edge within few encodings, and that of one frame
-serves the next. Between frames positions follow the number of octree nodes, and fields that of points, both of which are
-known before anything is coded.
+The size of a stream falls steadily with the edge of its cells, step * 2**drop_scales. Its parts do so in ways that are known
+before anything is coded, from the cloud on a grid alone: positions follow the number of octree nodes, the counts of points in a
+cell their entropy, and fields the number of points. So the parts of one stream foretell those of another one, with another edge
+or of the next frame; and what they do not foretell, on a double logarithmic scale, is nearly a line, the *drift*.
 
 Where scales are filled in, which dense surfaces are better with, the step is left as it is, and what is between whole scales
-is sent of the coarsest of them: edge = step * 2**(drop_scales - truth).
+is sent of the coarsest of them: edge = step * 2**(drop_scales - truth). There the drift is all that is known.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from anypcc_ros.codec.bitstream import ATTRIBUTES, COUNTS, OFF_GRID, ORDER, REMAINDERS, inspect
+import numpy as np
+
+from anypcc_ros.codec.bitstream import ATTRIBUTES, COUNTS, FIELDS, OFF_GRID, ORDER, REMAINDERS, SCAN, StreamInfo, inspect
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Encoder
 from anypcc_ros.codec.config import CodecConfig, TargetConfig
@@ -37,57 +39,76 @@ PERIOD_FRAMES = 11
 DEFAULT_PERIOD, LONGEST_PERIOD = 0.1, 10.0
 """Seconds."""
 
-_CARRIED = (COUNTS, ATTRIBUTES, ORDER, REMAINDERS, OFF_GRID)
+_REPAIRS = 3
+"""Encodings, at most, after the passes asked for, of a frame that these have not brought near enough."""
 
-_CROWD = 4.0
-"""Points in a cell, on average, from which on they are merged."""
+_CARRIED = (FIELDS, ATTRIBUTES, ORDER, REMAINDERS, OFF_GRID, SCAN)
+
+_CROWD = 2.5
+"""Points in a cell, on average, from which on they are merged. With more of them hardly anything depends on the edge: finer
+counts, and fields that are told by coarser places, take what positions no longer do."""
 
 _SEPARATE = math.log(1.25)  # how much larger a target must be for merged points to be kept again, as a logarithm
-_STEEPEST, _FLATTEST, _SLOPE = -2.0, -0.1, -0.7  # of log(bytes) by log(edge); the last one before anything is known
-_SAME_EDGE = 0.02  # edges nearer than this, as a difference of logarithms, tell nothing of the slope
+_STEEPEST, _FLATTEST, _SLOPE = -4.0, -0.1, -0.7  # of log(bytes) by log(edge); the last one before anything is known
+_DRIFT = -0.7  # the same where scales are filled in
+_APART = 0.1  # edges nearer than this, as a difference of logarithms, tell nothing of the drift: sizes go up and down by 1 %
+_SAME_EDGE = 0.005  # and those nearer than this are the same
 _WHOLE = 1e-3  # scales nearer to a whole number than this, from above, are that
 _LONGEST_STRIDE = math.log(16)  # from one edge to the next
 _REACH = math.log(4096)  # from the edge of the configuration
+_LOOKS = 2  # grids that are looked at before one is encoded, at most, besides the last one
+_GAP = 0.01  # from an edge that has given too much or too little to the next one, as a difference of logarithms, at least
+_FORETOLD = TOLERANCE / 4  # an edge that should come so near is taken
 
 
-class _Content(NamedTuple):
-    """What a frame has on some grid: ``nodes`` of its octree, which take most of the bytes of positions; and ``carriers`` of
-    fields and counts, the points, or the cells where they are merged."""
+class _Parts(NamedTuple):
+    """Of a stream, bytes; or what a cloud has on some grid, which they follow: nodes of the octree, and cells; the entropy of
+    the numbers of points in the cells; and the points that fields are of, or the cells where points are merged."""
 
-    nodes: int
-    carriers: int
+    positions: float
+    counts: float
+    carried: float
+
+    def following(self, before: _Parts, now: _Parts) -> _Parts:
+        """These bytes, when in place of what there was before there is what is there now."""
+        return _Parts(*(size * new / max(old, 1.0) for size, old, new in zip(self, before, now, strict=True)))
 
 
-_NOTHING = _Content(1, 1)
+_NOTHING = _Parts(1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class _State:
-    """What is known of the frames so far. ``edge``, ``size``: logarithms of the last frame's edge and bytes, NaN if there is
-    none; ``filling``: whether scales are filled in; ``content``: what the frame had; ``carried``: share of its bytes that
-    fields and counts took; ``slope``: how size depends on edge; ``crowd``: points per cell; ``merging``: the logarithm of the
-    size up to which scales are dropped, None while they are not."""
+    """What is known of the frames so far. ``edge``: logarithm of the last frame's; ``filling``: whether scales are filled in;
+    ``merging``: the logarithm of the size up to which scales are dropped, None while they are not; ``parts``: the last frame's,
+    None before the first one, and ``content``: what they follow; ``slope``: how size depends on the edge, ``drift``: how much
+    of that the content does not tell; ``crowd``: points per cell."""
 
     edge: float
     filling: bool = False
-    size: float = math.nan
-    content: _Content = _NOTHING
-    carried: float = 0.0
-    slope: float = _SLOPE
-    crowd: float = 1.0
     merging: float | None = None
+    parts: _Parts | None = None
+    content: _Parts = _NOTHING
+    slope: float = _SLOPE
+    drift: float = 0.0
+    crowd: float = 1.0
 
-    def after(self, content: _Content) -> _State:
-        """What to expect of another frame on the same grid."""
-        nodes, carriers = content.nodes / self.content.nodes, content.carriers / self.content.carriers
-        return replace(self, size=self.size + math.log((1 - self.carried) * nodes + self.carried * carriers))
+    @property
+    def size(self) -> float:
+        """Logarithm of the last frame's bytes."""
+        return math.log(sum(self.parts)) if self.parts else math.nan
 
-    def toward(self, size: float) -> float:
-        """The logarithm of the edge that this size should need."""
-        if math.isnan(self.size):
-            return self.edge
-        stride = (size - self.size) / self.slope
-        return self.edge + min(max(stride, -_LONGEST_STRIDE), _LONGEST_STRIDE)
+    def expects(self, content: _Parts, edge: float) -> float:
+        """The logarithm of the size that a cloud should have on a grid with this edge, where it has this content."""
+        assert self.parts is not None
+        return math.log(sum(self.parts.following(self.content, content))) + self.drift * (edge - self.edge)
+
+    def merged(self, wanted: float) -> _State:
+        """The same when scales are dropped, up to the size wanted: no cell has more points than one."""
+        assert self.parts is not None
+        parts = _Parts(self.parts.positions, 0.0, self.parts.carried / self.crowd)
+        content = _Parts(self.content.positions, 0.0, self.content.carried / self.crowd)
+        return replace(self, merging=wanted, parts=parts, content=content, slope=_SLOPE, drift=0.0)
 
 
 class RateControl:
@@ -122,12 +143,12 @@ class RateControl:
             filling = _prefers_filling(encoder, cloud, target)
             data, state = _search(encoder, cloud, wanted, _first(encoder.config, filling), SEARCH_PASSES)
         else:
-            state = state.after(_content(encoder, cloud, state))
-            data, state = _search(encoder, cloud, wanted, state, self.config.target_passes)
-        merging = state.merging if state.filling else _merging(encoder.config, state, wanted)
+            passes = self.config.target_passes
+            data, state = _search(encoder, cloud, wanted, state, passes + _REPAIRS * (passes > 1))
+        merging = _merging(encoder.config, state, wanted)
         if (merging is None) != (state.merging is None):  # on the other curve the same edge has another size
-            data, state = _search(encoder, cloud, wanted, _State(state.edge, merging=merging), SEARCH_PASSES)
-        state = replace(state, content=_content(encoder, cloud, state))
+            other = _State(state.edge) if merging is None else state.merged(merging)
+            data, state = _search(encoder, cloud, wanted, other, SEARCH_PASSES)
         with self._lock:
             self._state = state
         return data
@@ -155,7 +176,8 @@ class FramePeriod:
 
 def _first(config: CodecConfig, filling: bool) -> _State:
     """Before the first frame."""
-    return _State(_edge(config, filling), filling, merging=math.inf if config.drop_scales else None)
+    merging = math.inf if config.drop_scales and not filling else None
+    return _State(_edge(config, filling), filling, merging, drift=_DRIFT * filling)
 
 
 def _edge(config: CodecConfig, filling: bool) -> float:
@@ -186,9 +208,14 @@ def _is_surface(config: CodecConfig, cloud: PointCloud) -> bool:
 def _merging(config: CodecConfig, state: _State, wanted: float) -> float | None:
     """``merging`` of the state from now on."""
     if state.merging is None:
-        may = not (config.merge_duplicates or config.exact or config.order == "original")
-        return wanted if may and state.crowd >= _CROWD else None
+        return wanted if _crowded(config, state) else None
     return state.merging if wanted < state.merging + _SEPARATE else None
+
+
+def _crowded(config: CodecConfig, state: _State) -> bool:
+    """Whether points of one cell are better merged, if they may be."""
+    may = state.merging is None and not (state.filling or config.merge_duplicates or config.exact or config.order == "original")
+    return may and state.crowd >= _CROWD
 
 
 def _search(encoder: Encoder, cloud: PointCloud, wanted: float, state: _State, passes: int) -> tuple[bytes, _State]:
@@ -198,44 +225,89 @@ def _search(encoder: Encoder, cloud: PointCloud, wanted: float, state: _State, p
     finest = math.log(encoder.config.step) if state.filling else low
     best, nearest = b"", state
     for i in range(passes):
-        edge = known.toward(wanted)
-        edge = max(edge if low < edge < high else (low + high) / 2, finest)
-        data, tried = _encode(encoder, cloud, edge, known, same_frame=i > 0)
-        if not best or abs(tried.size - wanted) < abs(nearest.size - wanted):
+        edge, content, slope = _foresee(encoder, cloud, wanted, known, low, high)
+        edge = max(edge, finest)
+        data, info = _encode(encoder, cloud, edge, state)
+        crowd = info.points / max(info.voxels, 1)
+        tried = replace(known, edge=edge, content=content, parts=_parts(info), crowd=crowd, slope=slope)
+        if i and abs(edge - known.edge) > _APART:
+            untold = (tried.size - known.expects(content, edge)) / (edge - known.edge)
+            tried = replace(tried, drift=known.drift + untold)
+        more = tried.size - wanted
+        if more > 0 and _crowded(encoder.config, tried):
+            return data, tried  # coarser cells would hold even more points
+        if not best or abs(more) < abs(nearest.size - wanted):
             best, nearest = data, tried
-        if abs(tried.size - wanted) < TOLERANCE or high - low < _SAME_EDGE / 4 or (edge == finest and tried.size < wanted):
+        if abs(more) < math.log1p(TOLERANCE) or high - low < _SAME_EDGE or (edge == finest and more < 0):
             break
-        low, high = (max(low, tried.edge), high) if tried.size > wanted else (low, min(high, tried.edge))
+        low, high = (max(low, edge), high) if more > 0 else (low, min(high, edge))
         known = tried
-    return best, replace(nearest, slope=known.slope)
+    return best, replace(nearest, slope=tried.slope, drift=tried.drift)
 
 
-def _content(encoder: Encoder, cloud: PointCloud, state: _State) -> _Content:
-    """What the cloud has on the grid of ``state``."""
+def _foresee(
+    encoder: Encoder, cloud: PointCloud, wanted: float, known: _State, low: float, high: float
+) -> tuple[float, _Parts, float]:
+    """The edge, between ``low`` and ``high``, that should give the size wanted; what the cloud has there; and the slope."""
     points = cloud.finite()[0].xyz
+
+    def look(edge: float) -> _Parts:
+        return _content(points, edge, encoder.config, known)
+
+    edge, slope = known.edge, known.slope
+    content = look(edge)
+    if known.parts is None:
+        return edge, content, slope
+    gap = min(_GAP, (high - low) / 4)
+    for _ in range(_LOOKS):
+        size = known.expects(content, edge)
+        if abs(size - wanted) < _FORETOLD:
+            break
+        stride = min(max((wanted - size) / slope, -_LONGEST_STRIDE), _LONGEST_STRIDE)
+        there = min(max(edge + stride, low + gap), high - gap)
+        content = look(there)
+        if abs(there - edge) > _APART / 3:
+            slope = min(max((known.expects(content, there) - size) / (there - edge), _STEEPEST), _FLATTEST)
+        edge = there
+    return edge, content, slope
+
+
+def _content(points: np.ndarray, edge: float, config: CodecConfig, state: _State) -> _Parts:
+    """What finite ``points`` (N, 3) have on the grid of this edge, a logarithm."""
     if not len(points):
         return _NOTHING
-    voxels, _ = voxelise(quantise(points, math.exp(state.edge), encoder.config.origin))
+    step, scales = _grid(edge, config, state)
+    voxels, _ = voxelise(quantise(points, step, config.origin, config.threads), scales, config.threads)
     nodes = len(voxels.coords) + sum(map(len, occupancy_pyramid(voxels)))
-    return _Content(nodes, len(points) if state.merging is None else len(voxels.coords))
+    if scales:
+        return _Parts(nodes, 0.0, len(voxels.coords))
+    cells = np.bincount(voxels.counts)
+    cells = cells[cells > 0]
+    return _Parts(nodes, float((cells * np.log2(cells.sum() / cells)).sum()) / 8, len(points))
 
 
-def _encode(encoder: Encoder, cloud: PointCloud, edge: float, before: _State, *, same_frame: bool) -> tuple[bytes, _State]:
-    """A stream with cells of this edge, a logarithm. ``before``: what was known, of the same frame or the one before."""
-    above = (edge - math.log(encoder.config.step)) / math.log(2)
-    if before.filling:
+def _grid(edge: float, config: CodecConfig, state: _State) -> tuple[float, int]:
+    """The step and the scales dropped that give cells of this edge, a logarithm, where no scale is filled in."""
+    if state.filling:
+        return config.step, 0
+    above = (edge - math.log(config.step)) / math.log(2)
+    scales = 0 if state.merging is None else min(max(round(above), 1), MAX_SCALES)
+    return math.exp(edge) / 2**scales, scales
+
+
+def _parts(info: StreamInfo) -> _Parts:
+    """Bytes of a stream."""
+    counts, carried = (sum(chunk.size for chunk in info.chunks if chunk.tag in tags) for tags in ((COUNTS,), _CARRIED))
+    return _Parts(info.size - counts - carried, counts, carried)
+
+
+def _encode(encoder: Encoder, cloud: PointCloud, edge: float, state: _State) -> tuple[bytes, StreamInfo]:
+    """A stream with cells of this edge, a logarithm."""
+    if state.filling:
+        above = (edge - math.log(encoder.config.step)) / math.log(2)
         scales = min(max(math.ceil(above - _WHOLE), 0), MAX_SCALES)
         finer = encoder.on_grid(encoder.config.step, scales, min(max(scales - above, 0.0), 1.0), "likeliest")
     else:
-        scales = 0 if before.merging is None else min(max(round(above), 1), MAX_SCALES)
-        finer = encoder.on_grid(math.exp(edge) / 2**scales, scales)
+        finer = encoder.on_grid(*_grid(edge, encoder.config, state))
     data = finer.encode(cloud)
-    info = inspect(data)
-    size, slope = math.log(len(data)), before.slope
-    if same_frame and abs(edge - before.edge) > _SAME_EDGE:
-        steepest = _STEEPEST * (1 + before.filling)  # all bits of a scale go within one octave
-        slope = min(max((size - before.size) / (edge - before.edge), steepest), _FLATTEST)
-    carried = sum(chunk.size for chunk in info.chunks if chunk.tag in _CARRIED) / len(data)
-    return data, _State(
-        edge, before.filling, size, before.content, carried, slope, info.points / max(info.voxels, 1), before.merging
-    )
+    return data, inspect(data)
