@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anypcc_ros import CodecConfig, Decoder, Encoder, PointCloud, inspect
-from anypcc_ros.codec import beam_finder
+from anypcc_ros.codec import beam_finder, occupancy
 from anypcc_ros.codec.beam_finder import BeamFinder
 from anypcc_ros.codec.beams import RADIAN, SLOPE_BITS, Beams, angle, decode_beams, encode_beams
 from anypcc_ros.codec.errors import StreamError
@@ -218,3 +218,22 @@ def test_angles_are_exact_to_a_few_parts_in_a_hundred_million():
     difference = angle(x, y) / RADIAN - np.arctan2(y, x) % (2 * np.pi)
     assert np.abs((difference + np.pi) % (2 * np.pi) - np.pi).max() < 5e-8
     assert angle(np.zeros(1, np.int64), np.zeros(1, np.int64))[0] == 0
+
+
+@pytest.mark.skipif(not native.available(), reason="one thread where there are no kernels")
+def test_bytes_are_the_same_where_contexts_are_looked_up_ahead(sweep, monkeypatch):
+    xyz, ring = sweep
+    cloud = PointCloud(xyz.astype(np.float32), {"ring": ring.astype(np.uint8)})
+    looked_up = []
+    foresee = occupancy.OccupancyEncoder.foresee
+
+    def counted(self, *known):
+        foresee(self, *known)
+        looked_up.append(len(self._foreseen))
+
+    monkeypatch.setattr(occupancy, "FORESEEN", 32)
+    monkeypatch.setattr(occupancy.OccupancyEncoder, "foresee", counted)
+    one, two = (Encoder(CodecConfig(step=STEP, threads=threads)).encode(cloud) for threads in (1, 2))
+    assert "BEAM" in inspect(one).chunks
+    assert one == two
+    assert max(looked_up) > 0

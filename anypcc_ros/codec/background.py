@@ -34,12 +34,12 @@ class Caller(Protocol):
 
 def caller(threads: int, behind: int = BEHIND) -> Caller:
     """A ``Background`` where there are several threads, 0 for one per core."""
-    return Background(behind) if _several(threads) else Immediately()
+    return Background(behind) if several(threads) else Immediately()
 
 
 def later(threads: int, function: Callable[..., Result], *arguments: Any) -> Callable[[], Result]:
     """What gives a call's result. Where there are several threads, 0 for one per core, another one begins with it now."""
-    if not _several(threads):
+    if not several(threads):
         return partial(function, *arguments)
     thread = ThreadPoolExecutor(1)
     future = thread.submit(function, *arguments)
@@ -47,7 +47,8 @@ def later(threads: int, function: Callable[..., Result], *arguments: Any) -> Cal
     return future.result
 
 
-def _several(threads: int) -> bool:
+def several(threads: int) -> bool:
+    """Whether so many threads are more than one, 0 for one per core."""
     return (threads or os.cpu_count() or 1) > 1
 
 

@@ -61,10 +61,13 @@ def encode_occupancy(
         for finer, codes in zip(_finer_levels(voxels.depth, dropped), pyramid[1:], strict=True):
             below = model.arithmetic.expand(level, above)
             place = place.of_children(above)
-            features = model.descend(features, above, level, below)
             ancestry = Ancestry(finer, above, place)
             scales = finer - dropped + 1  # that the voxels are below this level's nodes
-            if filling and scales <= filled:
+            known = not filling or scales > filled
+            if known:
+                coder.foresee(ancestry, below, codes)
+            features = model.descend(features, above, level, below)
+            if filling and not known:
                 predictions.wait()
                 coder.enter(ancestry)
                 true = codes_at(place.coords, coarser_cells(voxels.coords, scales), codes)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
-from anypcc_ros.codec.background import caller
+from anypcc_ros.codec.background import caller, later, several
 from anypcc_ros.codec.beams import Beams
 from anypcc_ros.codec.calibration import SYMBOLS, Corrector, corrector, decode_predicted, encode_predicted, predicted
 from anypcc_ros.codec.contexts import CONTEXT_ROWS, Ancestry, GroupContexts
 from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder
 from anypcc_ros.codec.likeliest import FillingDecoder, FillingEncoder
 from anypcc_ros.codec.model.network import CodePart
+from anypcc_ros.codec.neighbors import Level
 
 
 class Correction(NamedTuple):
@@ -49,10 +51,16 @@ class _OccupancyCoder:
     def _contexts(self, part: CodePart, ancestry: Ancestry | None, logits: np.ndarray, told: np.ndarray | None) -> np.ndarray:
         assert ancestry is not None, "enter() comes first"
         if self._group is None or self._group.nodes is not part.rows:
-            self._group = GroupContexts(part, ancestry, self._beams, self._threads)
+            self._group = self._around(part, ancestry)
         contexts = self._group.rows(part.first_bit > 0, logits)
         return contexts if told is None else contexts[told]
 
+    def _around(self, part: CodePart, ancestry: Ancestry) -> GroupContexts:
+        return GroupContexts(part, ancestry, self._beams, self._threads)
+
+
+FORESEEN = 1 << 12
+"""Nodes of a group from which on it is worth a thread of its own to look up early what is around them."""
 
 SMALLEST_CUT = 4 * 1024
 """Bytes that a stream still has to have for it to be worth telling that it can be cut there."""
@@ -86,8 +94,9 @@ class OccupancyEncoder(_OccupancyCoder):
         self._witness = witness
         self._codes = self._group_codes = np.zeros(0, np.uint8)
         self._rows: np.ndarray | None = None  # whose codes the latter are
-        self._aside = caller(correction.threads)
+        self._aside, self._ahead = caller(correction.threads), correction.threads
         self._threads = 1  # the other cores are the network's
+        self._foreseen: dict[int, Callable[[], GroupContexts]] = {}  # by the identity of a group's rows
         self._shorter: list[Shorter] = []
         self._filling: FillingEncoder | None = None
 
@@ -97,6 +106,20 @@ class OccupancyEncoder(_OccupancyCoder):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._aside.__exit__(kind, error, trace)
+
+    def foresee(self, ancestry: Ancestry, level: Level, codes: np.ndarray) -> None:
+        """A level that will be sent as it is, with these codes (N,) uint8: where there are threads for it, what is around its
+        nodes is looked up while the network is still busy with it."""
+        if not self._calibration or not several(self._ahead):
+            return
+        for group, rows in enumerate(level.groups):
+            if len(rows) >= FORESEEN:
+                part = CodePart(level, rows, group, 0, 0, codes)
+                self._foreseen[id(rows)] = later(self._ahead, super()._around, part, ancestry)
+
+    def _around(self, part: CodePart, ancestry: Ancestry) -> GroupContexts:
+        foreseen = self._foreseen.pop(id(part.rows), None)
+        return foreseen() if foreseen else super()._around(part, ancestry)
 
     def enter(self, ancestry: Ancestry) -> None:
         super().enter(ancestry)
@@ -115,32 +138,29 @@ class OccupancyEncoder(_OccupancyCoder):
         if self._filling:
             symbols, told = self._filling.code(logits, part, self._codes)
             if len(told):
-                self._aside.call(self._encode, logits, part, self._ancestry, symbols[told], told)
+                contexts = self._contexts(part, self._ancestry, logits, told) if self._corrector(logits) else None
+                self._aside.call(self._encode, logits[told], contexts, part, symbols[told])
             return symbols
         if self._rows is not part.rows:
             self._rows, self._group_codes = part.rows, self._codes[part.rows]
         symbols = self._group_codes >> part.first_bit & ((1 << part.bits) - 1)
         # All codes, as the caller goes on filling in those of the part; only what a decoder knows is looked at.
-        work = logits, replace(part, codes=self._codes), self._ancestry, symbols
-        self._aside.call(self._encode, *work)
+        whole = replace(part, codes=self._codes)
+        contexts = self._contexts(whole, self._ancestry, logits, None) if self._corrector(logits) else None
+        self._aside.call(self._encode, logits, contexts, whole, symbols)
         return symbols
 
-    def _encode(
-        self, logits: np.ndarray, part: CodePart, ancestry: Ancestry | None, symbols: np.ndarray, told: np.ndarray | None = None
-    ) -> None:
-        """The symbols (n,) of a part, or of those rows of it that are ``told``."""
-        chosen = logits if told is None else logits[told]
-        calibration = self._corrector(logits)
+    def _encode(self, logits: np.ndarray, contexts: np.ndarray | None, part: CodePart, symbols: np.ndarray) -> None:
+        """The symbols (n,) of a part, or of some rows of it, from their logits (n, S) and contexts (n, T)."""
+        corrected = (self._calibration, contexts) if self._calibration and contexts is not None else None
         if self._witness:
-            frequencies = predicted(chosen)
-            if calibration:
-                frequencies = calibration.replay(chosen, self._contexts(part, ancestry, logits, told), symbols)
+            frequencies = corrected[0].replay(logits, corrected[1], symbols) if corrected else predicted(logits)
             self._coder.encode(symbols, frequencies)
             self._witness.saw(part, logits, frequencies, symbols)
-        elif calibration:
-            calibration.encode(chosen, self._contexts(part, ancestry, logits, told), symbols, self._coder)
+        elif corrected:
+            corrected[0].encode(logits, corrected[1], symbols, self._coder)
         else:
-            encode_predicted(chosen, symbols, self._coder)
+            encode_predicted(logits, symbols, self._coder)
 
     def _note_cut(self, ancestry: Ancestry) -> None:
         words = self._coder.finish()

@@ -22,6 +22,7 @@ from std_msgs.msg import Empty
 
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.evaluation.pictures import before_after
+from anypcc_ros.nodes.memory import keep_freed_memory
 from anypcc_ros.pointcloud2 import cloud_from_message
 
 KEEP = QoSProfile(depth=100)
@@ -29,6 +30,12 @@ KEEP = QoSProfile(depth=100)
 
 PATIENCE = 5.0
 """Seconds without any message after which what is missing is taken for dropped."""
+
+KEY_SIZE = 4096
+"""Bytes that tell most clouds of a clip apart."""
+
+KEPT_CLOUDS = 32
+"""Clouds of a clip that are kept with what came back of them."""
 
 COLUMNS = "{:>5} {:>7} {:>8} {:>7} {:>7} {:>8} {:>8} {:>9} {:>10}  {}"
 HEADINGS = ("frame", "points", "bytes", "bpp", "ratio", "enc ms", "dec ms", "delay ms", "error/half", "")
@@ -50,6 +57,19 @@ class Passage:
 
     def complete(self) -> bool:
         return None not in (self.compressed, self.decoded, self.encode_ms, self.decode_ms)
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What is kept of a frame that has come through. Sizes in bytes, times in milliseconds but for ``decoded_at``."""
+
+    points: int
+    size: int
+    raw_size: int
+    encode_ms: float
+    decode_ms: float
+    delay_ms: float
+    decoded_at: int
 
 
 @dataclass(frozen=True)
@@ -148,6 +168,21 @@ def row_order(cells: np.ndarray, fields: list[np.ndarray]) -> np.ndarray:
     return np.lexsort([column for field in fields for column in field.T] + keys[::-1])
 
 
+class Compared(NamedTuple):
+    """Two clouds, and what their comparison said."""
+
+    original: PointCloud2
+    decoded: PointCloud2
+    verdict: Verdict
+
+
+def same_body(one: PointCloud2, other: PointCloud2) -> bool:
+    """Whether two messages differ in nothing but their header."""
+    names = ("height", "width", "fields", "is_bigendian", "point_step", "row_step", "is_dense")
+    alike = all(getattr(one, name) == getattr(other, name) for name in names)
+    return alike and np.array_equal(np.frombuffer(one.data, np.uint8), np.frombuffer(other.data, np.uint8))
+
+
 class Checker(Node):
     """Collects the parts of every frame by its stamp, prints a line when all are there, and counts."""
 
@@ -158,7 +193,9 @@ class Checker(Node):
         self.seen = 0
         self.messages = 0
         self.verdicts: list[Verdict] = []
-        self.done: list[Passage] = []
+        self.done: list[Passed] = []
+        self._first: Compared | None = None
+        self._compared: dict[bytes, Compared] = {}
         self.fields: tuple[str, ...] = ()
         self.totals: dict[str, dict[str, str]] = {}
         self._totals_before: dict[str, dict[str, str]] = {}
@@ -215,41 +252,63 @@ class Checker(Node):
                 self._finish(passage)
 
     def _finish(self, passage: Passage) -> None:
-        compressed, decoded = passage.compressed, passage.decoded
+        original, compressed, decoded = passage.original, passage.compressed, passage.decoded
         assert compressed is not None
         assert decoded is not None
-        before, after = cloud_from_message(passage.original), cloud_from_message(decoded)
-        if self._positions_only:
-            before = PointCloud(before.xyz)
-        self.fields = tuple(before.fields)
-        verdict = compare(before, after, self._step)
-        if decoded.header != passage.original.header:
+        assert passage.encode_ms is not None
+        assert passage.decode_ms is not None
+        verdict = self._compare(original, decoded)
+        if decoded.header != original.header:
             verdict = Verdict(False, verdict.error, f"header {decoded.header}")
-        self.done.append(passage)
+        self._first = self._first or Compared(original, decoded, verdict)
         self.verdicts.append(verdict)
-        size = len(compressed.data)
+        done = Passed(
+            compressed.points,
+            len(compressed.data),
+            len(original.data),
+            passage.encode_ms,
+            passage.decode_ms,
+            (passage.decoded_at - passage.published_at) * 1e-6,
+            passage.decoded_at,
+        )
+        self.done.append(done)
         print(
             COLUMNS.format(
                 passage.number,
-                compressed.points,
-                size,
-                f"{8 * size / max(1, compressed.points):.3f}",
-                f"{len(passage.original.data) / size:.2f}",
-                f"{passage.encode_ms:.1f}",
-                f"{passage.decode_ms:.1f}",
-                f"{_delay_ms(passage):.1f}",
+                done.points,
+                done.size,
+                f"{8 * done.size / max(1, done.points):.3f}",
+                f"{done.raw_size / done.size:.2f}",
+                f"{done.encode_ms:.1f}",
+                f"{done.decode_ms:.1f}",
+                f"{done.delay_ms:.1f}",
                 f"{verdict.error:.4f}",
                 "exact" if verdict.exact else f"NOT EXACT: {verdict.reason}",
             ),
             flush=True,
         )
 
+    def _compare(self, original: PointCloud2, decoded: PointCloud2) -> Verdict:
+        """The player plays its clouds again and again. What has come back as it did before, to the last byte, is not compared
+        once more: this process has only what the other three leave of the machine."""
+        key = bytes(memoryview(original.data)[:KEY_SIZE])
+        known = self._compared.get(key)
+        if known and same_body(known.original, original) and same_body(known.decoded, decoded):
+            return known.verdict
+        before, after = cloud_from_message(original), cloud_from_message(decoded)
+        if self._positions_only:
+            before = PointCloud(before.xyz)
+        self.fields = tuple(before.fields)
+        verdict = compare(before, after, self._step)
+        if len(self._compared) < KEPT_CLOUDS:
+            self._compared[key] = Compared(original, decoded, verdict)
+        return verdict
+
     def draw(self, picture: Path) -> None:
         """The first frame that came back, before and after."""
-        first = self.done[0]
-        assert first.decoded is not None
+        assert self._first is not None
         picture.parent.mkdir(parents=True, exist_ok=True)
-        before_after(cloud_from_message(first.original), cloud_from_message(first.decoded), picture)
+        before_after(cloud_from_message(self._first.original), cloud_from_message(self._first.decoded), picture)
 
     def summary(self, published: int) -> list[str]:
         done = self.done
@@ -259,15 +318,13 @@ class Checker(Node):
             counts = {key: int(values[key]) - int(before.get(key, "0")) for key in values if key.startswith("frames ")}
             lines.append(f"{name}: {', '.join(f'{count} {key}' for key, count in counts.items() if count)}")
         if done:
-            points = sum(passage.compressed.points for passage in done)
-            size = sum(len(passage.compressed.data) for passage in done)
-            raw = sum(len(passage.original.data) for passage in done)
-            delays = np.array([_delay_ms(passage) for passage in done])
+            points, size, raw = (sum(column) for column in zip(*((d.points, d.size, d.raw_size) for d in done), strict=True))
+            delays = np.array([d.delay_ms for d in done])
             seconds = (done[-1].decoded_at - done[0].decoded_at) * 1e-9
             rate = f", {(len(done) - 1) / seconds:.2f} clouds/s" if seconds > 0 else ""
             lines += [
                 f"{8 * size / points:.3f} bits per point, {raw / size:.2f} times smaller{rate}",
-                f"encode {np.mean([p.encode_ms for p in done]):.1f} ms, decode {np.mean([p.decode_ms for p in done]):.1f} ms,"
+                f"encode {np.mean([d.encode_ms for d in done]):.1f} ms, decode {np.mean([d.decode_ms for d in done]):.1f} ms,"
                 f" topic to topic {np.median(delays):.1f} ms median, {delays.max():.1f} ms longest",
                 f"largest error {max(v.error for v in self.verdicts):.4f} half steps (one half step is {self._step / 2:g} m)",
             ]
@@ -284,11 +341,6 @@ def _stamp(message: Any) -> tuple[int, int]:
     return message.header.stamp.sec, message.header.stamp.nanosec
 
 
-def _delay_ms(passage: Passage) -> float:
-    """From the publication of the original to the arrival of the decoded cloud."""
-    return (passage.decoded_at - passage.published_at) * 1e-6
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--step", type=float, required=True, help="the encoder's grid step, metres")
@@ -297,6 +349,7 @@ def main() -> int:
     parser.add_argument("--picture", type=Path, required=True, help="where to write the picture of the first frame")
     options = parser.parse_args()
 
+    keep_freed_memory()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     checker = Checker(options.step, options.positions_only)
     print(COLUMNS.format(*HEADINGS), flush=True)
