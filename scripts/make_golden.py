@@ -38,7 +38,7 @@ CASES = {
     "empty": ("none", {}),
     "lattice": ("scaled", {"step": 1.0}),
     "corners": ("corners", {"step": 1.0}),
-    "adapted": ("scan", {"step": 0.02, "adaptation": "adapted"}),
+    "adapted": ("scan", {"step": 0.02, "adaptation": "adapted", "adaptation_use": "always"}),
     "fields": ("fields", {"step": 0.02, "fields": ("spare=drop", "range=step:0.25")}),
     "plain": ("scan", {"step": 0.02, "calibrate": "never"}),
     "likeliest": ("fields", {"step": 0.05, "drop_scales": 2, "lossy": "likeliest", "truth": 0.3}),

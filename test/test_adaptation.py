@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from anypcc_ros.codec.model.adaptations import Adaptation, load_adaptation
 from anypcc_ros.codec.model.delta import Delta, LayerDelta, adapt, decode_delta, encode_delta
 from anypcc_ros.codec.model.integer import IntegerModel, load_model, save_model
 from anypcc_ros.codec.model.network import ModelConfig, layers
+from anypcc_ros.codec.trials import Trials
 from anypcc_ros.files import write_cloud
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,7 +124,8 @@ def shared_delta(model, tmp_path_factory) -> Path:
 
 def test_a_shared_adaptation_is_needed_and_enough(model_file, shared_delta, scan, decoder) -> None:
     plain = Encoder(CodecConfig(model=model_file, step=0.02)).encode(scan)
-    data = Encoder(CodecConfig(model=model_file, step=0.02, adaptation=str(shared_delta))).encode(scan)
+    config = CodecConfig(model=model_file, step=0.02, adaptation=str(shared_delta), adaptation_use="always")
+    data = Encoder(config).encode(scan)
     digest = load_adaptation(shared_delta).hash
     assert inspect(data).adaptation == digest
     assert inspect(plain).adaptation == ""
@@ -135,6 +138,32 @@ def test_a_shared_adaptation_is_needed_and_enough(model_file, shared_delta, scan
     decoder.add_adaptation(load_adaptation(shared_delta))
     assert np.array_equal(decoder.decode(data).xyz, expected)
     assert np.array_equal(decoder.decode(plain).xyz, expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"drop_scales": 1, "lossy": "likeliest"}, {"step": 9.0}])
+def test_clouds_are_never_larger_with_an_adaptation(model_file, shared_delta, scan, options) -> None:
+    """Random changes make it worse, so that it is not used; and changes of nothing are not named."""
+    config = CodecConfig(**{"model": model_file, "step": 0.02, **options})
+    plain = Encoder(config).encode(scan)
+    unasked = Encoder(replace(config, adaptation=str(shared_delta), adaptation_use="always")).encode(scan)
+    assert len(unasked) > len(plain) or options  # lossy ones may be worse in another way
+    assert Encoder(replace(config, adaptation=str(shared_delta))).encode(scan) == plain
+    model = load_model(Path(model_file))
+    nothing = Adaptation(model.hash, encode_delta(model, Delta({}, 0, 0)))
+    assert Encoder(config, adaptation=nothing).encode(scan) == plain
+
+
+def test_of_successive_clouds_the_first_tells_which_way_is_best_for_the_next() -> None:
+    sizes = {"plain": [5, 0, 0, 3, 0], "adapted": [4, 9, 9, 6, 0]}
+    trials, tried = Trials(("plain", "adapted"), every=3), []
+
+    def encode(cloud: int, way: str) -> int:
+        tried.append((cloud, way))
+        return sizes[way][cloud]
+
+    taken = [trials.best(partial(encode, cloud), lambda way, size: (size,))[0] for cloud in range(5)]
+    assert taken == ["adapted", "adapted", "adapted", "plain", "plain"]
+    assert tried == [(0, "plain"), (0, "adapted"), (1, "adapted"), (2, "adapted"), (3, "plain"), (3, "adapted"), (4, "plain")]
 
 
 def test_a_damaged_adaptation_and_one_of_another_model_are_refused(make_model, shared_delta, tmp_path) -> None:

@@ -24,6 +24,8 @@ from anypcc_ros.codec.bitstream import inspect
 from anypcc_ros.codec.model.adaptations import Adaptation, load_adaptation
 
 QUIET = ["--jobs", "1", "--quiet"]
+ALWAYS = ["--adaptation-use", "always"]
+"""Random changes make nothing smaller."""
 
 
 def messages(bag: Path) -> list[Message]:
@@ -39,7 +41,7 @@ def named_by(message: Message) -> str:
 def test_qos_is_in_the_form_that_the_bag_has(golden, tmp_path) -> None:
     original, small = recordings.write_ros1(tmp_path / "original.bag", clouds=1), tmp_path / "small"
     compress = ["bag", "compress", str(original), str(small), "--step", "0.05"]
-    assert main([*compress, "--adaptation", str(golden / "adapted.standard.apad"), *QUIET]) == 0
+    assert main([*compress, "--adaptation", str(golden / "adapted.standard.apad"), *ALWAYS, *QUIET]) == 0
     (beside,) = (message for message in messages(small) if message.topic.type == BYTES)
     assert "durability: 1" in beside.topic.described("offered_qos_profiles")
     assert "version: 8" in (small / "metadata.yaml").read_text()
@@ -51,7 +53,7 @@ def test_a_bag_of_any_kind_decodes_by_itself(golden, tmp_path, name) -> None:
     file = tmp_path / "scene.apad"
     file.write_bytes((golden / "adapted.standard.apad").read_bytes())
     adaptation = load_adaptation(file)
-    compress = ["bag", "compress", str(original), str(small), "--step", "0.05", "--quiet", "--adaptation", str(file)]
+    compress = ["bag", "compress", str(original), str(small), "--step", "0.05", "--quiet", "--adaptation", str(file), *ALWAYS]
     assert main([*compress, "--jobs", "2"]) == 0  # other processes get it with their work
     file.unlink()
 
@@ -90,7 +92,7 @@ def test_an_adaptation_may_come_late_but_has_to_be_there(golden, tmp_path, capsy
     original, small, late, without = (tmp_path / name for name in ("original", "small", "late", "without"))
     file = golden / "adapted.standard.apad"
     write_rosbag2(original, "mcap", clouds=2)
-    compress = ["bag", "compress", str(original), str(small), "--step", "0.05", "--adaptation", str(file)]
+    compress = ["bag", "compress", str(original), str(small), "--step", "0.05", "--adaptation", str(file), *ALWAYS]
     assert main([*compress, *QUIET]) == 0
     rewrite(small, late, cut=0, late=10**12)
     assert messages(late)[-1].topic.name.endswith("/adaptation")

@@ -40,7 +40,8 @@ def serialised(bag: Path, topic: str) -> list[bytes]:
         return [bytes(raw) for _, _, raw in reader.messages(connections)] if connections else []  # none would mean all
 
 
-ADAPTED = ("--step", "0.01", "--adaptation", str(Path(__file__).with_name("golden") / "adapted.standard.apad"))
+ADAPTATION = str(Path(__file__).with_name("golden") / "adapted.standard.apad")
+ADAPTED = ("--step", "0.01", "--adaptation", ADAPTATION, "--adaptation-use", "always")
 
 
 @pytest.mark.parametrize("arguments", [("--step", "0.01"), (), ADAPTED], ids=["step", "exact", "adapted"])

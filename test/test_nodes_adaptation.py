@@ -19,7 +19,7 @@ STEP = 0.02
 
 def test_a_decoder_that_comes_later_gets_the_adaptation(peer, golden, xyz) -> None:
     file = golden / "adapted.standard.apad"
-    with started("encoder_node", step=STEP, adaptation=str(file)), started("decoder_node") as decoder:
+    with started("encoder_node", step=STEP, adaptation=str(file), adaptation_use="always"), started("decoder_node") as decoder:
         peer.listen_decoded()
         peer.listen_compressed()
         decoded = peer.pass_through(cloud_message(xyz))

@@ -23,7 +23,7 @@ def add_adapt_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``anypcc adapt``."""
     parser.description = (
         "Tune the model to clouds like these. Streams encoded with --adaptation SCENE.apad are smaller, and a decoder needs "
-        "that file. It is good for the grid that it was made on, and does no harm but size on others."
+        "that file. It is good for the grid that it was made on; clouds that it would make larger are encoded without it."
     )
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="clouds to tune on")
     parser.add_argument("-o", "--output", type=Path, metavar=f"SCENE{SUFFIX}", required=True, help="file to write")

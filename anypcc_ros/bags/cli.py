@@ -76,7 +76,7 @@ def _add_compress(commands: Any) -> None:
     )
     target = parser.add_mutually_exclusive_group()
     add_option_flags(target, TargetConfig, only={"target_bpp", "target_bytes"})
-    add_option_flags(parser, CodecConfig, only={"fields", "model", "adaptation", "backend"})
+    add_option_flags(parser, CodecConfig, only={"fields", "model", "adaptation", "adaptation_use", "backend"})
     parser.add_argument(
         "--adapt",
         action="store_true",

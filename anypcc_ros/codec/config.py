@@ -168,6 +168,10 @@ class CodecConfig:
     adaptation: str = option(
         "", "an .apad file (anypcc adapt) by which the model is adapted; streams name it, and decoders need it"
     )
+    adaptation_use: str = option(
+        "smaller", "for which clouds the file serves: those that get smaller, so that each is encoded without it, too, in the "
+        "node one of 16; or always, without asking", choices=("smaller", "always"),
+    )  # fmt: skip
     backend: str = option("auto", "what runs the integer network; the bytes are the same", choices=BACKENDS)
     threads: int = option(0, "threads of the codec, 0 for one per core (the torch backend: one)", minimum=0, maximum=64)
 

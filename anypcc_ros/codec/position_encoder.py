@@ -37,6 +37,7 @@ from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.nearness import CellIndex, squared_error
 from anypcc_ros.codec.occupancy import Correction, Witness
 from anypcc_ros.codec.octree import Voxels, children_per_node, quantise, voxelise
+from anypcc_ros.codec.trials import Trials
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,9 @@ WORTH_CALIBRATING = 2.2
 
 TELLING = 0.1
 """Bits per point and octree level that a sensor's beams must tell for it to bring ten percent and more."""
+
+TRIED_EVERY = 16
+"""Of successive clouds so many are encoded as it was best for the first of them, with a shared adaptation or without it."""
 
 NO_LATTICE = Lattice((None, None, None))
 
@@ -66,6 +70,13 @@ class OnGrid(NamedTuple):
     chunks: dict[str, bytes]
 
 
+class _Way(NamedTuple):
+    """A network, and the chunk that says how its model was adapted, empty where it was not."""
+
+    network: ContextModel
+    chunk: bytes = b""
+
+
 def no_points() -> OnGrid:
     nothing = np.zeros((0, 3), np.int64)
     return OnGrid(nothing, np.zeros(3, np.int64), 0, 0, nothing, np.zeros(0, np.int64), 0, True, {})
@@ -78,9 +89,14 @@ class PositionEncoder:
         self.config = config
         self.model = store.by_name(config.model)
         self.adaptation = adaptation or (load_adaptation(Path(config.adaptation)) if config.adaptation else None)
-        used = self.adaptation.applied(self.model) if self.adaptation else self.model
         self._calibrate = self.model.calibrate if config.calibrate == "auto" else config.calibrate
-        self._network = context_model(used, config.backend, config.threads)
+        self._network = context_model(self.model, config.backend, config.threads)
+        ways = [_Way(self._network)]
+        if self.adaptation:
+            adapted = context_model(self.adaptation.applied(self.model), config.backend, config.threads)
+            ways.append(_Way(adapted, bitstream.write_adaptation(shared=self.adaptation.hash)))
+        always = self.adaptation and config.adaptation_use == "always"
+        self._ways = Trials(ways[-1:] if always else ways, TRIED_EVERY if successive else 1)
         self._beams = BeamFinder(successive)
         self._witness: Witness | None = None
         self._turn = threading.Lock()
@@ -97,6 +113,7 @@ class PositionEncoder:
         """This encoder with another network, and with somebody who looks on while octrees are encoded."""
         other = copy.copy(self)
         other._network, other._witness = network, witness
+        other._ways = Trials([_Way(network)], 1)
         return other
 
     def encode(self, xyz: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray]) -> OnGrid:
@@ -149,19 +166,25 @@ class PositionEncoder:
             return None
         dropped = self.config.drop_scales - levels
         voxels, rows = voxelise(grid, dropped)
-        told = FillingEncoder(self.config.truth)
         correction = self._correction(voxels, self._find_beams(grid, step, origin, fields, voxels.depth))
+
+        def encode(way: _Way) -> tuple[Occupancy, bytes, float]:
+            told = FillingEncoder(self.config.truth)
+            occupancy = geometry.encode_occupancy(way.network, voxels, dropped, correction, levels, told)
+            return occupancy, told.finish(), squared_error(cells.coords, occupancy.cells, dropped)
+
         with self._turn:
-            occupancy = geometry.encode_occupancy(self._network, voxels, dropped, correction, levels, told)
-        error = squared_error(cells.coords, occupancy.cells, dropped)
+            way, (occupancy, numbers, error) = self._ways.best(
+                encode, lambda way, made: (_size(made[0].payload) + _size(made[1]) + _size(way.chunk), made[2])
+            )
         if self.config.lossy == "auto" and error >= filling.error_of_middles(cells.coords, self.config.drop_scales):
             return None
         chunks = {bitstream.OCCUPANCY: occupancy.payload}
         if correction.beams:
             chunks[bitstream.BEAMS] = encode_beams(correction.beams)
-        if self.adaptation:
-            chunks[bitstream.ADAPTATION] = bitstream.write_adaptation(shared=self.adaptation.hash)
-        chunks[bitstream.LIKELIEST] = bitstream.encode_filling(Filling(levels, step * math.sqrt(error)), told.finish())
+        if way.chunk:
+            chunks[bitstream.ADAPTATION] = way.chunk
+        chunks[bitstream.LIKELIEST] = bitstream.encode_filling(Filling(levels, step * math.sqrt(error)), numbers)
         decoded = (occupancy.cells << dropped) + voxels.shift
         # As in MPEG's recolouring, every decoded point has the fields of the nearest one of the cloud.
         nearest = CellIndex(voxels.coords).nearest(occupancy.cells) if fields else np.zeros(len(decoded), np.int64)
@@ -187,10 +210,12 @@ class PositionEncoder:
         """The octree's codes, and the chunk that says how the model was adapted, empty where it was not."""
         config = self.config
         encode = partial(geometry.encode_occupancy, voxels=voxels, dropped=config.drop_scales, correction=correction)
-        if self.adaptation:
-            return encode(self._network), bitstream.write_adaptation(shared=self.adaptation.hash)
         if not config.adapt_steps:
-            return encode(self._network, witness=self._witness), b""
+            way, occupancy = self._ways.best(
+                lambda way: encode(way.network, witness=self._witness),
+                lambda way, made: (_size(made.payload) + _size(way.chunk),),
+            )
+            return occupancy, way.chunk
         tuner = _tuning().HeadTuner(self.model, self._network)
         plain = encode(tuner.watched, witness=tuner)
         delta = tuner.tune(config.adapt_steps)
@@ -227,6 +252,11 @@ class PositionEncoder:
             model_hash=self.model.hash if model else "",
             calibrated=points.calibrated or not model,
         )
+
+
+def _size(payload: bytes) -> int:
+    """Bytes of a chunk in a stream, which has none that are empty."""
+    return len(payload) + bitstream.ENTRY_SIZE * bool(payload)
 
 
 def _encode_counts(voxels: Voxels) -> bytes:
