@@ -36,7 +36,7 @@ from anypcc_ros.codec.model.delta import adapt, encode_delta
 from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.nearness import CellIndex, squared_error
 from anypcc_ros.codec.occupancy import Correction, Witness
-from anypcc_ros.codec.octree import Voxels, children_per_node, quantise, voxelise
+from anypcc_ros.codec.octree import Voxels, children_per_node, quantise, repeat_rows, voxelise
 from anypcc_ros.codec.trials import Trials
 
 _log = logging.getLogger(__name__)
@@ -154,8 +154,8 @@ class PositionEncoder:
             chunks[bitstream.COUNTS] = counts()
         if occupancy.shorter and not lattice:
             chunks[bitstream.CUTS] = encode_cuts(possible_cuts(occupancy.shorter), payload[1:])
-        decoded = (voxels.coords << dropped) + voxels.shift if dropped else grid.take(rows, axis=0)
         place = voxels.coords, voxels.shift, voxels.depth, dropped
+        decoded = grid.take(rows, axis=0) if lattice else _grid_of(voxels, dropped, len(rows))
         return OnGrid(*place, decoded, rows, len(grid), correction.calibrated, chunks)
 
     def _encode_filled(self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray]) -> OnGrid | None:
@@ -257,6 +257,12 @@ class PositionEncoder:
 def _size(payload: bytes) -> int:
     """Bytes of a chunk in a stream, which has none that are empty."""
     return len(payload) + bitstream.ENTRY_SIZE * bool(payload)
+
+
+def _grid_of(voxels: Voxels, dropped: int, points: int) -> np.ndarray:
+    """Grid coordinates (points, 3) int64 of the cells' points, or of the cells where there are no more points than these."""
+    cells = (voxels.coords << dropped if dropped else voxels.coords) + voxels.shift
+    return cells if points == len(cells) else repeat_rows(cells, voxels.counts, points)
 
 
 def _encode_counts(voxels: Voxels) -> bytes:
