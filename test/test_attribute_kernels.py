@@ -11,7 +11,7 @@ from anypcc_ros.codec.kernels import native
 pytestmark = pytest.mark.skipif(not native.available(), reason="the native kernels are not built here")
 
 PATHS = native.usable_isas() if native.available() else []
-FIELDS = ("order", "lengths", "nearest", "weights", "distance", "reach", "elevation")
+FIELDS = ("order", "lengths", "nearest", "shares", "distance", "reach", "elevation")
 
 
 @pytest.fixture(params=PATHS)

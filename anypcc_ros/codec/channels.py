@@ -16,7 +16,7 @@ from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder, decode_varint
 from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
 from anypcc_ros.codec.kernels import native
 from anypcc_ros.codec.mixing import Mixer, decode_block, encode_block
-from anypcc_ros.codec.surroundings import NEIGHBORS, Surroundings
+from anypcc_ros.codec.surroundings import NEIGHBORS, ONE, Surroundings
 
 DIRECT_BITS = 8
 """Values that span no more bits may be tokens themselves."""
@@ -27,6 +27,7 @@ _TOKEN_BITS = 8  # of residuals: 16 small ones, and four classes for each of 60 
 _CLIPPED = 1 << 40  # differences to the nearest value, for sums with weights within int64
 _SAMPLE = 1 << 12  # values that a predictor is chosen by
 _HIGHEST = np.iinfo(np.int64).max
+_PLACE_BITS = 6  # of a point's number, as far as its place on the curve tells
 _ROOTS = np.array([min(int(spread**0.5), 7) for spread in range(1 << DIRECT_BITS)])
 
 
@@ -64,24 +65,20 @@ class Direct(Channel):
     """Values from ``low`` on, of ``bits`` bits, under contexts of the values around, of the place and of the elevation."""
 
     def __init__(self, surroundings: Surroundings, low: int, bits: int) -> None:
-        values = 1 << bits
-        super().__init__(surroundings, bits, (8 * values, 16 * values, 4096, 16 * values, 2048, 4096), 8)
-        self._low, self._coarse = low, max(bits - 6, 0)
+        super().__init__(surroundings, bits, (8 << bits, 16 << bits, 2048, 4096), 8)
+        self._low, self._coarse = low, max(bits - 5, 0)
+        self._part = max(max(len(surroundings) - 1, 0).bit_length() - _PLACE_BITS, 0)
 
     def contexts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         around = self.surroundings
-        near, weights = self.tokens[around.nearest[rows]], around.weights[rows]
-        reach = around.reach[rows]
+        near = self.tokens[around.nearest[rows]]
+        reach, middle = around.reach[rows], np.sort(near, axis=1)[:, 2]
         three = near[:, :3]
         spread = _ROOTS[three.max(axis=1) - three.min(axis=1)]
-        coarse = near[:, :2] >> self._coarse
-        mean = _mean(near, weights)
         contexts = (
-            _mean(three, weights[:, :3]) * 8 + spread,
+            (near[:, 0] + _ahead_of(three - near[:, :1], around.shares[rows])) * 8 + spread,
             near[:, 0] * 16 + reach,
-            coarse[:, 0] * 64 + coarse[:, 1],
-            np.sort(near, axis=1)[:, 2] * 16 + reach,
-            rows.astype(np.int64) * 64 // len(around) * 32 + (mean >> max(self.bits - 5, 0)),
+            (rows.astype(np.int64) >> self._part) * 32 + (middle >> self._coarse),
             around.elevation[rows].astype(np.int64) * 16 + reach,
         )
         return np.stack(contexts, axis=1), spread
@@ -97,7 +94,7 @@ class Residual(Channel):
     """Any values, as what a prediction from those around leaves, under contexts of how much it left around."""
 
     def __init__(self, surroundings: Surroundings, predictor: int, reference: np.ndarray | None = None) -> None:
-        super().__init__(surroundings, _TOKEN_BITS, (4096, 4096, 2048, 4096, 4096), 16)
+        super().__init__(surroundings, _TOKEN_BITS, (4096, 4096, 4096, 4096), 16)
         self._predictor = predictor
         self._reference = np.zeros(len(surroundings), np.int64) if reference is None else reference.astype(np.int64)
 
@@ -109,7 +106,6 @@ class Residual(Channel):
         contexts = (
             spread * 16 + around.distance[rows],
             errors[:, 0] * 16 + (errors[:, 1] >> 4),
-            noise * 8 + (around.distance[rows] >> 1),
             self._reference[rows] * 16 + (errors[:, 0] >> 4),
             token_of(zigzag(ahead)) * 16 + (spread >> 4),
         )
@@ -132,7 +128,7 @@ def _predict(
     near = known[around.nearest[rows]]
     apart = np.clip(near - near[:, :1], -_CLIPPED, _CLIPPED)
     three = apart[:, :3]
-    ahead = np.sort(apart, axis=1)[:, 2] if predictor == _MEDIAN else _mean(three, around.weights[rows, :3])
+    ahead = np.sort(apart, axis=1)[:, 2] if predictor == _MEDIAN else _ahead_of(three, around.shares[rows])
     predicted = np.zeros(len(rows), np.int64) if predictor == _PLAIN else near[:, 0] + ahead
     return predicted, ahead, token_of(three.max(axis=1) - three.min(axis=1))
 
@@ -148,9 +144,9 @@ def best_predictor(values: np.ndarray, around: Surroundings) -> tuple[int, float
     return min(((predictor, bits(predictor)) for predictor in (_MEAN, _MEDIAN, _PLAIN)), key=lambda found: found[1])
 
 
-def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    total = weights.sum(axis=1)
-    return ((values * weights).sum(axis=1) + (total >> 1)) // total
+def _ahead_of(apart: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """By how much the mean of three values, which are (M, 3) more than the first one, is more than that."""
+    return (apart[:, 1:] * shares).sum(axis=1) + ONE // 2 >> 8
 
 
 def zigzag(values: np.ndarray) -> np.ndarray:
@@ -238,7 +234,7 @@ def decode_channel(
 
 def _kernel(around: Surroundings) -> native.ChannelKernel:
     classes = around.distance, around.reach, around.elevation
-    return native.ChannelKernel(around.nearest, around.weights, classes, around.order, around.lengths)
+    return native.ChannelKernel(around.nearest, around.shares, classes, around.order, around.lengths)
 
 
 def _channel(kind: int, low: int, surroundings: Surroundings, reference: np.ndarray | None) -> Channel:

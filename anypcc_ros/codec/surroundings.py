@@ -17,13 +17,19 @@ from anypcc_ros.codec.kernels import native
 from anypcc_ros.codec.octree import morton_order
 
 NEIGHBORS = 5
+ONE = 256
+"""All shares of a mean."""
+
 _WINDOW = 4  # candidates on either side, along each curve
 _BLOCK = 64  # points coded with the same statistics
 _SPLIT = 1024  # levels of so many points or more are coded in four parts
 _PARTS = (0, 2, 1, 3)
-_SEARCH_BITS = 20  # of the coordinates with which neighbours are looked for: squares fit float64, Morton codes 64 bits
-_FARTHEST = 1 << 30  # of a coordinate, so that squares add up within int64
+_SEARCH_BITS = 20  # of the coordinates with which neighbours are looked for
+_CURVE_BITS = 13  # of those along the second curve, but for what they are shifted by
+_FARTHEST_APART = 8191  # along an axis, beyond which all candidates are as far away
+_FARTHEST = 1 << 25  # of a coordinate, so that squares and their sums are exact in float64
 _FARTHEST_ORIGIN = 1 << 53
+_SLOPES, _SLOPES_OF_ONE = 1 << 14, 1 << 11  # classes of slopes, and how many a slope of 1 has
 _FAR = np.iinfo(np.int64).max
 
 
@@ -31,16 +37,16 @@ _FAR = np.iinfo(np.int64).max
 class Surroundings:
     """``order``: (N,) int32, the points in coding order. ``lengths``: int64, how many of them each block codes together.
     ``nearest``: (N, 5) int32, rows of the nearest points of the passes before, the nearest first; where there are fewer the
-    nearest is repeated, and the first point has itself. ``weights``: (N, 5) int32, 1 to 2^20, inversely as the distance. And
-    classes (N,) uint8. ``distance``: 0 to 15, octave of the distance to the nearest. ``reach``: 0 to 15, of the distance from
-    position (0, 0, 0), in half octaves. ``elevation``: which of 256 equal parts of the points, by elevation from there, a
-    point is in.
+    nearest is repeated, and the first point has itself. ``shares``: (N, 2) uint8, what the second and the third one count in a
+    mean of three, of ``ONE``, inversely as the distance. And classes (N,) uint8. ``distance``: 0 to 14, octave of the distance
+    to the nearest. ``reach``: 0 to 15, of the distance from position (0, 0, 0), in half octaves. ``elevation``: which of 256
+    equal parts of the points, by elevation from there, a point is in.
     """
 
     order: np.ndarray
     lengths: np.ndarray
     nearest: np.ndarray
-    weights: np.ndarray
+    shares: np.ndarray
     distance: np.ndarray
     reach: np.ndarray
     elevation: np.ndarray
@@ -57,13 +63,27 @@ def surroundings(grid: np.ndarray) -> Surroundings:
     """The surroundings of points at these grid coordinates (N, 3) int64, equal ones included, in the codec's order."""
     order, sizes, lengths = _passes(len(grid))
     if native.available():
-        return Surroundings(order, lengths, *native.surroundings(np.ascontiguousarray(grid), order, sizes))
-    nearest, weights, distance = _nearest(grid, order, sizes)
-    squares = np.minimum(np.abs(grid), _FARTHEST) ** 2
-    across = squares[:, 0] + squares[:, 1]
-    reach = _bit_length(across + squares[:, 2])
-    reach = np.minimum(reach - reach.min(initial=64), 15).astype(np.uint8)
-    return Surroundings(order, lengths, nearest, weights, distance, reach, _elevation(grid[:, 2], across))
+        return Surroundings(order, lengths, *native.surroundings(np.ascontiguousarray(grid)))
+    nearest, squares = _nearest(grid, order, sizes, _SEARCH_BITS)
+    distances = 1 + _root(squares[:, :3])
+    first, second, third = distances.T
+    parts = np.stack([second * third, first * third, first * second], axis=1)
+    shares = (ONE * parts[:, 1:] // parts.sum(axis=1, keepdims=True)).astype(np.uint8)
+    return Surroundings(order, lengths, nearest, shares, _octave(squares), *_directions(grid))
+
+
+def in_a_row(points: int) -> Surroundings:
+    """The surroundings of points on a line, one step apart. Predictions come from the two nearest alone, and so are right
+    wherever values grow evenly."""
+    order, sizes, lengths = _passes(points)
+    if native.available():
+        return Surroundings(order, lengths, *native.row_surroundings(points))
+    grid = np.arange(points)[:, None] * [1, 0, 0]
+    nearest, squares = _nearest(grid, order, sizes, max(points - 1, 0).bit_length())
+    distances = 1 + _root(squares[:, :2])
+    second = ONE * distances[:, 0] // distances.sum(axis=1)
+    shares = np.stack([second, np.zeros_like(second)], axis=1).astype(np.uint8)
+    return Surroundings(order, lengths, nearest, shares, _octave(squares), *_directions(grid))
 
 
 def _passes(points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -75,12 +95,16 @@ def _passes(points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return order, np.array(sizes, np.int64), np.array(lengths, np.int64)
 
 
-def _elevation(height: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    across = np.maximum(_root(squares), 1)
-    slope = (np.clip(height, -_FARTHEST, _FARTHEST) << 24) // across
-    part = np.empty(len(slope), np.uint8)
-    part[np.argsort(slope, kind="stable")] = np.arange(len(slope)) * 256 // max(len(slope), 1)
-    return part
+def _directions(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``Surroundings.reach`` and ``elevation``."""
+    x, y, z = np.clip(grid, -_FARTHEST, _FARTHEST).astype(np.float64).T
+    across = x * x + y * y
+    reach = _bit_length(across + z * z)
+    reach = np.minimum(reach - reach.min(initial=64), 15).astype(np.uint8)
+    slopes = z * _SLOPES_OF_ONE / np.maximum(np.floor(np.sqrt(across)), 1)
+    classes = np.clip(slopes, -_SLOPES // 2, _SLOPES // 2 - 1).astype(np.int64) + _SLOPES // 2
+    before = np.cumsum(np.bincount(classes, minlength=_SLOPES)) - np.bincount(classes, minlength=_SLOPES)
+    return reach, (before[classes] * 256 // max(len(grid), 1)).astype(np.uint8)
 
 
 class Context:
@@ -112,19 +136,13 @@ class Context:
         return len(self.grid) + self._off_grid
 
 
-def in_a_row(points: int) -> Surroundings:
-    """The surroundings of points on a line, one step apart. Predictions come from the two nearest alone, and so are right
-    wherever values grow evenly."""
-    if native.available() and points <= 1 << _SEARCH_BITS:
-        order, sizes, lengths = _passes(points)
-        return Surroundings(order, lengths, *native.row_surroundings(points, order, sizes))
-    around = surroundings(np.arange(points)[:, None] * [1, 0, 0])
-    around.weights[:, 2:] = 0
-    return around
-
-
 def _bit_length(values: np.ndarray) -> np.ndarray:
     return np.frexp(values.astype(np.float64))[1]
+
+
+def _octave(squares: np.ndarray) -> np.ndarray:
+    """Of the nearest of (N, 5): ``Surroundings.distance``."""
+    return _bit_length(_root(squares[:, 0])).astype(np.uint8)
 
 
 def _root(squares: np.ndarray) -> np.ndarray:
@@ -143,9 +161,10 @@ def coding_passes(points: int) -> list[np.ndarray]:
     return passes
 
 
-def _nearest(grid: np.ndarray, order: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``Surroundings.nearest``, ``weights`` and ``distance``: of the candidates the first by square."""
-    local, curve = _search_grid(grid)
+def _nearest(grid: np.ndarray, order: np.ndarray, sizes: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """``Surroundings.nearest`` and the squares (N, 5) of their distances, looked for by coordinates of so many bits: of the
+    candidates the first by square."""
+    local, curve = _search_grid(grid, bits)
     points, curves = len(grid), [np.arange(len(grid)), curve]
     places = [np.empty(points, np.int64) for _ in curves]
     for place, along in zip(places, curves, strict=True):
@@ -157,19 +176,17 @@ def _nearest(grid: np.ndarray, order: np.ndarray, sizes: np.ndarray) -> tuple[np
             candidates = [_along(curve, known[curve], place[rows]) for curve, place in zip(curves, places, strict=True)]
             nearest[rows], squares[rows] = _choose(local, rows, np.concatenate(candidates, axis=1))
         known[rows] = True
-    roots = _root(squares)
-    distance = np.minimum(_bit_length(roots[:, 0]), 15).astype(np.uint8)
-    return nearest, np.maximum((1 << 20) // (1 + roots), 1).astype(np.int32), distance
+    return nearest, squares
 
 
-def _search_grid(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (N, 3) int64 to look for neighbours by, and the rows (N,) int64 in Morton order of these coordinates,
-    shifted by a third of the cube."""
+def _search_grid(grid: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates (N, 3) int64 of so many bits to look for neighbours by, and the rows (N,) int64 in Morton order of coarser
+    coordinates, shifted by a third of the cube."""
     local = grid - grid.min(axis=0, initial=_FAR)
     depth = int(local.max(initial=0)).bit_length()
-    local >>= max(depth - _SEARCH_BITS, 0)
-    third = (1 << min(depth, _SEARCH_BITS)) // 3
-    return local, morton_order(local + third).astype(np.int64)
+    local >>= max(depth - bits, 0)
+    depth = min(depth, bits)
+    return local, morton_order(local + (1 << depth) // 3 >> max(depth - _CURVE_BITS, 0)).astype(np.int64)
 
 
 def _along(curve: np.ndarray, known: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -185,7 +202,7 @@ def _choose(local: np.ndarray, rows: np.ndarray, candidates: np.ndarray) -> tupl
     unusable = candidates < 0
     one, other = np.split(candidates, 2, axis=1)
     unusable[:, one.shape[1] :] |= (other[:, :, None] == one[:, None]).any(axis=2)
-    apart = local[candidates] - local[rows][:, None]
+    apart = np.clip(local[candidates] - local[rows][:, None], -_FARTHEST_APART, _FARTHEST_APART)
     squares = np.where(unusable, _FAR, (apart * apart).sum(axis=2))
     first = np.argsort(squares, axis=1, kind="stable")[:, :NEIGHBORS]
     nearest, squares = np.take_along_axis(candidates, first, 1), np.take_along_axis(squares, first, 1)

@@ -89,14 +89,10 @@ class Point:
     """One point's surroundings."""
 
     nearest: list[int]
-    weights: list[int]
+    shares: tuple[int, int]
     distance: int
     reach: int
     elevation: int
-
-
-def bit_length(number: int) -> int:
-    return int(float(number)).bit_length()
 
 
 def root(number: int) -> int:
@@ -129,8 +125,9 @@ def surroundings(grid: np.ndarray, in_a_row: bool = False) -> list[Point]:
     low = [min(axis) for axis in zip(*n, strict=True)]
     local = [[v - m for v, m in zip(row, low, strict=True)] for row in n]
     depth = max(map(max, local)).bit_length()
-    local = [[v >> max(depth - 20, 0) for v in row] for row in local]
-    shifted = [morton([v + (1 << min(depth, 20)) // 3 for v in row]) for row in local]
+    bits = depth if in_a_row else min(depth, 20)
+    local = [[v >> depth - bits for v in row] for row in local]
+    shifted = [morton([v + (1 << bits) // 3 >> max(bits - 13, 0) for v in row]) for row in local]
     curves = [list(range(count)), sorted(range(count), key=lambda i: shifted[i])]
 
     nearest: list[list[tuple[int, int]]] = [[(0, 0)] * 5 for _ in n]
@@ -155,30 +152,31 @@ def surroundings(grid: np.ndarray, in_a_row: bool = False) -> list[Point]:
         for row in rows:
             known[row] = True
 
-    reaches = [bit_length(sum(min(abs(v), CLAMP) ** 2 for v in row)) for row in n]
+    near = [[max(min(v, 1 << 25), -(1 << 25)) for v in row] for row in n]
+    reaches = [(x * x + y * y + z * z).bit_length() for x, y, z in near]
+    slopes = [max(min(2048 * z / max(root(x * x + y * y), 1), 8191), -8192) for x, y, z in near]
+    ascending = sorted(map(int, slopes))
+    smaller = {slope: ascending.index(slope) for slope in set(ascending)}
     least = min(reaches)
-    slopes = []
-    for x, y, z in n:
-        across = root(min(abs(x), CLAMP) ** 2 + min(abs(y), CLAMP) ** 2)
-        slopes.append((max(min(z, CLAMP), -CLAMP) << 24) // max(across, 1))
-    rank = {i: place for place, i in enumerate(sorted(range(count), key=lambda i: slopes[i]))}
     points = []
     for i, found in enumerate(nearest):
-        weights = [max((1 << 20) // (1 + root(s)), 1) for s, _ in found]
+        first, second, third = (1 + root(s) for s, _ in found[:3])
+        parts = (first * third, first * second) if not in_a_row else (first, 0)
+        whole = second * third + sum(parts) if not in_a_row else first + second
         points.append(
             Point(
                 [other for _, other in found],
-                [*weights[:2], 0, 0, 0] if in_a_row else weights,
-                min(bit_length(root(found[0][0])), 15),
+                (256 * parts[0] // whole, 256 * parts[1] // whole),
+                root(found[0][0]).bit_length(),
                 min(reaches[i] - least, 15),
-                rank[i] * 256 // count,
+                256 * smaller[int(slopes[i])] // count,
             )
         )
     return points
 
 
 def square(one: list[int], other: list[int]) -> int:
-    return sum((a - b) ** 2 for a, b in zip(one, other, strict=True))
+    return sum(max(min(a - b, 8191), -8191) ** 2 for a, b in zip(one, other, strict=True))
 
 
 def row_of(points: int) -> list[Point]:
@@ -246,9 +244,8 @@ def power(number: int) -> int:
     return 1 + math.floor(2.0 ** (16 + whole) * (1 + part / 256))
 
 
-def mean(values: list[int], weights: list[int]) -> int:
-    used = weights[: len(values)]
-    return (sum(w * v for w, v in zip(used, values, strict=True)) + sum(used) // 2) // sum(used)
+def mean(values: list[int], shares: tuple[int, int]) -> int:
+    return values[0] + (sum(w * (v - values[0]) for v, w in zip(values[1:3], shares, strict=True)) + 128) // 256
 
 
 def median(values: list[int]) -> int:
@@ -292,7 +289,7 @@ def channel(payload: bytes, points: list[Point], reference: list[int] | None = N
     values, tokens = [0] * count, [0] * count
     direct = kind <= 8
     bits = kind if direct else 8
-    mixer = Mixer(bits, 6, 8) if direct else Mixer(bits, 5, 16)
+    mixer = Mixer(bits, 4, 8) if direct else Mixer(bits, 4, 16)
     for rows in blocks(count) if kind else ():
         if direct:
             described = [direct_contexts(i, points, tokens, kind) for i in rows]
@@ -318,13 +315,10 @@ def direct_contexts(i: int, points: list[Point], tokens: list[int], bits: int) -
     point = points[i]
     t = [tokens[other] for other in point.nearest]
     spread = min(math.isqrt(max(t[:3]) - min(t[:3])), 7)
-    coarse = max(bits - 6, 0)
     contexts = [
-        8 * mean(t[:3], point.weights) + spread,
+        8 * mean(t, point.shares) + spread,
         16 * t[0] + point.reach,
-        64 * (t[0] >> coarse) + (t[1] >> coarse),
-        16 * median(t) + point.reach,
-        32 * (64 * i // len(points)) + (mean(t, point.weights) >> max(bits - 5, 0)),
+        32 * (i >> max((len(points) - 1).bit_length() - 6, 0)) + (median(t) >> max(bits - 5, 0)),
         16 * point.elevation + point.reach,
     ]
     return contexts, spread, 0
@@ -336,13 +330,12 @@ def residual_contexts(
     point = points[i]
     x, t = [values[other] for other in point.nearest], [tokens[other] for other in point.nearest]
     d = [max(min(wrap(v - x[0]), 1 << 40), -(1 << 40)) for v in x]
-    ahead = median(d) if kind == 254 else mean(d[:3], point.weights)
+    ahead = median(d) if kind == 254 else mean(d, point.shares)
     spread = token_of(max(d[:3]) - min(d[:3]))
     noise = sum(t) // 5
     contexts = [
         16 * spread + point.distance,
         16 * t[0] + t[1] // 16,
-        8 * noise + point.distance // 2,
         16 * (reference[i] if reference else 0) + t[0] // 16,
         16 * token_of(zigzag(ahead)) + spread // 16,
     ]

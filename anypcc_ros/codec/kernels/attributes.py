@@ -15,7 +15,7 @@ class _SurroundingsStruct(ctypes.Structure):
     """``Surroundings`` of src/api.hpp."""
 
     _fields_ = (
-        *((name, pointer) for name in ("nearest", "weights", "distance", "reach", "elevation", "order", "lengths")),
+        *((name, pointer) for name in ("nearest", "shares", "distance", "reach", "elevation", "order", "lengths")),
         ("points", ctypes.c_int64),
         ("blocks", ctypes.c_int64),
     )
@@ -24,24 +24,24 @@ class _SurroundingsStruct(ctypes.Structure):
 class ChannelKernel:
     """Codes channels as ``codec.channels`` does, bit for bit.
 
-    ``nearest`` and ``weights`` int32 (N, 5), ``classes``: distance, reach and elevation, uint8 (N,); ``order`` int32 (N,): the
+    ``nearest`` int32 (N, 5), ``shares`` uint8 (N, 2), ``classes``: distance, reach and elevation, uint8 (N,); ``order`` int32 (N,): the
     points in coding order, ``lengths`` int64 (B,): how many are in each block, at most 64.
     """
 
     def __init__(
         self,
         nearest: Array,
-        weights: Array,
+        shares: Array,
         classes: tuple[Array, Array, Array],
         order: Array,
         lengths: Array,
     ) -> None:
         points = int(nearest.shape[0])
         self._points = points
-        self._arrays = nearest, weights, classes, order, lengths
+        self._arrays = nearest, shares, classes, order, lengths
         self._around = _SurroundingsStruct(
             address_of(nearest, "nearest", "int32", (points, 5)),
-            address_of(weights, "weights", "int32", (points, 5)),
+            address_of(shares, "shares", "uint8", (points, 2)),
             *(address_of(values, "classes", "uint8", (points,)) for values in classes),
             address_of(order, "order", "int32", (points,)),
             address_of(lengths, "lengths", "int64", (None,)),
@@ -87,36 +87,31 @@ class ChannelKernel:
 
 
 class FoundSurroundings(NamedTuple):
-    """What ``codec.surroundings`` says of each point: int32 (N, 5) twice, then uint8 (N,)."""
+    """What ``codec.surroundings`` says of each point: int32 (N, 5), uint8 (N, 2), then uint8 (N,)."""
 
     nearest: np.ndarray
-    weights: np.ndarray
+    shares: np.ndarray
     distance: np.ndarray
     reach: np.ndarray
     elevation: np.ndarray
 
 
-def surroundings(grid: Array, order: Array, passes: Array) -> FoundSurroundings:
-    """Of points at ``grid`` int64 (N, 3). ``order`` int32 (N,): the points of pass after pass, ``passes`` int64: how many each
-    has, fewer than 255 passes."""
+def surroundings(grid: Array) -> FoundSurroundings:
+    """Of points at ``grid`` int64 (N, 3)."""
     points = int(grid.shape[0])
     found, pointers = _room(points)
-    address = address_of(grid, "grid", "int64", (points, 3))
-    call("surroundings", address, points, *_passes(order, passes, points), pointers)
+    call("surroundings", address_of(grid, "grid", "int64", (points, 3)), points, pointers)
     return found
 
 
-def row_surroundings(points: int, order: Array, passes: Array) -> FoundSurroundings:
-    """The same of so many points in a row, at most 2^20."""
+def row_surroundings(points: int) -> FoundSurroundings:
+    """The same of so many points in a row, fewer than 2^31."""
     found, pointers = _room(points)
-    call("row_surroundings", points, *_passes(order, passes, points), pointers)
+    call("row_surroundings", points, pointers)
     return found
 
 
 def _room(points: int) -> tuple[FoundSurroundings, ctypes.Array[ctypes.c_void_p]]:
-    found = FoundSurroundings(*np.empty((2, points, 5), np.int32), *np.empty((3, points), np.uint8))
+    classes = np.empty((3, points), np.uint8)
+    found = FoundSurroundings(np.empty((points, 5), np.int32), np.empty((points, 2), np.uint8), *classes)
     return found, (ctypes.c_void_p * len(found))(*(array.ctypes.data for array in found))
-
-
-def _passes(order: Array, passes: Array, points: int) -> tuple[int | None, int | None, int]:
-    return address_of(order, "order", "int32", (points,)), address_of(passes, "passes", "int64", (None,)), len(passes)

@@ -86,8 +86,8 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "counts_decode": (c_long, (pointer, pointer, c_long, pointer, c_long, pointer)),
     "channel_encode": (c_long, (pointer, c_int, c_long, *[pointer] * 6)),
     "channel_decode": (c_long, (pointer, c_int, c_long, *[pointer] * 3, c_long, *[pointer] * 3)),
-    "surroundings": (c_long, (pointer, c_long, pointer, pointer, c_long, pointer)),
-    "row_surroundings": (c_long, (c_long, pointer, pointer, c_long, pointer)),
+    "surroundings": (c_long, (pointer, c_long, pointer)),
+    "row_surroundings": (c_long, (c_long, pointer)),
     "child_keys": (c_long, (pointer, pointer, c_long, pointer, c_long)),
 }
 

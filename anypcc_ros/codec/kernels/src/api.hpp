@@ -29,11 +29,11 @@ struct RangeDecoder {
 struct RangeEncoder;
 struct Calibration;
 
-// codec/surroundings.py: of each point five others and their weights (points, 5), and classes (points,); the points in
-// coding order (points,), and how many make each block (blocks,).
+// codec/surroundings.py: of each point five others (points, 5), the shares of two of them (points, 2), and classes (points,); the
+// points in coding order (points,), and how many make each block (blocks,).
 struct Surroundings {
-  const int32_t *nearest, *weights;
-  const uint8_t *distance, *reach, *elevation;  // the first two at most 15
+  const int32_t* nearest;
+  const uint8_t *shares, *distance, *reach, *elevation;  // distance and reach at most 15
   const int32_t* order;
   const int64_t* lengths;
   int64_t points, blocks;
@@ -41,8 +41,8 @@ struct Surroundings {
 
 // The first five arrays of these.
 struct SurroundingsOut {
-  int32_t *nearest, *weights;
-  uint8_t *distance, *reach, *elevation;
+  int32_t* nearest;
+  uint8_t *shares, *distance, *reach, *elevation;
 };
 
 // The arrays of a level, which live as long as it does.
@@ -327,14 +327,11 @@ int64_t anypcc_channel_decode(const anypcc::Surroundings* around, int kind, int6
                               const uint8_t* rests, int64_t rest_bytes, int64_t* values, uint8_t* tokens,
                               int64_t* used);
 
-// Writes what codec/surroundings.py says of points at grid (points, 3), in the codec's order. order (points,): those of pass
-// after pass; passes (n_passes,), fewer than 255: how many each has.
-int64_t anypcc_surroundings(const int64_t* grid, int64_t points, const int32_t* order, const int64_t* passes,
-                            int64_t n_passes, const anypcc::SurroundingsOut* out);
+// Writes what codec/surroundings.py says of points at grid (points, 3), in the codec's order.
+int64_t anypcc_surroundings(const int64_t* grid, int64_t points, const anypcc::SurroundingsOut* out);
 
-// The same of points in a row, at most 2^20.
-int64_t anypcc_row_surroundings(int64_t points, const int32_t* order, const int64_t* passes, int64_t n_passes,
-                                const anypcc::SurroundingsOut* out);
+// The same of points in a row, at most 2^31.
+int64_t anypcc_row_surroundings(int64_t points, const anypcc::SurroundingsOut* out);
 
 }  // extern "C"
 #pragma GCC visibility pop

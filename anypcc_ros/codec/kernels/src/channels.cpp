@@ -76,28 +76,12 @@ class Mixer {
 
   // The part's values (size,) were these.
   void learn(const uint8_t* values) {
-    int members[kMaxSelectors] = {};
-    for (int i = 0; i < size_; ++i) {
-      const int s = selector_[i];
-      if (members[s]++ == 0) std::fill_n(gradient_ + s * kMixed * kSymbols, kMixed * kSymbols, 0);
-    }
-    active_isa().learn_mix(block(), values, gradient_);
-    for (int s = 0; s < selectors_; ++s) {
-      if (members[s] == 0) continue;
-      const int shift = kRate + bit_length(members[s]) / 2;
-      for (int k = s * kMixed; k < s * kMixed + kinds_; ++k) {
-        int64_t sum = 0;
-        for (int j = 0; j < kSymbols; ++j) sum += gradient_[k * kSymbols + j];
-        const int64_t moved = weights_[part_][k] + (sum >> shift);
-        weights_[part_][k] = static_cast<int32_t>(std::clamp<int64_t>(moved, -kWeightLimit, kWeightLimit));
-      }
-    }
+    if (part_ + 1 < parts_) fetch(values);
+    weigh(values);
+    active_isa().count_mix(block(), values);
     if (++part_ == parts_) return;
     for (int i = 0; i < size_; ++i) {
-      for (int k = 0; k < kinds_; ++k) {
-        const uint32_t row = rows_[i * kMixed + k] += 1 + values[i];
-        __builtin_prefetch(counts_->data() + static_cast<int64_t>(row) * kSymbols, 1);
-      }
+      for (int k = 0; k < kinds_; ++k) rows_[i * kMixed + k] += 1 + values[i];
     }
   }
 
@@ -108,6 +92,34 @@ class Mixer {
   static constexpr int kRate = 5;
   static constexpr int kCoarser = 4;  // bits of a weight that only learning uses
   static constexpr int32_t kWeightSum = 3 << 15, kWeightLimit = (1 << 19) - 1;
+
+  // Begins to fetch the rows of the next part.
+  void fetch(const uint8_t* values) const {
+    for (int i = 0; i < size_; ++i) {
+      for (int k = 0; k < kinds_; ++k) {
+        __builtin_prefetch(counts_->data() + (int64_t{rows_[i * kMixed + k]} + 1 + values[i]) * kSymbols, 1);
+      }
+    }
+  }
+
+  void weigh(const uint8_t* values) {
+    int members[kMaxSelectors] = {};
+    for (int i = 0; i < size_; ++i) {
+      const int s = selector_[i];
+      if (members[s]++ == 0) std::fill_n(gradient_ + s * kMixed * kSymbols, kMixed * kSymbols, 0);
+    }
+    active_isa().weigh_mix(block(), values, gradient_);
+    for (int s = 0; s < selectors_; ++s) {
+      if (members[s] == 0) continue;
+      const int shift = kRate + bit_length(members[s]) / 2;
+      for (int k = s * kMixed; k < s * kMixed + kinds_; ++k) {
+        int64_t sum = 0;
+        for (int j = 0; j < kSymbols; ++j) sum += gradient_[k * kSymbols + j];
+        const int64_t moved = weights_[part_][k] + (sum >> shift);
+        weights_[part_][k] = static_cast<int32_t>(std::clamp<int64_t>(moved, -kWeightLimit, kWeightLimit));
+      }
+    }
+  }
 
   // The counts of one more context, which has seen nothing: of its tokens' first part, then of the second after each value of the first.
   uint32_t place() {
@@ -202,47 +214,46 @@ T median(const T* v) {
   return std::max(std::min(low, high), std::min(std::max(low, high), v[4]));
 }
 
-// Rounded down, of whole numbers below 2^52 and divisors below 2^31: the quotient is farther from the next whole number than
-// it is rounded by.
-inline uint32_t quotient(double dividend, double divisor) { return static_cast<uint32_t>(dividend / divisor); }
-
 // ---- the two kinds of channels ----
+
+// Of how far values of a few bits lie apart, rounded down, at most 7.
+struct Roots {
+  uint8_t of[1 << kMaxBits];
+  constexpr Roots() : of() {
+    for (int root = 1; root < 8; ++root) {
+      for (int spread = root * root; spread < 1 << kMaxBits; ++spread) of[spread] = static_cast<uint8_t>(root);
+    }
+  }
+};
+constexpr Roots kRoots;
 
 // Values of a few bits, which are tokens themselves.
 class Direct {
  public:
-  static constexpr int kKinds = 6, kSelectors = 8;
+  static constexpr int kKinds = 4, kSelectors = 8;
 
   Direct(const Surroundings& around, int kind, int64_t low, const uint8_t*)
-      : around_(around), bits_(kind), low_(low), coarse_(std::max(kind - 6, 0)), coarser_(std::max(kind - 5, 0)), points_(static_cast<double>(around.points)) {
-    const int64_t values = int64_t{1} << kind;
-    const int64_t sizes[kKinds] = {8 * values, 16 * values, 4096, 16 * values, 2048, 4096};
-    std::copy(sizes, sizes + kKinds, sizes_);
-  }
+      : around_(around),
+        bits_(kind),
+        coarse_(std::max(kind - 5, 0)),
+        part_(std::max(bit_length(static_cast<uint64_t>(std::max<int64_t>(around.points - 1, 0))) - kPlaceBits, 0)),
+        low_(low),
+        sizes_{8 << kind, 16 << kind, 2048, 4096} {}
   int bits() const { return bits_; }
   const int64_t* sizes() const { return sizes_; }
 
   int contexts(int64_t row, int64_t, const int64_t*, const uint8_t* tokens, uint32_t* context) const {
     const int32_t* const nearest = around_.nearest + kNeighbors * row;
-    const int32_t* const weight = around_.weights + kNeighbors * row;
-    // At most 5 * 255 * 2^20: everything fits 32 bits.
-    uint32_t near[kNeighbors], sum = 0, total = 0, three = 0;
-    for (int j = 0; j < kNeighbors; ++j) {
-      near[j] = tokens[nearest[j]];
-      sum += static_cast<uint32_t>(weight[j]) * near[j];
-      total += static_cast<uint32_t>(weight[j]);
-      if (j == 2) three = quotient(sum + (total >> 1), total);
-    }
-    const uint32_t mean = quotient(sum + (total >> 1), total), reach = around_.reach[row] & 15;
-    const uint32_t spread = std::max({near[0], near[1], near[2]}) - std::min({near[0], near[1], near[2]});
-    const uint32_t root = (spread >= 1) + (spread >= 4) + (spread >= 9) + (spread >= 16) + (spread >= 25) +
-                          (spread >= 36) + (spread >= 49);
-    context[0] = three * 8 + root;
-    context[1] = near[0] * 16 + reach;
-    context[2] = (near[0] >> coarse_) * 64 + (near[1] >> coarse_);
-    context[3] = median(near) * 16 + reach;
-    context[4] = quotient(static_cast<double>(row * 64), points_) * 32 + (mean >> coarser_);
-    context[5] = static_cast<uint32_t>(around_.elevation[row]) * 16 + reach;
+    const uint8_t* const share = around_.shares + 2 * row;
+    int32_t near[kNeighbors];
+    for (int j = 0; j < kNeighbors; ++j) near[j] = tokens[nearest[j]];
+    const int32_t three = near[0] + ((share[0] * (near[1] - near[0]) + share[1] * (near[2] - near[0]) + 128) >> 8);
+    const int32_t spread = std::max({near[0], near[1], near[2]}) - std::min({near[0], near[1], near[2]});
+    const uint32_t root = kRoots.of[spread], reach = around_.reach[row] & 15;
+    context[0] = static_cast<uint32_t>(three) * 8 + root;
+    context[1] = static_cast<uint32_t>(near[0]) * 16 + reach;
+    context[2] = static_cast<uint32_t>(row >> part_) * 32 + static_cast<uint32_t>(median(near) >> coarse_);
+    context[3] = around_.elevation[row] * 16u + reach;
     return static_cast<int>(root);
   }
 
@@ -251,60 +262,53 @@ class Direct {
   int rest(uint32_t) const { return 0; }
 
  private:
+  static constexpr int kPlaceBits = 6;
+
   const Surroundings& around_;
-  int bits_;
-  int64_t low_;
-  int coarse_, coarser_;
-  double points_;
-  int64_t sizes_[kKinds];
+  int bits_, coarse_, part_;
+  int64_t low_, sizes_[kKinds];
 };
 
 // Any values, as what a prediction leaves.
 class Residual {
  public:
-  static constexpr int kKinds = 5, kSelectors = 16;
+  static constexpr int kKinds = 4, kSelectors = 16;
 
   Residual(const Surroundings& around, int kind, int64_t, const uint8_t* reference)
       : around_(around), kind_(kind), reference_(reference) {}
   int bits() const { return kMaxBits; }
   const int64_t* sizes() const {
-    static constexpr int64_t kSizes[kKinds] = {4096, 4096, 2048, 4096, 4096};
+    static constexpr int64_t kSizes[kKinds] = {4096, 4096, 4096, 4096};
     return kSizes;
   }
 
   int contexts(int64_t row, int64_t i, const int64_t* known, const uint8_t* tokens, uint32_t* context) {
     constexpr int64_t kClipped = int64_t{1} << 40;
     const int32_t* const nearest = around_.nearest + kNeighbors * row;
-    const int32_t* const weight = around_.weights + kNeighbors * row;
     const bool alone = nearest[0] == row;  // the first point, which nothing is known before
     const int64_t first = alone ? 0 : known[nearest[0]];
-    int64_t apart[kNeighbors], sum = 0, total = 0;
+    int64_t apart[kNeighbors];
     uint32_t errors[kNeighbors], noise = 0;
     for (int j = 0; j < kNeighbors; ++j) {
       const int64_t difference = alone ? 0 : wrapping_difference(known[nearest[j]], first);
       apart[j] = std::min(std::max(difference, -kClipped), kClipped);
       errors[j] = tokens[nearest[j]];
       noise += errors[j];
-      if (j > 2) continue;
-      sum += apart[j] * weight[j];
-      total += weight[j];
     }
     noise /= kNeighbors;
     int64_t ahead;
     if (kind_ == kMedian) {
       ahead = median(apart);
     } else {
-      const int64_t numerator = sum + (total >> 1);
-      ahead = numerator / total - (numerator % total < 0);
+      ahead = (apart[1] * around_.shares[2 * row] + apart[2] * around_.shares[2 * row + 1] + 128) >> 8;
     }
     predicted_[i] = kind_ == kPlain ? 0 : wrapping_sum(first, ahead);
     const int64_t spread = std::max({apart[0], apart[1], apart[2]}) - std::min({apart[0], apart[1], apart[2]});
     const uint32_t wide = token_of(static_cast<uint64_t>(spread)), distance = around_.distance[row] & 15;
     context[0] = wide * 16 + distance;
     context[1] = errors[0] * 16 + (errors[1] >> 4);
-    context[2] = noise * 8 + (distance >> 1);
-    context[3] = (reference_ == nullptr ? 0 : reference_[row] * 16) + (errors[0] >> 4);
-    context[4] = token_of(zigzag(ahead)) * 16 + (wide >> 4);
+    context[2] = ((reference_ == nullptr ? 0 : reference_[row]) * 16) + (errors[0] >> 4);
+    context[3] = token_of(zigzag(ahead)) * 16 + (wide >> 4);
     return static_cast<int>(noise >> 4);
   }
 

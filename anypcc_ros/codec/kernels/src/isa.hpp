@@ -68,7 +68,7 @@ struct PlaneBins {
   int32_t last;
 };
 
-constexpr int kMixed = 8;                 // kinds of contexts at most
+constexpr int kMixed = 4;                 // kinds of contexts at most
 constexpr int kMixBlock = 64;             // tokens of a block at most
 constexpr int kSymbols = kCalibrated;     // of a distribution at most
 constexpr float kCountLimit = 1000;       // of a symbol that was coded
@@ -85,13 +85,23 @@ struct MixBlock {
 };
 
 constexpr int kNeighbors = 5, kCandidates = 8;  // points around one, and those along each of two curves
-constexpr float kNowhere = 1e18f;               // a coordinate that no point has
+constexpr int kSearched = 16;                   // points whose neighbours are looked for at a time
+constexpr int32_t kFarthestApart = 8191;        // along an axis, beyond which all candidates are as far away
+constexpr int kThird = 256 / 3;                 // the share of one of three points that are as far away
+constexpr int kSlopes = 1 << 14, kSlopesOfOne = 1 << 11;  // classes of slopes, and how many a slope of 1 has
 
-// Points that are known along a curve, and before and after them kCandidates / 2 that are nowhere.
-struct CurveWindow {
-  const float *x, *y, *z;
-  const uint32_t* row;
-  const uint32_t* rank;  // by row: where its candidates begin
+// A point on a curve: its place and its number, which is -1 where there is none.
+struct CurvePoint {
+  int32_t x, y, z, row;
+};
+
+// Points at these places, where their candidates begin on each curve; of them the nearest, the square of the distance of the
+// first one, and what the second and third one count of three, in 1 / 256.
+struct NearestPoints {
+  alignas(64) int32_t place[3][kSearched];
+  const CurvePoint* before[2][kSearched];
+  alignas(64) int32_t row[kNeighbors][kSearched];
+  int32_t square[kSearched], shares[2][kSearched];
 };
 
 struct Isa {
@@ -160,13 +170,17 @@ struct Isa {
   // sums of weighted logarithms begin with (selectors,): half a unit less (127 << 8) times the weights.
   void (*mix)(const MixBlock& block, const int32_t* weights, const int32_t* beginnings);
 
-  // Counts its values (size,), and adds what they say of the weights to gradient (selectors, kMixed, kSymbols).
-  void (*learn_mix)(const MixBlock& block, const uint8_t* values, int32_t* gradient);
+  // Adds what its values (size,) say of the weights to gradient (selectors, kMixed, kSymbols).
+  void (*weigh_mix)(const MixBlock& block, const uint8_t* values, int32_t* gradient);
 
-  // The nearest (count, kNeighbors) of the candidates of points at local (., 3), and the squares of their distances.
-  // Where there are fewer the nearest takes their place, and where there are none the point itself.
-  void (*nearest_candidates)(const CurveWindow* curves, const int32_t* local, const int32_t* rows, int64_t count,
-                             uint32_t* nearest, double* squares);
+  // Counts its values (size,).
+  void (*count_mix)(const MixBlock& block, const uint8_t* values);
+
+  // The nearest of the candidates, of which there is at least one. Where there are fewer the nearest takes their place.
+  void (*nearest_points)(NearestPoints& at);
+
+  // Of points at grid (points, 3): the class of the slope (points,) and the bit length of the squared distance from (0, 0, 0).
+  void (*directions)(const int64_t* grid, int64_t points, int32_t* slopes, uint8_t* reach);
 };
 
 extern const Isa kIsaGeneric, kIsaAvx2, kIsaAvxVnni, kIsaAvx512, kIsaNeon, kIsaNeonDot;

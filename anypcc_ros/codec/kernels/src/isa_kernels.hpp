@@ -279,6 +279,8 @@ constexpr Isa isa_table(const char* name) {
           cone_bins,
           plane_bins,
           mix,
-          learn_mix,
-          nearest_candidates};
+          weigh_mix,
+          count_mix,
+          nearest_points,
+          directions};
 }

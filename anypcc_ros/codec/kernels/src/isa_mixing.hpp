@@ -1,7 +1,7 @@
 // Mixing of contexts (codec/mixing.py), all symbols of a distribution at a time; included by isa_kernels.hpp.
 
 typedef float FloatRow __attribute__((vector_size(4 * kSymbols)));
-typedef float FloatRowInMemory __attribute__((vector_size(4 * kSymbols), aligned(4), may_alias));
+typedef float FloatRowInMemory __attribute__((vector_size(4 * kSymbols), aligned(4 * kSymbols), may_alias));
 
 constexpr Row kSymbolPlaces = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
@@ -24,21 +24,6 @@ inline int32_t largest_of(Row v) {
   return four[0] > four[1] ? four[0] : four[1];
 }
 
-// The sums of the first 1, 2, ... numbers.
-inline Row sums_of(Row v) {
-  constexpr Four kZero = {};
-  Four part[4], before = kZero;
-  __builtin_memcpy(part, &v, sizeof(v));
-  for (Four& four : part) {
-    four += ANYPCC_MIX(kZero, four, 0, 4, 5, 6);
-    four += ANYPCC_MIX(kZero, four, 0, 1, 4, 5);
-    four += before;
-    before = ANYPCC_MIX(four, four, 3, 3, 3, 3);
-  }
-  __builtin_memcpy(&v, part, sizeof(v));
-  return v;
-}
-
 // 1 + 2^(16 + e / 2^8), rounded down: the inverse.
 inline Row powers(Row exponents) {
   return __builtin_convertvector((FloatRow)((exponents << 15) + ((127 + 16) << 23)), Row) + 1;
@@ -46,6 +31,8 @@ inline Row powers(Row exponents) {
 
 void mix(const MixBlock& b, const int32_t* weights, const int32_t* beginnings) {
   constexpr int kShift = 12, kLowest = -(16 << 8);
+  constexpr Four kZero = {}, kPlaces = {1, 2, 3, 4};
+  typedef float FourFloats __attribute__((vector_size(16)));
   const Row symbols = kSymbolPlaces < b.symbols;
   const float room = static_cast<float>((1 << kCoderPrecision) - b.symbols);
   for (int64_t i = 0; i < b.size; ++i) {
@@ -56,18 +43,29 @@ void mix(const MixBlock& b, const int32_t* weights, const int32_t* beginnings) {
     }
     const Row mixed = symbols ? (Row)sum >> kShift : Row{} + INT32_MIN / 2;
     const Row frequency = powers(most(mixed - largest_of(mixed), Row{} + kLowest)) & symbols;
-    const Row until = sums_of(frequency);
-    const float total = static_cast<float>(until[kSymbols - 1]);
-    const Row ends = kSymbolPlaces + 1 + __builtin_convertvector(
-                                             __builtin_convertvector(until, FloatRow) * (room / total), Row);
-    row_at(b.bounds + i * kSymbols) = kSymbolPlaces < b.symbols - 1 ? ends : Row{} + (1 << kCoderPrecision);
+    // The sums of the first 1, 2, ... numbers.
+    Four until[4], before = kZero;
+    __builtin_memcpy(until, &frequency, sizeof(frequency));
+    for (Four& four : until) {
+      four += ANYPCC_MIX(kZero, four, 0, 4, 5, 6);
+      four += ANYPCC_MIX(kZero, four, 0, 1, 4, 5);
+      four += before;
+      before = ANYPCC_MIX(four, four, 3, 3, 3, 3);
+    }
+    const float total = static_cast<float>(before[0]), scale = room / total;
+    int32_t* const bounds = b.bounds + i * kSymbols;
+    for (int j = 0; j < 4; ++j) {  // one by one: to put them together takes longer
+      const Four ends = kPlaces + 4 * j + __builtin_convertvector(__builtin_convertvector(until[j], FourFloats) * scale, Four);
+      __builtin_memcpy(bounds + 4 * j, &ends, sizeof(ends));
+    }
+    bounds[b.symbols - 1] = 1 << kCoderPrecision;
     row_at(b.shares + i * kSymbols) =
         __builtin_convertvector(__builtin_convertvector(frequency, FloatRow) * (65536.0f / total), Row);
   }
 }
 
-void learn_mix(const MixBlock& b, const uint8_t* values, int32_t* gradient) {
-  constexpr int kFiner = 10, kSeen = 32, kBeside = 1;
+void weigh_mix(const MixBlock& b, const uint8_t* values, int32_t* gradient) {
+  constexpr int kFiner = 10;
   for (int64_t i = 0; i < b.size; ++i) {
     const Row error = ((kSymbolPlaces == static_cast<int32_t>(values[i])) & (1 << 16)) - row_at(b.shares + i * kSymbols);
     int32_t* const sums = gradient + static_cast<int64_t>(b.selector[i]) * kMixed * kSymbols;
@@ -75,12 +73,25 @@ void learn_mix(const MixBlock& b, const uint8_t* values, int32_t* gradient) {
       row_at(sums + k * kSymbols) += error * (biased_logarithms(counts_at(b, i, k)) - kBias) >> kFiner;
     }
   }
+}
+
+void count_mix(const MixBlock& b, const uint8_t* values) {
+  constexpr int kSeen = 32, kBeside = 1;
+  Row large = {};
   for (int64_t i = 0; i < b.size; ++i) {
     const int32_t value = values[i];
     const Row beside = ((kSymbolPlaces == value - 1) | (kSymbolPlaces == value + 1)) & (kSymbolPlaces < b.symbols);
     const FloatRow seen = __builtin_convertvector(((kSymbolPlaces == value) & kSeen) | (beside & kBeside), FloatRow);
-    for (int k = 0; k < b.kinds; ++k) counts_at(b, i, k) += seen;
+    for (int k = 0; k < b.kinds; ++k) {
+      FloatRowInMemory& row = counts_at(b, i, k);
+      const FloatRow counts = row + seen;
+      row = counts;
+      large |= counts > kCountLimit;
+    }
   }
+  uint64_t any = 0;
+  for (int j = 0; j < kSymbols; ++j) any |= large[j];
+  if (any == 0) return;
   for (int64_t i = 0; i < b.size; ++i) {
     for (int k = 0; k < b.kinds; ++k) {
       FloatRowInMemory& counts = counts_at(b, i, k);
