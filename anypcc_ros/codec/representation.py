@@ -137,7 +137,9 @@ def _represent_integers(numbers: np.ndarray, dtype: np.dtype, step: float) -> Re
         small = small and int(numbers.min()) >= 0  # negative ones are the largest
     if step >= 2 and small and dtype.kind != "b":
         factor = factor_of(step)
-        return Represented(Kind.MULTIPLES, (nearest_multiple(numbers, factor),), NOTHING, float(factor))
+        coarse = nearest_multiple(numbers, factor)
+        few = _listed_if_few(multiples(coarse, factor, dtype))
+        return few or Represented(Kind.MULTIPLES, (coarse,), NOTHING, float(factor))
     return _listed_if_few(numbers) or Represented(Kind.INTEGERS, (numbers,), NOTHING)
 
 

@@ -24,8 +24,8 @@ class _SurroundingsStruct(ctypes.Structure):
 class ChannelKernel:
     """Codes channels as ``codec.channels`` does, bit for bit.
 
-    ``nearest`` int32 (N, 5), ``shares`` uint8 (N, 2), ``classes``: distance, reach and elevation, uint8 (N,); ``order`` int32 (N,): the
-    points in coding order, ``lengths`` int64 (B,): how many are in each block, at most 64.
+    ``nearest`` int32 (N, 5), ``shares`` uint8 (N, 2), ``classes``: distance, reach and elevation, uint8 (N,); ``order``
+    int32 (N,): the points in coding order, ``lengths`` int64 (B,): how many are in each block, at most 64.
     """
 
     def __init__(
