@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Every figure of docs/rate.md, and that of docs/experiments.md on centroids: lossy streams, really encoded and decoded.
+"""Every figure of docs/rate.md, and those of docs/experiments.md on lossy streams, really encoded and decoded.
 
     python scripts/lossy.py curves --suite ../shared/data/test        # scales filled in, left out, G-PCC; tables and plot
     python scripts/lossy.py targets --sequences ../shared/sequences   # how near streams come to a size
     python scripts/lossy.py fields FRAME.npz                          # a larger step beside dropped scales, with fields
     python scripts/lossy.py centroids FRAME.npz                       # would it pay to send where in a cell its points are
+    python scripts/lossy.py thinned SURFACE.npz...                    # from how many cells for each node on filling in pays
 
 Tables go into --markdown (default: docs/rate.md, docs/experiments.md) between their marks. `curves` keeps what --csv has, so
 that it goes on where it was interrupted; a tmc3 (G-PCC) on the PATH joins in.
@@ -30,7 +31,7 @@ from anypcc_ros.codec.bitstream import inspect  # noqa: E402
 from anypcc_ros.codec.cloud import PointCloud  # noqa: E402
 from anypcc_ros.codec.codec import Decoder, Encoder  # noqa: E402
 from anypcc_ros.codec.config import CodecConfig, TargetConfig  # noqa: E402
-from anypcc_ros.codec.octree import quantise, voxelise  # noqa: E402
+from anypcc_ros.codec.octree import children_per_node, quantise, voxelise  # noqa: E402
 from anypcc_ros.codec.rate import RateControl  # noqa: E402
 from anypcc_ros.evaluation import peers  # noqa: E402
 from anypcc_ros.evaluation.document import table, write_section  # noqa: E402
@@ -76,6 +77,7 @@ def main() -> None:
         ("targets", _targets, "docs/rate.md"),
         ("fields", _fields, "docs/rate.md"),
         ("centroids", _centroids, "docs/experiments.md"),
+        ("thinned", _thinned, "docs/experiments.md"),
     ):
         command = commands.add_parser(name)
         command.add_argument("--model", default="standard")
@@ -89,6 +91,8 @@ def main() -> None:
             command.add_argument("--limit", type=int, default=10**9, help="measure so many clouds, then stop")
         elif name == "targets":
             command.add_argument("--sequences", type=Path, required=True)
+        elif name == "thinned":
+            command.add_argument("surfaces", type=Path, nargs="+")
         else:
             command.add_argument("frame", type=Path)
     options = parser.parse_args()
@@ -377,6 +381,31 @@ def _step_for(bits: Callable[[float], float], wanted: float, step: float) -> flo
         middle = (low + high) / 2
         low, high = (middle, high) if bits(math.exp(middle)) > wanted else (low, middle)
     return math.exp(high)
+
+
+# ---- thinned surfaces
+
+
+def _thinned(options: argparse.Namespace) -> None:
+    """Single cells drawn from surfaces: one scale filled in beside the same scale left out, which takes as many bits."""
+    lines = []
+    for path in options.surfaces:
+        voxels, _ = voxelise(quantise(read_cloud(path).finite()[0].xyz, 1.0, (0.0, 0.0, 0.0)))
+        drawn = np.random.default_rng(1).random(len(voxels.coords))
+        for share in (0.2, 0.3, 0.4, 0.5, 0.6):
+            cells = voxels.coords[drawn < share]
+            cloud, found = PointCloud(cells.astype(np.float64)), []
+            for lossy in ("scales", "likeliest"):
+                config = CodecConfig(step=1.0, drop_scales=1, lossy=lossy, model=options.model)
+                data = Encoder(config).encode(cloud)
+                found.append((len(data), distortion(cloud.xyz, Decoder().decode(data).xyz)))
+            (left_bytes, left), (filled_bytes, filled) = found
+            gains = [f"{b - a:+.1f}" for a, b in ((left.d1_psnr, filled.d1_psnr), (left.d2_psnr, filled.d2_psnr))]
+            more = f"{100 * (filled_bytes / left_bytes - 1):+.1f} %"
+            lines.append([_short(path.name), f"{children_per_node(cells):.2f}", more, *gains])
+            print(lines[-1], flush=True)
+    text = _head(options) + "\n\n" + table(["cloud", ">cells for each node", ">bytes", ">D1, dB", ">D2, dB"], lines)
+    write_section(options.markdown, "thinned", text)
 
 
 if __name__ == "__main__":
