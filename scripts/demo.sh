@@ -4,18 +4,20 @@
 #
 #   bash scripts/demo.sh                   32 000 points (Ruby Plus) at the sensor's 10 Hz
 #   bash scripts/demo.sh --large           120 000 points (OS2-128), at whatever rate this machine holds
+#   bash scripts/demo.sh --large --live    the same with the parameters of config/live.yaml, which two cores hold at 10 Hz
 #
 # Options: --frames N (100), --rate HZ (10), --step METRES (0.01), --model NAME (standard), --calibrate WHEN (auto),
-#          --positions-only (all other fields are dropped),
+#          --live (config/live.yaml in place of these three), --positions-only (all other fields are dropped),
 #          --bag PATH and --topic NAME (another rosbag2 bag), --output FOLDER (demo_output).
 # Exit status: 0 if every cloud that came back was exact on its grid, and some did.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-frames=100 rate=10 step=0.01 model=standard calibrate=auto fields=() positions_only=() bag=sample/lidar topic=/rubyplus/points output=demo_output
+frames=100 rate=10 step=0.01 model=standard calibrate=auto live='' fields=() positions_only=() bag=sample/lidar topic=/rubyplus/points output=demo_output
 while (($#)); do
   case $1 in
     --large) topic=/os2_128/points; shift ;;
+    --live) live=config/live.yaml; shift ;;
     --positions-only) fields=(-p "fields:=['*=drop']") positions_only=(--positions-only); shift ;;
     --frames | --rate | --step | --model | --calibrate | --bag | --topic | --output)
       declare "${1#--}=${2:?$1 needs a value}"; shift 2 ;;
@@ -44,8 +46,12 @@ trap 'exit 130' INT TERM
 # A report after every frame, so that the checker can print each frame's own encoding and decoding time.
 # One thread each: four processes share the machine, and threads that wait for a core only cost time.
 every_frame=(--ros-args -p diagnostics_period:=0.0 -p threads:=1)
-"$VENV/bin/encoder_node" "${every_frame[@]}" -p "step:=$(printf '%#.12g' "$step")" -p "model:=$model" \
-  -p "calibrate:=$calibrate" "${fields[@]}" & processes+=($!)
+codec=(-p "step:=$(printf '%#.12g' "$step")" -p "model:=$model" -p "calibrate:=$calibrate")
+if [[ $live ]]; then
+  codec=(--params-file "$live")
+  step=$(sed -n 's/^ *step: *\([0-9.]*\).*/\1/p' "$live")
+fi
+"$VENV/bin/encoder_node" "${every_frame[@]}" "${codec[@]}" "${fields[@]}" & processes+=($!)
 "$VENV/bin/decoder_node" "${every_frame[@]}" & processes+=($!)
 "$VENV/bin/python" scripts/demo/player.py "$bag" --topic "$topic" --rate "$rate" --frames "$frames" & processes+=($!)
 

@@ -29,6 +29,7 @@ from anypcc_ros.pointcloud2 import MessageConfig, cloud_from_message
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH_FILE = ROOT / "launch" / "codec.launch.py"
 PARAMETER_FILE = ROOT / "config" / "codec.yaml"
+LIVE_FILE = ROOT / "config" / "live.yaml"
 REAL_LAUNCH = all(importlib.util.find_spec(name) for name in ("launch", "launch_ros"))
 
 LAUNCH_SERVICE = """
@@ -108,6 +109,17 @@ def test_the_decoder_alone_takes_the_parameter_file_in_a_namespace(peer):
     arguments = {"nodes": "decoder", "input": "/front", "namespace": "a/b", "params_file": str(PARAMETER_FILE)}
     with launched(expected=1, **arguments) as (process,):
         process.wait_for_log("/front/anypcc -> /front/decoded: DecoderConfig(")
+
+
+def test_the_file_for_live_clouds_is_taken(peer):
+    wanted = yaml.safe_load(LIVE_FILE.read_text())
+    encoder, decoder = (wanted[f"/**/anypcc_{kind}"]["ros__parameters"] for kind in ("encoder", "decoder"))
+    with launched(expected=1, nodes="encoder", params_file=str(LIVE_FILE)) as (process,):
+        for name, value in encoder.items():
+            process.wait_for_log(f"{name}={value!r}")
+    with launched(expected=1, nodes="decoder", params_file=str(LIVE_FILE)) as (process,):
+        for name, value in decoder.items():
+            process.wait_for_log(f"{name}={value!r}")
 
 
 @pytest.mark.skipif(REAL_LAUNCH, reason="of the stand-in")
