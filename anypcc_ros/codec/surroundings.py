@@ -89,10 +89,12 @@ def in_a_row(points: int) -> Surroundings:
 def _passes(points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points in coding order (points,) int32, how many each pass has, and how many each block, int64."""
     passes = coding_passes(points)
-    sizes = [len(rows) for rows in passes]
-    lengths = [min(size - start, _BLOCK) for size in sizes for start in range(0, size, _BLOCK)]
+    sizes = np.array([len(rows) for rows in passes if len(rows)], np.int64)
+    blocks = -(-sizes // _BLOCK)
+    lengths = np.full(blocks.sum(), _BLOCK, np.int64)
+    lengths[np.cumsum(blocks) - 1] = sizes - _BLOCK * (blocks - 1)  # a pass's last one has what is left
     order = np.concatenate([np.zeros(0, np.int32), *passes], dtype=np.int32)
-    return order, np.array(sizes, np.int64), np.array(lengths, np.int64)
+    return order, sizes, lengths
 
 
 def _directions(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
