@@ -25,7 +25,7 @@ _HEADER = struct.Struct("<Bq")  # bits of a direct token, or a predictor; the sm
 _MEAN, _MEDIAN, _PLAIN = 255, 254, 253  # predictors of residuals
 _TOKEN_BITS = 8  # of residuals: 16 small ones, and four classes for each of 60 octaves
 _CLIPPED = 1 << 40  # differences to the nearest value, for sums with weights within int64
-_SAMPLE = 1 << 12  # values that a predictor is chosen by
+_SAMPLE = 1 << 11  # values that a predictor is chosen by
 _HIGHEST = np.iinfo(np.int64).max
 _PLACE_BITS = 6  # of a point's number, as far as its place on the curve tells
 _ROOTS = np.array([min(int(spread**0.5), 7) for spread in range(1 << DIRECT_BITS)])
@@ -136,12 +136,12 @@ def _predict(
 def best_predictor(values: np.ndarray, around: Surroundings) -> tuple[int, float]:
     """The predictor that leaves the fewest bits of a sample of the values (N,), and about how many of each."""
     rows = np.arange(0, len(values), len(values) // _SAMPLE + 1)
-
-    def bits(predictor: int) -> float:
-        predicted = _predict(predictor, values, around, rows)[0]
-        return float(np.log2(1.0 + zigzag(values[rows] - predicted)).mean()) if len(rows) else 0.0
-
-    return min(((predictor, bits(predictor)) for predictor in (_MEAN, _MEDIAN, _PLAIN)), key=lambda found: found[1])
+    if not len(rows):
+        return _MEAN, 0.0
+    found = [(predictor, _predict(predictor, values, around, rows)[0]) for predictor in (_MEAN, _MEDIAN)]
+    found.append((_PLAIN, np.zeros(len(rows), np.int64)))
+    bits = [(predictor, float(np.log2(1.0 + zigzag(values[rows] - predicted)).mean())) for predictor, predicted in found]
+    return min(bits, key=lambda one: one[1])
 
 
 def _ahead_of(apart: np.ndarray, shares: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from enum import IntEnum
 import numpy as np
 
 from anypcc_ros.codec.errors import CorruptStreamError
+from anypcc_ros.codec.kernels import native
 
 LISTED = 256
 """Numbers that span less need no list: they are tokens themselves."""
@@ -166,13 +167,27 @@ def _listed_if_few(numbers: np.ndarray) -> Represented | None:
     """A list, where the places in it take so many bits less than the numbers that the list itself is worth it."""
     if not len(numbers) or 0 <= (extent := int(numbers.max()) - int(numbers.min())) < LISTED:
         return None
-    listed, places = np.unique(numbers, return_inverse=True)
+    listed, places = _distinct(numbers)
     saved = math.log2(abs(extent)) - math.log2(len(listed))
     irregular = np.abs(np.diff(listed.astype(np.float64), 2))
     cost = _LISTING + len(listed) + float(np.log2(1 + irregular).sum())
     if cost >= saved * len(numbers):
         return None
-    return Represented(Kind.LIST, (places.reshape(-1).astype(np.int64),), listed)
+    return Represented(Kind.LIST, (places,), listed)
+
+
+def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different ones of (N,) int64, ascending, and which of them each is, (N,) int64."""
+    if not native.available():
+        listed, places = np.unique(numbers, return_inverse=True)
+        return listed, places.reshape(-1).astype(np.int64)
+    least = numbers.min()
+    keys, order = (numbers - least).view(np.uint64), np.empty(len(numbers), np.uint32)
+    native.sort_keys(keys, order)
+    new = np.concatenate([[True], keys[1:] != keys[:-1]])
+    places = np.empty(len(numbers), np.int64)
+    places[order] = np.cumsum(new) - 1
+    return keys[new].view(np.int64) + least, places
 
 
 # -- Floats ------------------------------------------------------------------------------------------------------------

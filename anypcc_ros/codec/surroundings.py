@@ -132,6 +132,8 @@ class Context:
 
     @cached_property
     def grid_everywhere(self) -> np.ndarray:
+        if not self._off_grid:
+            return self.grid
         return np.concatenate([self.grid, np.arange(self._off_grid)[:, None] * [1, 0, 0]])
 
     def __len__(self) -> int:

@@ -7,9 +7,8 @@ places. Rows come from a field (ring) or are coded themselves; angles may be a f
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +32,7 @@ MOST_ROWS = 4096
 
 _FARTHEST = 1 << 30
 _CUT = 4  # bytes
+_SECTOR, _SECTOR_SAMPLE = 1 << 13, 1 << 10  # points of a sector, and by which its ends are found
 _OVERHEAD = 1.0  # bits of a value's sign and size
 
 Sources = Sequence["np.ndarray | None"]
@@ -116,15 +116,35 @@ def within(sources: Sources, points: int) -> Sources:
 
 def curve_along(values: np.ndarray, grid: np.ndarray, sources: Sources, below: float) -> tuple[Curve, float]:
     """A curve about the vertical axis along which values (N,) int64 take less than ``below`` bits each, if there is one, and
-    how many they take then."""
-    first = grid[np.argmin(values)][None]
+    about how many they take then."""
+    cut = int(angles_of(Curve(), grid[np.argmin(values)][None])[0])
+    angles = angles_of(Curve(cut=cut), grid)
+    sector = _sector(angles)
+    values, angles = values[sector], angles[sector]
     best, cost = Curve(), below
-    rings = [FIRST_FIELD + i for i, ring in enumerate(sources) if ring is not None and 0 < np.ptp(ring) < MOST_ROWS]
-    for rows, descending in itertools.product((ONE_ROW, *rings), (False, True)):
-        curve = Curve(rows, 0, descending, int(angles_of(Curve(), first)[0]))
-        if (bits := unevenness(values[track_of(curve, grid, sources)])) < cost:
-            best, cost = curve, bits
+    for rows, ring in ((ONE_ROW, np.zeros_like(angles)), *_rings(sources, sector)):
+        for descending in (False, True):
+            along = -angles % TURN if descending else angles
+            if (bits := unevenness(values[sorted_by(ring, along)])) < cost:
+                best, cost = Curve(rows, 0, descending, cut), bits
     return best, cost
+
+
+def _rings(sources: Sources, sector: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Fields that may be rows, as ``Curve.rows``, and their values in the sector."""
+    for i, ring in enumerate(sources):
+        if ring is not None and 0 < np.ptp(ring) < MOST_ROWS:
+            yield FIRST_FIELD + i, ring[sector]
+
+
+def _sector(angles: np.ndarray) -> np.ndarray:
+    """Rows of points at neighbouring angles (N,), of many points a part by which curves may be told from each other."""
+    part = len(angles) // _SECTOR
+    if part < 2:
+        return np.arange(len(angles))
+    sample = np.sort(angles[:: len(angles) // _SECTOR_SAMPLE + 1])
+    first, last = (sample[len(sample) * i // (2 * part)] for i in (part - 1, part + 1))
+    return np.flatnonzero((angles >= first) & (angles <= last))
 
 
 def unevenness(values: np.ndarray) -> float:
