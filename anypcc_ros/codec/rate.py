@@ -30,7 +30,7 @@ TOLERANCE = 0.01
 """A stream so near to its target, relatively, is not encoded again."""
 
 SEARCH_PASSES = 12
-"""Encodings of a first frame at most; three to five are usual."""
+"""Encodings of a first frame at most; two to five are usual."""
 
 MAX_SCALES = 12
 """Scales dropped at most. More would only make the step small."""
@@ -225,7 +225,7 @@ def _search(encoder: Encoder, cloud: PointCloud, wanted: float, state: _State, p
     finest = math.log(encoder.config.step) if state.filling else low
     best, nearest = b"", state
     for i in range(passes):
-        edge, content, slope = _foresee(encoder, cloud, wanted, known, low, high)
+        edge, content, slope = _foresee(encoder, cloud, wanted, known, low, high, same_cloud=i > 0)
         edge = max(edge, finest)
         data, info = _encode(encoder, cloud, edge, state)
         crowd = info.points / max(info.voxels, 1)
@@ -246,16 +246,17 @@ def _search(encoder: Encoder, cloud: PointCloud, wanted: float, state: _State, p
 
 
 def _foresee(
-    encoder: Encoder, cloud: PointCloud, wanted: float, known: _State, low: float, high: float
+    encoder: Encoder, cloud: PointCloud, wanted: float, known: _State, low: float, high: float, *, same_cloud: bool
 ) -> tuple[float, _Parts, float]:
-    """The edge, between ``low`` and ``high``, that should give the size wanted; what the cloud has there; and the slope."""
+    """The edge, between ``low`` and ``high``, that should give the size wanted; what the cloud has there; and the slope.
+    ``same_cloud``: what is known is of this one."""
     points = cloud.finite()[0].xyz
 
     def look(edge: float) -> _Parts:
         return _content(points, edge, encoder.config, known)
 
     edge, slope = known.edge, known.slope
-    content = look(edge)
+    content = known.content if same_cloud else look(edge)
     if known.parts is None:
         return edge, content, slope
     gap = min(_GAP, (high - low) / 4)
