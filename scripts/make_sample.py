@@ -69,23 +69,25 @@ def serialise(frame: Frame, names: list[str], frame_id: str, stamp: int) -> byte
         points[name] = frame[name]
         if not np.array_equal(points[name].astype(np.float64), frame[name].astype(np.float64)):
             raise SystemExit(f"field {name}: {frame[name].dtype} values do not fit {dtype[name]}")
-    codes = {code: number for number, code in DATATYPES.items()}
-    message_types = TYPES.types
-    field = message_types["sensor_msgs/msg/PointField"]
-    message = message_types[POINT_CLOUD](
-        header=message_types["std_msgs/msg/Header"](
-            stamp=message_types["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9),
-            frame_id=frame_id,
-        ),
+    return cloud_message(points, frame_id, stamp)
+
+
+def cloud_message(points: np.ndarray, frame_id: str, stamp: int) -> bytes:
+    """A PointCloud2 in CDR of structured points (N,), laid out as they are. ``stamp``: nanoseconds."""
+    assert points.dtype.fields is not None
+    codes, types = {code: number for number, code in DATATYPES.items()}, TYPES.types
+    field, time = types["sensor_msgs/msg/PointField"], types["builtin_interfaces/msg/Time"]
+    message = types[POINT_CLOUD](
+        header=types["std_msgs/msg/Header"](stamp=time(sec=stamp // 10**9, nanosec=stamp % 10**9), frame_id=frame_id),
         height=1,
         width=len(points),
         fields=[
-            field(name=name, offset=dtype.fields[name][1], datatype=codes[dtype[name].str[1:]], count=1)  # type: ignore[index]
-            for name in names
+            field(name=name, offset=offset, datatype=codes[form.str[1:]], count=1)
+            for name, (form, offset) in points.dtype.fields.items()
         ],
         is_bigendian=False,
-        point_step=dtype.itemsize,
-        row_step=dtype.itemsize * len(points),
+        point_step=points.itemsize,
+        row_step=points.nbytes,
         data=points.view(np.uint8),
         is_dense=True,
     )

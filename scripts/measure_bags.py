@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from make_sample import POINT_CLOUD, TYPES
+from make_sample import POINT_CLOUD, TYPES, cloud_message
 from mcap.writer import CompressionType, Writer
 
 from anypcc_ros.bags.cli import EXACT_GRID
@@ -39,7 +39,6 @@ from anypcc_ros.bags.verify import verify
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 
 STRICT = DamageLog(keep_going=False)
-CODES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}
 STEPS = (0.0, 0.001, 0.01)
 """0 stands for exact."""
 
@@ -57,7 +56,7 @@ GROUPS = {  # name of the bag: pattern below SHARED/data/test
 }
 
 
-def driver_message(path: Path, number: int) -> bytes | None:
+def driver_message(path: Path, number: int) -> bytes:
     """A serialised PointCloud2 with all fields of an .npz; colour packed into a float32, as PCL has it."""
     with np.load(path) as data:
         xyz = data["xyz"]
@@ -72,25 +71,7 @@ def driver_message(path: Path, number: int) -> bytes | None:
     points = np.empty(len(xyz), dtype)
     for name, values in columns.items():
         points[name] = values
-    types, stamp = TYPES.types, 1_700_000_000 * 10**9 + number * 10**8
-    assert dtype.fields is not None
-    fields = [
-        types["sensor_msgs/msg/PointField"](name=name, offset=offset, datatype=CODES[form.str[1:]], count=1)
-        for name, (form, offset) in dtype.fields.items()
-    ]
-    time_type = types["builtin_interfaces/msg/Time"]
-    message = types[POINT_CLOUD](
-        header=types["std_msgs/msg/Header"](stamp=time_type(sec=stamp // 10**9, nanosec=stamp % 10**9), frame_id="lidar"),
-        height=1,
-        width=len(points),
-        fields=fields,
-        is_bigendian=False,
-        point_step=dtype.itemsize,
-        row_step=dtype.itemsize * len(points),
-        data=points.view(np.uint8),
-        is_dense=True,
-    )
-    return bytes(TYPES.serialize_cdr(message, POINT_CLOUD))
+    return cloud_message(points, "lidar", 1_700_000_000 * 10**9 + number * 10**8)
 
 
 def write_bag(path: Path, messages: Iterator[bytes] | Sequence[bytes]) -> Path:
