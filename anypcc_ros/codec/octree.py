@@ -147,6 +147,9 @@ def voxelise(grid: np.ndarray, drop_scales: int = 0, threads: int = 1) -> tuple[
 
 def children_per_node(coords: np.ndarray) -> float:
     """How many of the cells (N, 3) int64, in Morton order, N >= 1, a node of the level above them has on average."""
+    if _fits_native(coords):
+        keys = _native_keys(coords)
+        return len(coords) / native.parent_keys(keys, keys, np.empty(len(keys), np.uint8))
     return len(coords) / (1 + int(changes(coords >> 1).sum()))
 
 

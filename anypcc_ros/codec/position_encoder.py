@@ -56,8 +56,8 @@ NO_LATTICE = Lattice((None, None, None))
 class OnGrid(NamedTuple):
     """Points on the grid. ``cells``: (V, 3) int64, those that the decoder will have, ``depth`` levels deep, with ``dropped``
     ones below them; ``grid``: (N, 3) int64, the points' grid coordinates as the decoder has them, in the codec's order;
-    ``rows``: (N,) which of the points given each one is; ``points``: how many were given; ``calibrated``: as in CloudInfo;
-    ``chunks``: payloads by tag."""
+    ``rows``: (N,) which of the points given each one is; ``points``: how many were given; ``calibrated``, ``checksum``: as in
+    CloudInfo; ``chunks``: payloads by tag."""
 
     cells: np.ndarray
     shift: np.ndarray
@@ -67,6 +67,7 @@ class OnGrid(NamedTuple):
     rows: np.ndarray
     points: int
     calibrated: bool
+    checksum: int
     chunks: dict[str, bytes]
 
 
@@ -79,7 +80,7 @@ class _Way(NamedTuple):
 
 def no_points() -> OnGrid:
     nothing = np.zeros((0, 3), np.int64)
-    return OnGrid(nothing, np.zeros(3, np.int64), 0, 0, nothing, np.zeros(0, np.int64), 0, True, {})
+    return OnGrid(nothing, np.zeros(3, np.int64), 0, 0, nothing, np.zeros(0, np.int64), 0, True, cells_checksum(nothing), {})
 
 
 class PositionEncoder:
@@ -134,7 +135,12 @@ class PositionEncoder:
         beams = None if lattice else self._find_beams(grid, step, origin, fields, voxels.depth)
         correction = self._correction(voxels, beams)
         repeated = self.keeps_duplicates and int(voxels.counts.max()) > 1
+        if not self.keeps_duplicates:
+            rows = rows[voxels.first_points]
+        # What takes no network, beside it.
         counts = later(self.config.threads, _encode_counts, voxels) if repeated else None
+        checksum = later(self.config.threads, cells_checksum, voxels.coords)
+        decoded = later(self.config.threads, _decoded, grid, rows, lattice, voxels, dropped)
         with self._turn:
             occupancy, adaptation = self._encode_occupancy(voxels, correction)
         tag, payload = bitstream.OCCUPANCY, occupancy.payload
@@ -148,15 +154,12 @@ class PositionEncoder:
             chunks[bitstream.ADAPTATION] = adaptation
         if lattice:
             chunks[bitstream.LATTICE] = encode_lattice(lattice)
-        if not self.keeps_duplicates:
-            rows = rows[voxels.first_points]
         if counts:
             chunks[bitstream.COUNTS] = counts()
         if occupancy.shorter and not lattice:
             chunks[bitstream.CUTS] = encode_cuts(possible_cuts(occupancy.shorter), payload[1:])
         place = voxels.coords, voxels.shift, voxels.depth, dropped
-        decoded = grid.take(rows, axis=0) if lattice else _grid_of(voxels, dropped, len(rows))
-        return OnGrid(*place, decoded, rows, len(grid), correction.calibrated, chunks)
+        return OnGrid(*place, decoded(), rows, len(grid), correction.calibrated, checksum(), chunks)
 
     def _encode_filled(self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray]) -> OnGrid | None:
         """Dropped scales filled in with the likeliest cells; None where they are better left out."""
@@ -190,7 +193,7 @@ class PositionEncoder:
         nearest = CellIndex(voxels.coords).nearest(occupancy.cells) if fields else np.zeros(len(decoded), np.int64)
         rows = rows[voxels.first_points[nearest]]
         place = occupancy.cells, voxels.shift, voxels.depth, dropped
-        return OnGrid(*place, decoded, rows, len(grid), correction.calibrated, chunks)
+        return OnGrid(*place, decoded, rows, len(grid), correction.calibrated, cells_checksum(occupancy.cells), chunks)
 
     def _find_beams(
         self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray], depth: int
@@ -247,7 +250,7 @@ class PositionEncoder:
             voxels=len(points.cells),
             depth=points.depth + points.dropped,
             drop_scales=points.dropped,
-            checksum=cells_checksum(points.cells),
+            checksum=points.checksum,
             model_name=self.model.name if model else "",
             model_hash=self.model.hash if model else "",
             calibrated=points.calibrated or not model,
@@ -259,10 +262,13 @@ def _size(payload: bytes) -> int:
     return len(payload) + bitstream.ENTRY_SIZE * bool(payload)
 
 
-def _grid_of(voxels: Voxels, dropped: int, points: int) -> np.ndarray:
-    """Grid coordinates (points, 3) int64 of the cells' points, or of the cells where there are no more points than these."""
+def _decoded(grid: np.ndarray, rows: np.ndarray, lattice: Lattice, voxels: Voxels, dropped: int) -> np.ndarray:
+    """``OnGrid.grid``: of those points of the ``grid`` (M, 3) that are left, or of the cells above them."""
+    if lattice:
+        return np.asarray(grid.take(rows, axis=0))
+    # In the order of the cells, which is that of memory.
     cells = (voxels.coords << dropped if dropped else voxels.coords) + voxels.shift
-    return cells if points == len(cells) else repeat_rows(cells, voxels.counts, points)
+    return cells if len(rows) == len(cells) else repeat_rows(cells, voxels.counts, len(rows))
 
 
 def _encode_counts(voxels: Voxels) -> bytes:
