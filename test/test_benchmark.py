@@ -78,7 +78,9 @@ def test_every_stage_is_seen_and_the_codec_is_put_back(backend: str, scan: Point
     assert list(watch.seconds) == list(STAGES)
     with recording(backend) as watch:
         Decoder(DecoderConfig(backend=backend, threads=1)).decode(data)
-    assert [stage for stage, seconds in watch.seconds.items() if not seconds] == never
+    # The kernels' range decoder is a part of whatever reads from it.
+    seen_elsewhere = ["entropy"] if native.available() else []
+    assert [stage for stage, seconds in watch.seconds.items() if not seconds] == never + seen_elsewhere
     assert (position_encoder.quantise, Encoder.encode) == before
 
     with pytest.raises(InputError), recording(backend):
