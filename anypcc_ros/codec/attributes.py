@@ -142,7 +142,7 @@ def _encode_field(
     if len(values):
         curves = [_curve(part, context, sources) for part in parts]
         scan = measured.scan(sources) if measured and count == 1 and curves[0][1] > _UNSURE else None
-        foretold = _foretold(values.reshape(-1), step, curves[0][1], context, scan, measured) if measured and scan else None
+        foretold = _foretold(parts[0], values, curves[0][1], context, scan, measured) if measured and scan else None
         if not (foretold and foretold.surely):
             coded = (encode_part(part, curve, context, sources) for part, (curve, _) in zip(parts, curves, strict=True))
             payload = b"".join(coded)
@@ -220,11 +220,11 @@ class _Foretold(NamedTuple):
 
 
 def _foretold(
-    values: np.ndarray, step: float, bits: float, context: Context, scan: Scan, measured: Measured
+    part: Represented, values: np.ndarray, bits: float, context: Context, scan: Scan, measured: Measured
 ) -> _Foretold | None:
-    """What a scan makes of values (N,) that take about so many bits each otherwise, if it may be less."""
-    part = represent(values, step)
+    """What a scan makes of values (N,) or (N, 1) that take about so many bits each otherwise, if it may be less."""
     if part.kind == Kind.LIST:
+        values = values.reshape(-1)
         kind = Kind.FLOAT_BITS if values.dtype.kind == "f" else Kind.INTEGERS
         lattice = find_lattice(values) if kind == Kind.FLOAT_BITS else None
         part = lattice or Represented(kind, (as_integers(values),), NOTHING)

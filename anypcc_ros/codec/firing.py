@@ -63,14 +63,20 @@ class Firing:
 
     def expected(self, grid: np.ndarray, rings: np.ndarray) -> np.ndarray:
         """Columns (N,) int64 of points at grid coordinates (N, 3) of these rings (N,), as their azimuths say."""
-        azimuth = _azimuths(grid)
+        return self._expected(_azimuths(grid), rings)
+
+    def _expected(self, azimuth: np.ndarray, rings: np.ndarray) -> np.ndarray:
         azimuth = -azimuth if self.descending else azimuth
         along = (azimuth - (self.offsets[rings - self.first] + self.cut) * _UNIT) % TURN
         return np.searchsorted((self.columns[1:] + self.columns[:-1]) * (_UNIT // 2), along)
 
     def beside(self, scan: Scan, grid: np.ndarray, rings: np.ndarray) -> np.ndarray:
         """By how much (N,) int64 the columns of points at grid coordinates (N, 3) of these rings (N,) differ from those."""
-        return _centred(scan.columns - self.expected(grid, rings), scan.count)
+        return self.beside_at(_azimuths(grid), scan.columns, rings)
+
+    def beside_at(self, azimuths: np.ndarray, columns: np.ndarray, rings: np.ndarray) -> np.ndarray:
+        """The same of points in these columns (N,) at azimuths (N,) in 2^-32 turn."""
+        return _centred(columns - self._expected(azimuths, rings), len(self.columns))
 
     def scan(self, columns: np.ndarray, rings: np.ndarray) -> Scan:
         """Of points in these columns (N,) and rings (N,)."""
@@ -220,11 +226,12 @@ def _find(field: int, rings: np.ndarray, grid: np.ndarray) -> tuple[Firing, np.n
     columns = np.concatenate([[0], np.cumsum(np.diff(turns[rings]) < 0)])
     if len(rings) < _FEWEST * (int(columns[-1]) + 1):
         return None
-    offsets, track, descending = _fit(rings, columns, _azimuths(grid), len(turns))
+    azimuths = _azimuths(grid)
+    offsets, track, descending = _fit(rings, columns, azimuths, len(turns))
     along = np.maximum.accumulate(track)
     cut = int(along[0]) - _EDGE * max(int(along[-1] - along[0]) // len(along), 1)
     firing = Firing(field, first, turns, offsets, descending, cut, along - cut)
-    beside = _centred(columns - firing.expected(grid, rings + first), len(along))
+    beside = firing.beside_at(azimuths, columns, rings + first)
     told = float(np.log2(1.0 + 2 * np.abs(beside)).mean())
     return (firing, columns) if told < _TOLD else None
 

@@ -1,5 +1,6 @@
 // Channels: the values of codec/channels.py, coded under the mixed contexts of codec/mixing.py.
 #include <algorithm>
+#include <cstring>
 #include <new>
 #include <vector>
 
@@ -20,21 +21,20 @@ int bit_length(uint64_t value) { return value == 0 ? 0 : 64 - __builtin_clzll(va
 // What was learned, and the block of tokens at work. Its arithmetic is in isa_mixing.hpp.
 class Mixer {
  public:
-  Mixer(int bits, const int64_t* sizes, int kinds, int selectors)
+  Mixer(int bits, const int64_t* sizes, int selectors)
       : parts_(bits > kPartBits ? 2 : 1),
         bits_{bits > kPartBits ? bits - kPartBits : bits, kPartBits},
-        kinds_(kinds),
         selectors_(selectors),
         stride_(1 + (parts_ - 1) * (1 << bits_[0])) {
     int64_t contexts = 0;
-    for (int k = 0; k < kinds; ++k) {
+    for (int k = 0; k < kMixed; ++k) {
       first_[k] = static_cast<uint32_t>(contexts);
       contexts += sizes[k];
     }
     places_.resize(contexts);
     if (counts_ == nullptr) throw std::bad_alloc();
     place();  // of no context
-    for (auto& part : weights_) std::fill_n(part, kMaxSelectors * kMixed, kWeightSum / kinds);
+    for (auto& part : weights_) std::fill_n(part, kMaxSelectors * kMixed, kWeightSum / kMixed);
   }
   Mixer(const Mixer&) = delete;
   Mixer& operator=(const Mixer&) = delete;
@@ -50,7 +50,7 @@ class Mixer {
 
   // Of token i of the block; contexts (kinds,).
   void set(int i, const uint32_t* contexts, int selector) {
-    for (int k = 0; k < kinds_; ++k) {
+    for (int k = 0; k < kMixed; ++k) {
       uint32_t& row = places_[first_[k] + contexts[k]];
       if (row == 0) row = place();
       rows_[i * kMixed + k] = row;
@@ -64,7 +64,7 @@ class Mixer {
     int32_t coarse[kMaxSelectors * kMixed], beginnings[kMaxSelectors];
     for (int s = 0; s < selectors_; ++s) {
       uint32_t sum = 0;
-      for (int k = s * kMixed; k < s * kMixed + kinds_; ++k) {
+      for (int k = s * kMixed; k < s * kMixed + kMixed; ++k) {
         coarse[k] = weights_[part_][k] >> kCoarser;
         sum += static_cast<uint32_t>(coarse[k]);
       }
@@ -81,7 +81,7 @@ class Mixer {
     active_isa().count_mix(block(), values);
     if (++part_ == parts_) return;
     for (int i = 0; i < size_; ++i) {
-      for (int k = 0; k < kinds_; ++k) rows_[i * kMixed + k] += 1 + values[i];
+      for (int k = 0; k < kMixed; ++k) rows_[i * kMixed + k] += 1 + values[i];
     }
   }
 
@@ -96,7 +96,7 @@ class Mixer {
   // Begins to fetch the rows of the next part.
   void fetch(const uint8_t* values) const {
     for (int i = 0; i < size_; ++i) {
-      for (int k = 0; k < kinds_; ++k) {
+      for (int k = 0; k < kMixed; ++k) {
         __builtin_prefetch(counts_->data() + (int64_t{rows_[i * kMixed + k]} + 1 + values[i]) * kSymbols, 1);
       }
     }
@@ -104,19 +104,16 @@ class Mixer {
 
   void weigh(const uint8_t* values) {
     int members[kMaxSelectors] = {};
-    for (int i = 0; i < size_; ++i) {
-      const int s = selector_[i];
-      if (members[s]++ == 0) std::fill_n(gradient_ + s * kMixed * kSymbols, kMixed * kSymbols, 0);
-    }
+    for (int i = 0; i < size_; ++i) ++members[selector_[i]];
+    std::memset(gradient_, 0, sizeof(int32_t) * static_cast<size_t>(selectors_ * kMixed * kSymbols));
     active_isa().weigh_mix(block(), values, gradient_);
     for (int s = 0; s < selectors_; ++s) {
       if (members[s] == 0) continue;
       const int shift = kRate + bit_length(members[s]) / 2;
-      for (int k = s * kMixed; k < s * kMixed + kinds_; ++k) {
-        int64_t sum = 0;
+      for (int k = s * kMixed; k < s * kMixed + kMixed; ++k) {
+        int32_t sum = 0;  // at most 64 times 16 of 19 bits
         for (int j = 0; j < kSymbols; ++j) sum += gradient_[k * kSymbols + j];
-        const int64_t moved = weights_[part_][k] + (sum >> shift);
-        weights_[part_][k] = static_cast<int32_t>(std::clamp<int64_t>(moved, -kWeightLimit, kWeightLimit));
+        weights_[part_][k] = std::clamp(weights_[part_][k] + (sum >> shift), -kWeightLimit, kWeightLimit);
       }
     }
   }
@@ -130,10 +127,10 @@ class Mixer {
   }
 
   MixBlock block() {
-    return {size_, kinds_, 1 << bits_[part_], counts_->data(), rows_, selector_, bounds_, shares_};
+    return {size_, 1 << bits_[part_], counts_->data(), rows_, selector_, bounds_, shares_};
   }
 
-  const int parts_, bits_[2], kinds_, selectors_;
+  const int parts_, bits_[2], selectors_;
   const int64_t stride_;
   uint32_t first_[kMixed];
   std::vector<uint32_t> places_;  // the row at which the counts of a context begin; 0 if it was never seen
@@ -230,7 +227,7 @@ constexpr Roots kRoots;
 // Values of a few bits, which are tokens themselves.
 class Direct {
  public:
-  static constexpr int kKinds = 4, kSelectors = 8;
+  static constexpr int kSelectors = 8;
 
   Direct(const Surroundings& around, int kind, int64_t low, const uint8_t*)
       : around_(around),
@@ -266,19 +263,19 @@ class Direct {
 
   const Surroundings& around_;
   int bits_, coarse_, part_;
-  int64_t low_, sizes_[kKinds];
+  int64_t low_, sizes_[kMixed];
 };
 
 // Any values, as what a prediction leaves.
 class Residual {
  public:
-  static constexpr int kKinds = 4, kSelectors = 16;
+  static constexpr int kSelectors = 16;
 
   Residual(const Surroundings& around, int kind, int64_t, const uint8_t* reference)
       : around_(around), kind_(kind), reference_(reference) {}
   int bits() const { return kMaxBits; }
   const int64_t* sizes() const {
-    static constexpr int64_t kSizes[kKinds] = {4096, 4096, 4096, 4096};
+    static constexpr int64_t kSizes[kMixed] = {4096, 4096, 4096, 4096};
     return kSizes;
   }
 
@@ -338,7 +335,7 @@ class Coding {
   Coding(const Surroundings& around, int kind, int64_t low, const uint8_t* reference)
       : around_(around),
         channel_(around, kind, low, reference),
-        mixer_(channel_.bits(), channel_.sizes(), Channel::kKinds, Channel::kSelectors) {}
+        mixer_(channel_.bits(), channel_.sizes(), Channel::kSelectors) {}
 
   int64_t encode(const int64_t* values, uint8_t* tokens, uint8_t* rests, uint32_t* words, int64_t* sizes) {
     RangeWriter coder;

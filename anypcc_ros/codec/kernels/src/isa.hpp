@@ -68,7 +68,7 @@ struct PlaneBins {
   int32_t last;
 };
 
-constexpr int kMixed = 4;                 // kinds of contexts at most
+constexpr int kMixed = 4;                 // kinds of contexts
 constexpr int kMixBlock = 64;             // tokens of a block at most
 constexpr int kSymbols = kCalibrated;     // of a distribution at most
 constexpr float kCountLimit = 1000;       // of a symbol that was coded
@@ -76,7 +76,7 @@ constexpr float kCountLimit = 1000;       // of a symbol that was coded
 // A block of tokens under mixed contexts (codec/mixing.py), at one of their parts.
 struct MixBlock {
   int64_t size;
-  int kinds, symbols;
+  int symbols;
   float* counts;            // (., kSymbols)
   const uint32_t* rows;     // (size, kMixed), of counts
   const uint8_t* selector;  // (size,): which weights

@@ -33,57 +33,64 @@ void mix(const MixBlock& b, const int32_t* weights, const int32_t* beginnings) {
   constexpr int kShift = 12, kLowest = -(16 << 8);
   constexpr Four kZero = {}, kPlaces = {1, 2, 3, 4};
   typedef float FourFloats __attribute__((vector_size(16)));
-  const Row symbols = kSymbolPlaces < b.symbols;
-  const float room = static_cast<float>((1 << kCoderPrecision) - b.symbols);
-  for (int64_t i = 0; i < b.size; ++i) {
-    const int32_t* const weight = weights + b.selector[i] * kMixed;
-    UnsignedRow sum = UnsignedRow{} + static_cast<uint32_t>(beginnings[b.selector[i]]);  // which takes the bias off again
-    for (int k = 0; k < b.kinds; ++k) {
-      sum += (UnsignedRow)biased_logarithms(counts_at(b, i, k)) * static_cast<uint32_t>(weight[k]);
+  const MixBlock at = b;  // the compiler cannot know that what is written is not this
+  const Row symbols = kSymbolPlaces < at.symbols;
+  const float room = static_cast<float>((1 << kCoderPrecision) - at.symbols);
+  for (int64_t i = 0; i < at.size; ++i) {
+    const int32_t* const weight = weights + at.selector[i] * kMixed;
+    UnsignedRow sum = UnsignedRow{} + static_cast<uint32_t>(beginnings[at.selector[i]]);  // which takes the bias off again
+#pragma GCC unroll 4
+    for (int k = 0; k < kMixed; ++k) {
+      sum += (UnsignedRow)biased_logarithms(counts_at(at, i, k)) * static_cast<uint32_t>(weight[k]);
     }
     const Row mixed = symbols ? (Row)sum >> kShift : Row{} + INT32_MIN / 2;
     const Row frequency = powers(most(mixed - largest_of(mixed), Row{} + kLowest)) & symbols;
-    // The sums of the first 1, 2, ... numbers.
-    Four until[4], before = kZero;
+    Four until[4], before = kZero;  // the sums of the first 1, 2, ... frequencies
     __builtin_memcpy(until, &frequency, sizeof(frequency));
+#pragma GCC unroll 4
     for (Four& four : until) {
       four += ANYPCC_MIX(kZero, four, 0, 4, 5, 6);
       four += ANYPCC_MIX(kZero, four, 0, 1, 4, 5);
       four += before;
       before = ANYPCC_MIX(four, four, 3, 3, 3, 3);
     }
-    const float total = static_cast<float>(before[0]), scale = room / total;
-    int32_t* const bounds = b.bounds + i * kSymbols;
+    const FourFloats total = __builtin_convertvector(before, FourFloats), scale = room / total, share = 65536.0f / total;
+    int32_t* const bounds = at.bounds + i * kSymbols;
+#pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {  // one by one: to put them together takes longer
       const Four ends = kPlaces + 4 * j + __builtin_convertvector(__builtin_convertvector(until[j], FourFloats) * scale, Four);
       __builtin_memcpy(bounds + 4 * j, &ends, sizeof(ends));
     }
-    bounds[b.symbols - 1] = 1 << kCoderPrecision;
-    row_at(b.shares + i * kSymbols) =
-        __builtin_convertvector(__builtin_convertvector(frequency, FloatRow) * (65536.0f / total), Row);
+    bounds[at.symbols - 1] = 1 << kCoderPrecision;
+    row_at(at.shares + i * kSymbols) =
+        __builtin_convertvector(__builtin_convertvector(frequency, FloatRow) * share[0], Row);
   }
 }
 
 void weigh_mix(const MixBlock& b, const uint8_t* values, int32_t* gradient) {
   constexpr int kFiner = 10;
-  for (int64_t i = 0; i < b.size; ++i) {
-    const Row error = ((kSymbolPlaces == static_cast<int32_t>(values[i])) & (1 << 16)) - row_at(b.shares + i * kSymbols);
-    int32_t* const sums = gradient + static_cast<int64_t>(b.selector[i]) * kMixed * kSymbols;
-    for (int k = 0; k < b.kinds; ++k) {
-      row_at(sums + k * kSymbols) += error * (biased_logarithms(counts_at(b, i, k)) - kBias) >> kFiner;
+  const MixBlock at = b;
+  for (int64_t i = 0; i < at.size; ++i) {
+    const Row error = ((kSymbolPlaces == static_cast<int32_t>(values[i])) & (1 << 16)) - row_at(at.shares + i * kSymbols);
+    int32_t* const sums = gradient + static_cast<int64_t>(at.selector[i]) * kMixed * kSymbols;
+#pragma GCC unroll 4
+    for (int k = 0; k < kMixed; ++k) {
+      row_at(sums + k * kSymbols) += error * (biased_logarithms(counts_at(at, i, k)) - kBias) >> kFiner;
     }
   }
 }
 
 void count_mix(const MixBlock& b, const uint8_t* values) {
   constexpr int kSeen = 32, kBeside = 1;
+  const MixBlock at = b;
   Row large = {};
-  for (int64_t i = 0; i < b.size; ++i) {
+  for (int64_t i = 0; i < at.size; ++i) {
     const int32_t value = values[i];
-    const Row beside = ((kSymbolPlaces == value - 1) | (kSymbolPlaces == value + 1)) & (kSymbolPlaces < b.symbols);
+    const Row beside = ((kSymbolPlaces == value - 1) | (kSymbolPlaces == value + 1)) & (kSymbolPlaces < at.symbols);
     const FloatRow seen = __builtin_convertvector(((kSymbolPlaces == value) & kSeen) | (beside & kBeside), FloatRow);
-    for (int k = 0; k < b.kinds; ++k) {
-      FloatRowInMemory& row = counts_at(b, i, k);
+#pragma GCC unroll 4
+    for (int k = 0; k < kMixed; ++k) {
+      FloatRowInMemory& row = counts_at(at, i, k);
       const FloatRow counts = row + seen;
       row = counts;
       large |= counts > kCountLimit;
@@ -92,9 +99,10 @@ void count_mix(const MixBlock& b, const uint8_t* values) {
   uint64_t any = 0;
   for (int j = 0; j < kSymbols; ++j) any |= large[j];
   if (any == 0) return;
-  for (int64_t i = 0; i < b.size; ++i) {
-    for (int k = 0; k < b.kinds; ++k) {
-      FloatRowInMemory& counts = counts_at(b, i, k);
+  for (int64_t i = 0; i < at.size; ++i) {
+#pragma GCC unroll 4
+    for (int k = 0; k < kMixed; ++k) {
+      FloatRowInMemory& counts = counts_at(at, i, k);
       while (__builtin_expect(counts[values[i]] > kCountLimit, 0)) counts = counts * 0.5f + 1.0f;
     }
   }
