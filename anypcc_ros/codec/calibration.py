@@ -3,12 +3,13 @@
 The weights of the network are the same for every cloud, but clouds have habits: a CT volume's staircase, a sensor's
 noise, the cones on which its lasers lie. Every code part is therefore predicted from
 
-    logit[s] = network's logit[s] + sum over contexts c of bias[c][s]
+    logit[s] = weight * network's logit[s] + sum over tables t of weight[t] * bias[row of t][s]
 
-where a context is a row of a table chosen by what is already decoded (``contexts.py``). After every chunk the rows that
-were used take half a diagonal Newton step on the cost of its symbols, with a Gaussian prior around zero: logistic regression
-on indicator features, as in the maximum entropy models of text compression. All of it is integers, but for one division of
-exactly representable doubles, which IEEE 754 rounds alike everywhere.
+where each table has a row for whatever is already decoded around the node (``contexts.py``). After every chunk of symbols the
+rows that were used take a diagonal Newton step on the cost of each of its symbols, with a Gaussian prior around zero: logistic
+regression on indicator features, as in the maximum entropy models of text compression. The weights follow the gradient of the
+same cost, as in the mixing of PAQ (Mahoney 2005): what a table says counts more or less, as it proves right. All of it is
+integers, but for one division in single precision, which IEEE 754 rounds alike everywhere.
 
 Nothing of this is sent. ``Calibration`` is the reference implementation; the native kernels compute the same.
 """
@@ -28,19 +29,34 @@ from anypcc_ros.codec.model.integer import EXP2, FREQUENCY_BITS
 SYMBOLS = 16
 """Only code parts of four bits are corrected: a row of biases has one entry per symbol."""
 
+CHUNK = 16
+"""Symbols of a code part that are coded before learning from them: few, so that what was learned serves soon, and as many as
+vectors hold at once."""
+
+MOST_TABLES = 8
+
 LOGIT_LIMIT = 1 << 20
 """Logits of the network beyond this, 2**15 bits, count as this."""
 
 BIAS_SHIFT = 8  # biases are kept 256 times finer than logits
-BIAS_LIMIT = 1 << 18  # 32 bits
+BIAS_LIMIT = 1 << 17  # 16 bits
 CURVATURE_SHIFT = 20  # frequency * (2**16 - frequency), 2**32 at most, in units of 2**-12
-CURVATURE_LIMIT = 1 << 30
+CURVATURE_LIMIT = 1 << 20
+"""Where a row stops to become slower: it has then seen some 1000 uncertain symbols."""
+
 PRIOR = 8 << 12
 """Precision of the prior, in the unit of the curvature: a row counts fully once it has seen some 8 uncertain symbols."""
 
-RATE = 369
-"""round(2**13 steps per bit / (16 ln 2) / 2): half a Newton step in nats, in the unit of the biases. A whole one would go
-too far, as several contexts learn from the same error."""
+RATE = np.float32(1035)
+"""round(1.4 * 2**13 steps per bit / (16 ln 2)): 1.4 Newton steps in nats, in the unit of the biases. The weights take back what
+is too much where several tables learn from the same error."""
+
+WEIGHT_BITS = 16
+"""A weight of 1 is 2**16, and weights begin with 1. What predicts takes the upper half of it."""
+
+WEIGHT_RANGE = -(1 << WEIGHT_BITS), 4 << WEIGHT_BITS
+MOST_MOVED = 1 << 12  # of a weight in one chunk
+NEAR_LOGITS = 1 << 11  # 64 bits: logits beyond count as this when the network's weight learns
 
 
 _NATIVE_EXP2 = native.Exp2(EXP2)
@@ -85,28 +101,22 @@ def decode_predicted(logits: np.ndarray, coder: SymbolDecoder, threads: int) -> 
     return symbols
 
 
-def chunk_size(symbols: int) -> int:
-    """Symbols of a code part that are coded before learning from them: few, so that what was learned serves soon, but not so
-    few that the calls cost more than the coding."""
-    return min(max(symbols // 64, 128), 1024)
-
-
 def chunks(symbols: int) -> Iterator[slice]:
     """The chunks of a code part of so many symbols."""
-    size = chunk_size(symbols)
-    for start in range(0, symbols, size):
-        yield slice(start, min(start + size, symbols))
+    for start in range(0, symbols, CHUNK):
+        yield slice(start, min(start + CHUNK, symbols))
 
 
 class Corrector(Protocol):
     """What ``Calibration`` and its native equal have in common."""
 
     def frequencies(self, logits: np.ndarray, contexts: np.ndarray) -> np.ndarray:
-        """Corrected frequencies (N, 16) float32. ``logits``: (N, 16) int32 in 1/32 bit. ``contexts``: (N, T) int32 rows,
-        no two of a node equal."""
+        """Corrected frequencies (N, 16) float32. ``logits``: (N, 16) int32 in 1/32 bit. ``contexts``: (N, T) int32 rows, one
+        of each table: no two of a node are equal."""
 
-    def learn(self, frequencies: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> None:
-        """Take in one chunk: its ``symbols`` (N,) uint8 and the ``frequencies`` that they were coded with."""
+    def learn(self, logits: np.ndarray, frequencies: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> None:
+        """Take in one chunk: its ``symbols`` (N,) uint8, the network's ``logits`` and the ``frequencies`` that they were coded
+        with."""
 
     def replay(self, logits: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> np.ndarray:
         """Frequencies (N, 16) float32 of a whole code part whose symbols are known, learning after every chunk."""
@@ -124,36 +134,50 @@ def corrector(rows: int) -> Corrector:
 
 
 class Calibration:
-    """A ``Corrector`` in NumPy: the biases of every context, ``rows`` of them, and how well each is known."""
+    """A ``Corrector`` in NumPy: the biases of every context, ``rows`` of them, how well each is known, and the weights."""
 
     def __init__(self, rows: int) -> None:
         self.bias = np.zeros((rows, SYMBOLS), np.int32)
         self.curvature = np.zeros((rows, SYMBOLS), np.int32)
+        self._weights = np.full((MOST_TABLES + 1, MOST_TABLES + 1), 1 << WEIGHT_BITS, np.int64)
+
+    def weights(self, tables: int) -> np.ndarray:
+        """Those used for nodes with so many rows, (tables + 1,) int64; the last one is the network's."""
+        return self._weights[tables, : tables + 1]
 
     def frequencies(self, logits: np.ndarray, contexts: np.ndarray) -> np.ndarray:
-        correction = self.bias[contexts].sum(axis=1, dtype=np.int32) + (1 << BIAS_SHIFT - 1) >> BIAS_SHIFT
-        return softmax(np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT) + correction)
+        *tables, own = self.weights(contexts.shape[1]) >> WEIGHT_BITS - BIAS_SHIFT
+        correction = (self.bias[contexts] * np.array(tables)[:, None]).sum(axis=1) >> BIAS_SHIFT
+        weighted = np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT) * own
+        return softmax(weighted + correction + (1 << BIAS_SHIFT - 1) >> BIAS_SHIFT)
 
-    def learn(self, frequencies: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> None:
+    def learn(self, logits: np.ndarray, frequencies: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> None:
         expected = frequencies.astype(np.int64)
+        error = -expected
+        error[np.arange(len(symbols)), symbols] += 1 << FREQUENCY_BITS
         curvature = expected * ((1 << FREQUENCY_BITS) - expected) >> CURVATURE_SHIFT
-        gradient = -expected
-        gradient[np.arange(len(symbols)), symbols] += 1 << FREQUENCY_BITS
-        for column in contexts.T:
-            used, inverse = np.unique(column, return_inverse=True)
-            sums = np.zeros((2, len(used), SYMBOLS), np.int64)
-            np.add.at(sums[0], inverse, gradient)
-            np.add.at(sums[1], inverse, curvature)
-            known = np.minimum(self.curvature[used] + sums[1], CURVATURE_LIMIT)
-            step = np.rint((sums[0] * RATE).astype(np.float64) / (known + PRIOR)).astype(np.int64)
-            self.curvature[used] = known
-            self.bias[used] = np.clip(self.bias[used] + step, -BIAS_LIMIT, BIAS_LIMIT)
+        biases = np.clip(self.bias[contexts], -BIAS_LIMIT, BIAS_LIMIT)
+        self._learn_weights(logits, error, biases)
+        self.bias[contexts] = biases
+        np.add.at(self.curvature, contexts, curvature[:, None])
+        known = np.minimum(self.curvature[contexts], CURVATURE_LIMIT)
+        self.curvature[contexts] = known
+        steps = (error.astype(np.float32) * RATE)[:, None] / (known + PRIOR).astype(np.float32)
+        np.add.at(self.bias, contexts, np.rint(steps).astype(np.int32))
+
+    def _learn_weights(self, logits: np.ndarray, error: np.ndarray, biases: np.ndarray) -> None:
+        """``error`` (N, 16) int64 in units of 2**-16, ``biases`` (N, T, 16) int32."""
+        of_tables = ((error + 32 >> 6)[:, None] * (biases >> 4)).sum(axis=(0, 2)) >> 11
+        own = int(((error + 4 >> 3) * np.clip(logits, -NEAR_LOGITS, NEAR_LOGITS)).sum()) >> 12
+        moved = np.clip(np.append(of_tables, own), -MOST_MOVED, MOST_MOVED)
+        weights = self.weights(biases.shape[1])
+        weights[:] = np.clip(weights + moved, *WEIGHT_RANGE)
 
     def replay(self, logits: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> np.ndarray:
         frequencies = np.empty(logits.shape, np.float32)
         for chunk in chunks(len(symbols)):
             frequencies[chunk] = self.frequencies(logits[chunk], contexts[chunk])
-            self.learn(frequencies[chunk], contexts[chunk], symbols[chunk])
+            self.learn(logits[chunk], frequencies[chunk], contexts[chunk], symbols[chunk])
         return frequencies
 
     def encode(self, logits: np.ndarray, contexts: np.ndarray, symbols: np.ndarray, coder: SymbolEncoder) -> None:
@@ -164,7 +188,7 @@ class Calibration:
         for chunk in chunks(len(symbols)):
             frequencies = self.frequencies(logits[chunk], contexts[chunk])
             symbols[chunk] = coder.decode(frequencies)
-            self.learn(frequencies, contexts[chunk], symbols[chunk])
+            self.learn(logits[chunk], frequencies, contexts[chunk], symbols[chunk])
         return symbols
 
 
@@ -180,24 +204,21 @@ class NativeCalibration:
         self._native.frequencies(logits, contexts, frequencies)
         return frequencies
 
-    def learn(self, frequencies: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> None:
-        self._native.learn(frequencies, contexts, symbols)
+    def learn(self, logits: np.ndarray, frequencies: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> None:
+        self._native.learn(logits, frequencies, contexts, symbols)
 
     def replay(self, logits: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> np.ndarray:
         frequencies = self._buffers.empty(logits.shape, np.float32)
-        self._native.replay(logits, contexts, symbols, chunk_size(len(symbols)), frequencies)
+        self._native.replay(logits, contexts, symbols, frequencies)
         return frequencies
 
     def encode(self, logits: np.ndarray, contexts: np.ndarray, symbols: np.ndarray, coder: SymbolEncoder) -> None:
         assert coder.native, "where there is a native calibration there is a native encoder"
-        chunk = chunk_size(len(logits))
-        frequencies = self._buffers.empty((chunk, SYMBOLS), np.float32)
-        self._native.encode(logits, contexts, coder.native, chunk, frequencies, symbols)
+        self._native.encode(logits, contexts, symbols, coder.native)
 
     def decode(self, logits: np.ndarray, contexts: np.ndarray, coder: SymbolDecoder) -> np.ndarray:
         assert coder.native, "where there is a native calibration there is a native decoder"
-        symbols, chunk = np.empty(len(logits), np.uint8), chunk_size(len(logits))
-        frequencies = self._buffers.empty((chunk, SYMBOLS), np.float32)
+        symbols = np.empty(len(logits), np.uint8)
         with coder.checked():
-            self._native.decode(logits, contexts, coder.native, chunk, frequencies, symbols)
+            self._native.decode(logits, contexts, coder.native, symbols)
         return symbols

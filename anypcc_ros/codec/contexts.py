@@ -2,10 +2,10 @@
 
 The contexts of a code part, each exact about a few cells where the network is approximate about many:
 
-0. which of the six face neighbours exist;
-1. the four finest cells beyond the face in x, and the low half of the code when the high half is coded;
+0. which of the six face neighbours exist, and the low half of the code when the high half is coded;
+1. the four finest cells beyond the face in x, and again the low half;
 2. the cells beyond the faces in y and z; for the first checkerboard group, which knows none of these, the parent's code;
-3. the network's own favourite and its lead over the next, so that over- and underconfidence are corrected;
+3. which of the twelve neighbours exist that touch an edge alone;
 4. and on: where the laser beams of the sensor cross the node (``beams.py``), if the stream describes them: the cones that
    they sweep, and the planes of equal azimuth in which they fire.
 """
@@ -26,10 +26,20 @@ from anypcc_ros.codec.octree import Place
 FACE_TAPS = np.array([4, 10, 12, 14, 16, 22])
 """Taps of the neighbours at -x, -y, -z, +z, +y, +x."""
 
-_LEVELS = 4  # finest levels that have statistics of their own; all coarser ones share the last
-_CLASSES = _LEVELS * 2 * 2  # by level, part and group
-_CLASS_SIZES = (64, 256, 256, 128)
-_FIRST = np.cumsum([0, *(_CLASSES * size for size in _CLASS_SIZES), BEAM_CONTEXTS])
+EDGE_TAPS = np.array([1, 3, 5, 7, 9, 11, 15, 17, 19, 21, 23, 25])
+"""Those of the neighbours that touch an edge of the node and no face."""
+
+_LEVELS = 3  # finest levels that have statistics of their own; all coarser ones share the last
+_PARTS = 2 * 2  # halves of the codes of either group
+_SIZES = (1024, 256, 256, 4096)
+_OF_ALL_LEVELS = (False, False, False, True)
+_FIRST = np.cumsum(
+    [
+        0,
+        *(size * _PARTS * (1 if all_levels else _LEVELS) for size, all_levels in zip(_SIZES, _OF_ALL_LEVELS, strict=True)),
+        BEAM_CONTEXTS,
+    ]
+)
 CONTEXT_ROWS = int(_FIRST[-1])
 
 
@@ -58,24 +68,24 @@ class GroupContexts:
         self._cells = face_cells(part.level, part.rows, codes, above, threads)
         self._bins = beams.bins(ancestry.place, part.rows, threads) if beams and ancestry.place else None
 
-    def rows(self, high: bool, logits: np.ndarray) -> np.ndarray:
-        """Rows (n, T) int32 of the tables for the low or the high half of every node's code; T is 4 to 8.
-
-        ``logits``: (n, 16) int32, the network's.
-        """
-        class_ = (min(self._finer, _LEVELS - 1) * 2 + high) * 2 + self._group
+    def rows(self, high: bool) -> np.ndarray:
+        """Rows (n, T) int32 of the tables for the low or the high half of every node's code; T is 4 to 8."""
+        level, part = min(self._finer, _LEVELS - 1), high * 2 + self._group
+        classes = [part if all_levels else level * _PARTS + part for all_levels in _OF_ALL_LEVELS]
         beams = self._beams.tables(self._finer, high) if self._beams else []
-        fixed = [int(first) + class_ * size for first, size in zip(_FIRST, _CLASS_SIZES, strict=False)]
+        fixed = [int(first) + class_ * size for first, class_, size in zip(_FIRST, classes, _SIZES, strict=False)]
         first = np.array([*fixed, *(int(_FIRST[-2]) + row for _, row in beams)], np.int32)
         columns = np.array([column for column, _ in beams], np.int32)
         if native.available():
             contexts = np.empty((len(self.nodes), len(first)), np.int32)
-            surroundings = self._cells, self._codes, self.nodes, high, logits, self._bins
+            surroundings = self._cells, self._codes, self.nodes, high, self._bins
             native.context_rows(*surroundings, columns, first, contexts, self._threads)
             return contexts
+        cells = self._cells.astype(np.int64)
         low_half = self._codes[self.nodes] & 15 if high else 0
-        across_x, across_yz = self._cells >> (10 if high else 6) & 15, self._cells >> (22 if high else 14) & 255
-        contexts = np.stack([self._cells & 63, across_x * 16 + low_half, across_yz, _favourites(logits)], axis=1)
+        across_x, across_yz = cells >> (10 if high else 6) & 15, cells >> (22 if high else 14) & 255
+        near = [(cells & 63) * 16 + low_half, across_x * 16 + low_half, across_yz, cells >> 30]
+        contexts = np.stack(near, axis=1)
         if self._bins is not None:
             contexts = np.concatenate([contexts, self._bins[:, columns]], axis=1)
         return (contexts + first).astype(np.int32)
@@ -84,27 +94,31 @@ class GroupContexts:
 def face_cells(
     level: Level, rows: np.ndarray, codes: np.ndarray | None, above: np.ndarray | None, threads: int = 1
 ) -> np.ndarray:
-    """What touches some nodes: (n,) uint32. ``rows``: (n,) int32, which ones.
+    """What touches some nodes: (n,) uint64. ``rows``: (n,) int32, which ones.
 
     Bits 0 to 5 tell which of the six face neighbours exist, in the order of ``FACE_TAPS``. From bit 6 on follow the 4 cells
     that touch the low half of the code, which is that at low x, beyond its face in x; from bit 10 on those that touch the
-    high half; from bit 14 on the 8 cells beyond the faces in y and z of the low half, from bit 22 on of the high half. Cells
-    come from ``codes`` (N,) uint8 of the level. Where these are None no cell is known; in the place of both times 8 cells is
-    then the code of the parent, in the codes ``above`` of its level.
+    high half; from bit 14 on the 8 cells beyond the faces in y and z of the low half, from bit 22 on of the high half; from
+    bit 30 on which of the neighbours across edges exist, in the order of ``EDGE_TAPS``. Cells come from ``codes`` (N,) uint8 of
+    the level. Where these are None no cell is known; in the place of both times 8 cells is then the code of the parent, in the
+    codes ``above`` of its level.
     """
     if isinstance(level, NativeLevel):
-        cells = np.empty(len(rows), np.uint32)
+        cells = np.empty(len(rows), np.uint64)
         native.face_cells(level.data, rows, cells, codes, above, threads)
         return cells
     neighbors = level.neighbors[rows[:, None], FACE_TAPS]
-    cells = ((neighbors >= 0) << np.arange(len(FACE_TAPS))).sum(axis=1)
+    edges = level.neighbors[rows[:, None], EDGE_TAPS] >= 0
+    cells = ((neighbors >= 0) << np.arange(len(FACE_TAPS))).sum(axis=1) | (edges << np.arange(30, 30 + len(EDGE_TAPS))).sum(
+        axis=1
+    )
     if above is not None:
         parent = above[level.parent_row[rows]].astype(np.int64)
         cells |= parent << 14 | parent << 22
     if codes is not None:
         across = np.where(neighbors >= 0, codes[neighbors], 0).astype(np.int64)
         cells |= across[:, 0] >> 4 << 6 | (across[:, 5] & 15) << 10 | _across_yz(across, 0) << 14 | _across_yz(across, 4) << 22
-    return cells.astype(np.uint32)
+    return cells.astype(np.uint64)
 
 
 def _across_yz(codes: np.ndarray, first: int) -> np.ndarray:
@@ -118,11 +132,3 @@ def _across_yz(codes: np.ndarray, first: int) -> np.ndarray:
     for bit, (face, octant) in enumerate(z + y):
         cells |= (codes[:, face] >> first + octant & 1) << bit
     return cells
-
-
-def _favourites(logits: np.ndarray) -> np.ndarray:
-    """The symbol with the largest logit, the first of equals, and its lead in whole bits, at most 7: (n,) in 0..127."""
-    best = logits.argmax(axis=1)
-    ordered = np.partition(logits, -2, axis=1)
-    lead = ordered[:, -1].astype(np.int64) - ordered[:, -2]
-    return best * 8 + np.minimum(lead >> 5, 7)

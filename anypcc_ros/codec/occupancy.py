@@ -48,11 +48,11 @@ class _OccupancyCoder:
         """What corrects these; rows of biases have one entry per symbol of half a code."""
         return self._calibration if logits.shape[1] == SYMBOLS else None
 
-    def _contexts(self, part: CodePart, ancestry: Ancestry | None, logits: np.ndarray, told: np.ndarray | None) -> np.ndarray:
+    def _contexts(self, part: CodePart, ancestry: Ancestry | None, told: np.ndarray | None) -> np.ndarray:
         assert ancestry is not None, "enter() comes first"
         if self._group is None or self._group.nodes is not part.rows:
             self._group = self._around(part, ancestry)
-        contexts = self._group.rows(part.first_bit > 0, logits)
+        contexts = self._group.rows(part.first_bit > 0)
         return contexts if told is None else contexts[told]
 
     def _around(self, part: CodePart, ancestry: Ancestry) -> GroupContexts:
@@ -138,7 +138,7 @@ class OccupancyEncoder(_OccupancyCoder):
         if self._filling:
             symbols, told = self._filling.code(logits, part, self._codes)
             if len(told):
-                contexts = self._contexts(part, self._ancestry, logits, told) if self._corrector(logits) else None
+                contexts = self._contexts(part, self._ancestry, told) if self._corrector(logits) else None
                 self._aside.call(self._encode, logits[told], contexts, part, symbols[told])
             return symbols
         if self._rows is not part.rows:
@@ -146,7 +146,7 @@ class OccupancyEncoder(_OccupancyCoder):
         symbols = self._group_codes >> part.first_bit & ((1 << part.bits) - 1)
         # All codes, as the caller goes on filling in those of the part; only what a decoder knows is looked at.
         whole = replace(part, codes=self._codes)
-        contexts = self._contexts(whole, self._ancestry, logits, None) if self._corrector(logits) else None
+        contexts = self._contexts(whole, self._ancestry, None) if self._corrector(logits) else None
         self._aside.call(self._encode, logits, contexts, whole, symbols)
         return symbols
 
@@ -201,7 +201,7 @@ class OccupancyDecoder(_OccupancyCoder):
         chosen = logits if told is None else logits[told]
         if not (calibration := self._corrector(logits)):
             return decode_predicted(chosen, self._coder, self._threads)
-        return calibration.decode(chosen, self._contexts(part, self._ancestry, logits, told), self._coder)
+        return calibration.decode(chosen, self._contexts(part, self._ancestry, told), self._coder)
 
     def exhausted(self) -> bool:
         """Whether, as far as one can tell, everything encoded was read."""

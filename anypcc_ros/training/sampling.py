@@ -21,11 +21,12 @@ CATEGORY_WEIGHT = {
     "gs": 0.05,
     "photogrammetry": 0.05,
     "aerial": 0.04,
-    "medical": 0.12,
+    "medical": 0.08,
+    "synthetic_volume": 0.12,
 }
 """How often each category is drawn among those of its kind. Robots first; the others often enough that one model serves all."""
 
-SURFACES = ("dense_human", "dense_object", "medical", "indoor_rgbd")
+SURFACES = ("dense_human", "dense_object", "medical", "indoor_rgbd", "synthetic_volume")
 """Categories that have batches of their own. The loss counts nodes, and a LiDAR crop has some ten times the nodes of a crop of
 a surface: in one batch with it the surface would hardly count."""
 

@@ -6,12 +6,14 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from specified_basics import Reader
 
 EXPONENTIALS = np.array([round(2 ** (16 - i / 32)) for i in range(512)])
 FACES = {"-x": (-1, 0, 0), "+x": (1, 0, 0), "-y": (0, -1, 0), "+y": (0, 1, 0), "-z": (0, 0, -1), "+z": (0, 0, 1)}
+EDGES = [offset for offset in product((-1, 0, 1), repeat=3) if sum(map(abs, offset)) == 2]
 ANGLE = (-2771213, 14943577, -38218057, 65909394, -95073905, 136347594, -227831322, 683564820)
 
 
@@ -31,35 +33,50 @@ Names = list[list[Hashable]]
 
 
 class Calibration:
-    """Rows by name: biases and curvatures of the 16 symbols."""
+    """Rows by name: biases and curvatures of the 16 symbols; and weights by the number of rows that nodes have."""
 
     def __init__(self) -> None:
         self.rows: dict[Hashable, np.ndarray] = defaultdict(lambda: np.zeros((2, 16), np.int64))
+        self.weights: dict[int, list[int]] = {}
 
     def decode(self, logits: np.ndarray, names: Names, decode: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """The symbols (n,) of one half of one group; ``decode`` gives those that have the frequencies (m, 16)."""
-        size = min(max(len(logits) // 64, 128), 1024)
         symbols = [np.zeros(0, np.int64)]
-        for start in range(0, len(logits), size):
-            chunk = slice(start, start + size)
+        for start in range(0, len(logits), 16):
+            chunk = slice(start, start + 16)
             frequencies = self.frequencies(logits[chunk], names[chunk])
             symbols.append(decode(frequencies))
-            self.learn(frequencies, names[chunk], symbols[-1])
+            self.learn(logits[chunk], frequencies, names[chunk], symbols[-1])
         return np.concatenate(symbols)
 
     def frequencies(self, logits: np.ndarray, names: Names) -> np.ndarray:
-        biases = np.array([sum(self.rows[name][0] for name in node) for node in names])
-        return frequencies_of(np.clip(logits, -(1 << 20), 1 << 20) + ((biases + 128) >> 8))
+        corrected = []
+        for y, node in zip(np.clip(logits.astype(np.int64), -(1 << 20), 1 << 20), names, strict=True):
+            *weights, own = [w // 256 for w in self.weights.setdefault(len(node), [1 << 16] * (len(node) + 1))]
+            biases = sum(weight * self.rows[name][0] for weight, name in zip(weights, node, strict=True))
+            corrected.append((own * y + biases // 256 + 128) // 256)
+        return frequencies_of(np.array(corrected).reshape(-1, 16))
 
-    def learn(self, frequencies: np.ndarray, names: Names, symbols: np.ndarray) -> None:
-        sums: dict[Hashable, np.ndarray] = defaultdict(lambda: np.zeros((2, 16), np.int64))
-        for f, node, symbol in zip(frequencies, names, symbols, strict=True):
-            for name in node:
-                sums[name] += np.array([(1 << 16) * (np.arange(16) == symbol) - f, f * ((1 << 16) - f) >> 20])
-        for name, (g, curvature) in sums.items():
+    def learn(self, logits: np.ndarray, frequencies: np.ndarray, names: Names, symbols: np.ndarray) -> None:
+        errors = (1 << 16) * (np.arange(16) == symbols[:, None]) - frequencies
+        for name in {name for node in names for name in node}:
             b, k = self.rows[name]
-            k[:] = np.minimum(k + curvature, 1 << 30)
-            b[:] = np.clip(b + np.rint((369 * g).astype(float) / (k + (1 << 15))).astype(np.int64), -(1 << 18), 1 << 18)
+            b[:] = np.clip(b, -(1 << 17), 1 << 17)
+            used = [i for i, node in enumerate(names) if name in node]
+            k[:] = np.minimum(k + sum(f * ((1 << 16) - f) >> 20 for f in frequencies[used]), 1 << 20)
+        weights = self.weights[len(names[0])]
+        slopes = [0] * len(weights)
+        for e, y, node in zip(errors, logits.astype(np.int64), names, strict=True):
+            for t, name in enumerate(node):
+                slopes[t] += int((((e + 32) >> 6) * (self.rows[name][0] >> 4)).sum())
+            slopes[-1] += int((((e + 4) >> 3) * np.clip(y, -(1 << 11), 1 << 11)).sum())
+        for t, slope in enumerate(slopes):
+            moved = slope >> (12 if t + 1 == len(weights) else 11)
+            weights[t] = min(max(weights[t] + min(max(moved, -(1 << 12)), 1 << 12), -(1 << 16)), 1 << 18)
+        for e, node in zip(errors.astype(np.float32), names, strict=True):
+            for name in node:
+                b, k = self.rows[name]
+                b += np.rint(np.float32(1035) * e / (k + (1 << 15)).astype(np.float32)).astype(np.int64)
 
 
 # -- Contexts ----------------------------------------------------------------------------------------------------------
@@ -82,17 +99,13 @@ class Surroundings:
     def __post_init__(self) -> None:
         self.index = {tuple(position): i for i, position in enumerate(self.positions.tolist())}
 
-    def names(self, members: np.ndarray, group: int, high: bool, codes: np.ndarray, logits: np.ndarray) -> Names:
+    def names(self, members: np.ndarray, group: int, high: bool, codes: np.ndarray) -> Names:
         """Names of the rows for one half of the codes of these nodes; ``codes`` (N,) as far as they are known."""
-        kind = (min(self.finer, 3), high, group)
-        return [
-            [(number, *kind, name) for number, name in enumerate(self.near(node, group, high, codes, row))]
-            + list(self.crossings(node, high))
-            for node, row in zip(members.tolist(), logits.tolist(), strict=True)
-        ]
+        return [list(self.near(node, group, high, codes)) + list(self.crossings(node, high)) for node in members.tolist()]
 
-    def near(self, node: int, group: int, high: bool, codes: np.ndarray, logits: list[int]) -> Iterator[Hashable]:
+    def near(self, node: int, group: int, high: bool, codes: np.ndarray) -> Iterator[Hashable]:
         x, y, z = self.positions[node].tolist()
+        kind, low = (min(self.finer, 2), high, group), int(codes[node]) & 15 if high else 0
         neighbors = {face: self.index.get((x + dx, y + dy, z + dz)) for face, (dx, dy, dz) in FACES.items()}
         h = 4 * high
 
@@ -103,18 +116,15 @@ class Surroundings:
                 for there, (_, octant) in zip(known, octants, strict=True)
             )
 
-        yield tuple(neighbor is not None for neighbor in neighbors.values())
+        yield 1, kind, low, *(neighbor is not None for neighbor in neighbors.values())
         across_x = [("+x", octant) for octant in range(4)] if high else [("-x", octant) for octant in range(4, 8)]
-        yield cells(*across_x), int(codes[node]) & 15 if high else 0
+        yield 2, kind, low, cells(*across_x)
         if group:
-            yield cells(
-                *(("-y", h + 2), ("-y", h + 3), ("+y", h), ("+y", h + 1)),
-                *(("-z", h + 1), ("-z", h + 3), ("+z", h), ("+z", h + 2)),
-            )
+            across_y, across_z = [("-y", h + 2), ("-y", h + 3), ("+y", h), ("+y", h + 1)], [("-z", h + 1), ("-z", h + 3)]
+            yield 3, kind, cells(*across_y, *across_z, ("+z", h), ("+z", h + 2))
         else:
-            yield int(self.parents[node])
-        largest, following = sorted(logits)[:-3:-1]
-        yield logits.index(largest), min((largest - following) // 32, 7)
+            yield 3, kind, int(self.parents[node])
+        yield 4, high, group, *((x + dx, y + dy, z + dz) in self.index for dx, dy, dz in EDGES)
 
     def crossings(self, node: int, high: bool) -> Iterator[Hashable]:
         if self.beams is None:

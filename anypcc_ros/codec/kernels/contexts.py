@@ -1,4 +1,4 @@
-"""What the calibration's contexts are made of: cells beyond the faces, beams."""
+"""What the calibration's contexts are made of: neighbours, cells beyond the faces, beams."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def face_cells(
 ) -> None:
     """What touches the nodes ``rows`` int32 (count,) of a level, as ``codec.contexts.face_cells`` has it.
 
-    ``cells`` uint32 (count,) is written. Either ``codes`` uint8 (nodes,), 0 where they are not known, or ``above``, those of
+    ``cells`` uint64 (count,) is written. Either ``codes`` uint8 (nodes,), 0 where they are not known, or ``above``, those of
     the level above.
     """
     count = int(rows.shape[0])
@@ -59,7 +59,7 @@ def face_cells(
         optional_address(codes, "codes", "uint8", (level.nodes,)),
         optional_address(above, "above", "uint8", (None,)),
         0 if above is None else int(above.shape[0]),
-        address_of(cells, "cells", "uint32", (count,)),
+        address_of(cells, "cells", "uint64", (count,)),
         threads,
     )
 
@@ -101,7 +101,6 @@ def context_rows(
     codes: Array,
     rows: Array,
     high: bool,
-    logits: Array,
     bins: Array | None,
     columns: Array,
     first: Array,
@@ -110,21 +109,20 @@ def context_rows(
 ) -> None:
     """Rows of the calibration's tables for half a code of every node, as ``codec.contexts`` has them.
 
-    ``cells`` uint32 (count,), of ``face_cells``; ``codes`` uint8 (nodes,), of which the low half is known if ``high``;
-    ``rows`` int32 (count,); ``logits`` int32 (count, 16); ``bins`` uint8 (count, any), of ``beam_bins``, or None;
+    ``cells`` uint64 (count,), of ``face_cells``; ``codes`` uint8 (nodes,), of which the low half is known if ``high``;
+    ``rows`` int32 (count,); ``bins`` uint8 (count, any), of ``beam_bins``, or None;
     ``columns`` int32 (T - 4,), the bins of the tables after the fourth; ``first`` int32 (T,), the tables' first rows.
     ``contexts`` int32 (count, T) is written.
     """
     count, tables = (int(size) for size in contexts.shape)
     call(
         "context_rows",
-        address_of(cells, "cells", "uint32", (count,)),
+        address_of(cells, "cells", "uint64", (count,)),
         address_of(codes, "codes", "uint8", (None,)),
         int(codes.shape[0]),
         address_of(rows, "rows", "int32", (count,)),
         count,
         high,
-        address_of(logits, "logits", "int32", (count, 16)),
         optional_address(bins, "bins", "uint8", (count, None)),
         0 if bins is None else int(bins.shape[1]),
         address_of(columns, "columns", "int32", (tables - 4,)),

@@ -122,7 +122,8 @@ def predicted_decode(words: RangeDecoder, logits: Array, exp2: Exp2, symbols: Ar
 class Calibration:
     """The native ``codec.calibration.Calibration`` of ``rows`` contexts, with the same results bit for bit.
 
-    ``contexts`` is int32 (count, tables), at most 16 tables; IndexError for a row out of range, and nothing is changed.
+    ``logits`` are int32 (count, 16). ``contexts`` is int32 (count, tables), at most 8 tables; IndexError for a row out of
+    range, and nothing is changed.
     """
 
     def __init__(self, rows: int, exp2: Exp2) -> None:
@@ -132,55 +133,47 @@ class Calibration:
         self._exp2 = exp2
 
     def frequencies(self, logits: Array, contexts: Array, frequencies: Array) -> None:
-        """Write ``frequencies`` float32 (count, 16) for ``logits`` int32 (count, 16)."""
-        arguments, count = self._arguments(contexts, ("logits", logits, "int32"))
-        frequency = address_of(frequencies, "frequencies", "float32", (count, 16))
-        call("calibration_frequencies", *arguments, self._exp2.address, count, frequency)
+        """Write ``frequencies`` float32 (count, 16)."""
+        context, tables, count = self._contexts(contexts)
+        logit, frequency = self._logits(logits, count), address_of(frequencies, "frequencies", "float32", (count, 16))
+        call("calibration_frequencies", self.handle, logit, context, tables, self._exp2.address, count, frequency)
 
-    def learn(self, frequencies: Array, contexts: Array, symbols: Array) -> None:
-        """Learn from ``symbols`` uint8 (count,), at most 2^14, coded with ``frequencies`` float32 (count, 16)."""
-        arguments, count = self._arguments(contexts, ("frequencies", frequencies, "float32"))
-        call("calibration_learn", *arguments, address_of(symbols, "symbols", "uint8", (count,)), count)
-
-    def replay(self, logits: Array, contexts: Array, symbols: Array, chunk: int, frequencies: Array) -> None:
-        """Both, ``chunk`` rows at a time, for symbols that are known; writes ``frequencies`` float32 (count, 16)."""
-        arguments, count = self._arguments(contexts, ("logits", logits, "int32"))
+    def learn(self, logits: Array, frequencies: Array, contexts: Array, symbols: Array) -> None:
+        """Learn from one chunk: ``symbols`` uint8 (count,), at most 16, coded with ``frequencies`` float32 (count, 16)."""
+        context, tables, count = self._contexts(contexts)
+        logit, frequency = self._logits(logits, count), address_of(frequencies, "frequencies", "float32", (count, 16))
         symbol = address_of(symbols, "symbols", "uint8", (count,))
-        frequency = address_of(frequencies, "frequencies", "float32", (count, 16))
-        call("calibration_replay", *arguments, self._exp2.address, symbol, count, chunk, frequency, None)
+        call("calibration_learn", self.handle, logit, frequency, context, tables, symbol, count)
 
-    def encode(
-        self, logits: Array, contexts: Array, words: RangeEncoder, chunk: int, frequencies: Array, symbols: Array
-    ) -> None:
-        """Encode ``symbols`` uint8 (count,), learning from ``chunk`` rows at a time; ``frequencies`` as of ``decode``."""
-        arguments, count = self._arguments(contexts, ("logits", logits, "int32"))
-        symbol = address_of(symbols, "symbols", "uint8", (count,))
-        scratch = self._scratch(frequencies, chunk, count)
-        call("calibration_replay", *arguments, self._exp2.address, symbol, count, chunk, scratch, words.handle)
+    def replay(self, logits: Array, contexts: Array, symbols: Array, frequencies: Array) -> None:
+        """Both, chunk by chunk, for ``symbols`` uint8 (count,) that are known; writes ``frequencies`` float32 (count, 16)."""
+        frequency = address_of(frequencies, "frequencies", "float32", (len(symbols), 16))
+        self._replay(logits, contexts, symbols, frequency, None)
 
-    def decode(
-        self, logits: Array, contexts: Array, words: RangeDecoder, chunk: int, frequencies: Array, symbols: Array
-    ) -> None:
-        """Write ``symbols`` uint8 (count,), decoded from ``words`` and learned from ``chunk`` rows at a time.
+    def encode(self, logits: Array, contexts: Array, symbols: Array, words: RangeEncoder) -> None:
+        """Encode ``symbols`` uint8 (count,), learning from each chunk."""
+        self._replay(logits, contexts, symbols, None, words.handle)
 
-        ``frequencies`` float32 (chunk or more, 16) is for its own use. IndexError also for words that no encoder wrote.
-        """
-        arguments, count = self._arguments(contexts, ("logits", logits, "int32"))
-        scratch = self._scratch(frequencies, chunk, count)
-        symbol = address_of(symbols, "symbols", "uint8", (count,))
-        call("calibration_decode", *arguments, self._exp2.address, words.address, count, chunk, scratch, symbol)
+    def _replay(self, logits: Array, contexts: Array, symbols: Array, frequency: int | None, words: int | None) -> None:
+        context, tables, count = self._contexts(contexts)
+        logit, symbol = self._logits(logits, count), address_of(symbols, "symbols", "uint8", (count,))
+        call("calibration_replay", self.handle, logit, context, tables, self._exp2.address, symbol, count, frequency, words)
+
+    def decode(self, logits: Array, contexts: Array, words: RangeDecoder, symbols: Array) -> None:
+        """Write ``symbols`` uint8 (count,), decoded from ``words``, learning from each chunk. IndexError also for words that no
+        encoder wrote."""
+        context, tables, count = self._contexts(contexts)
+        logit, symbol = self._logits(logits, count), address_of(symbols, "symbols", "uint8", (count,))
+        call("calibration_decode", self.handle, logit, context, tables, self._exp2.address, words.address, count, symbol)
 
     @staticmethod
-    def _scratch(frequencies: Array, chunk: int, count: int) -> int:
-        if len(frequencies) < min(chunk, count):
-            raise ValueError(f"room for {len(frequencies)} rows of frequencies, {min(chunk, count)} are needed")
-        return address_of(frequencies, "frequencies", "float32", (None, 16))
-
-    def _arguments(self, contexts: Array, values: tuple[str, Array, str]) -> tuple[tuple[int | None, ...], int]:
+    def _contexts(contexts: Array) -> tuple[int, int, int]:
         count, tables = (int(size) for size in contexts.shape)
-        name, array, dtype = values
-        value = address_of(array, name, dtype, (count, 16))
-        return (self.handle, value, address_of(contexts, "contexts", "int32", (None, None)), tables), count
+        return address_of(contexts, "contexts", "int32", (None, None)), tables, count
+
+    @staticmethod
+    def _logits(logits: Array, count: int) -> int:
+        return address_of(logits, "logits", "int32", (count, 16))
 
     def __del__(self) -> None:
         handle, self.handle = getattr(self, "handle", None), None

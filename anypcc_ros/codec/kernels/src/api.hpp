@@ -175,43 +175,43 @@ int64_t anypcc_head_int8(const anypcc::Layer* hidden, const anypcc::Layer* out, 
 int64_t anypcc_softmax(const int32_t* logits, const uint32_t* exp2, int64_t count, int symbols,
                        float* frequencies);
 
-// The calibration of codec/calibration.py: biases of `rows` contexts. Contexts are (count, tables), distinct
-// within a row; kBadIndex for one out of range, of which nothing is used.
+// The calibration of codec/calibration.py: biases of `rows` contexts. Contexts are (count, tables), at most 8
+// tables, distinct within a row; kBadIndex for one out of range, of which nothing is used.
 anypcc::Calibration* anypcc_calibration_new(int64_t rows);
 void anypcc_calibration_free(anypcc::Calibration* calibration);
 
 // Frequencies (count, 16) from logits (count, 16) and contexts.
-int64_t anypcc_calibration_frequencies(const anypcc::Calibration* calibration, const int32_t* logits,
+int64_t anypcc_calibration_frequencies(anypcc::Calibration* calibration, const int32_t* logits,
                                        const int32_t* contexts, int tables, const uint32_t* exp2,
                                        int64_t count, float* frequencies);
 
-// Learns from symbols (count,) that were coded with these frequencies.
-int64_t anypcc_calibration_learn(anypcc::Calibration* calibration, const float* frequencies,
+// Learns from one chunk's symbols (count,), 16 at most, that had these logits and were coded with these frequencies.
+int64_t anypcc_calibration_learn(anypcc::Calibration* calibration, const int32_t* logits, const float* frequencies,
                                  const int32_t* contexts, int tables, const uint8_t* symbols, int64_t count);
 
-// Symbols that are known: both of the above, `chunk` rows at a time. Either writes frequencies (count, 16), or encodes
-// the symbols if `words` is not null; frequencies (chunk, 16) is then for its own use.
+// Symbols that are known: both of the above, a chunk at a time. Either writes frequencies (count, 16), or encodes
+// the symbols if `words` is not null; frequencies may then be null.
 int64_t anypcc_calibration_replay(anypcc::Calibration* calibration, const int32_t* logits,
                                   const int32_t* contexts, int tables, const uint32_t* exp2,
-                                  const uint8_t* symbols, int64_t count, int64_t chunk, float* frequencies,
+                                  const uint8_t* symbols, int64_t count, float* frequencies,
                                   anypcc::RangeEncoder* words);
 
-// Decodes the symbols (count,) of a code part, `chunk` rows at a time, learning from each. frequencies (chunk,
-// 16) is for its own use. kBadIndex also for words that no encoder wrote.
+// Decodes the symbols (count,) of a code part, learning from each chunk. kBadIndex also for words that no
+// encoder wrote.
 int64_t anypcc_calibration_decode(anypcc::Calibration* calibration, const int32_t* logits,
                                   const int32_t* contexts, int tables, const uint32_t* exp2,
-                                  anypcc::RangeDecoder* words, int64_t count, int64_t chunk,
-                                  float* frequencies, uint8_t* symbols);
+                                  anypcc::RangeDecoder* words, int64_t count, uint8_t* symbols);
 
 // ---- contexts of the calibration (codec/contexts.py, codec/beams.py) ----
 
 // What touches the nodes rows (count,) of a level. cells (count,): bits 0 to 5, the existing face neighbours;
 // from bit 6 the 4 cells across the face in x of the low half of the code, from bit 10 of the high half; from
-// bit 14 the 8 cells across the faces in y and z of the low half, from bit 22 of the high half. Cells come
+// bit 14 the 8 cells across the faces in y and z of the low half, from bit 22 of the high half; from bit 30
+// the existing neighbours across edges. Cells come
 // from codes (nodes,), 0 where they are not known; where these are null, both times 8 bits are the code of
 // the parent, of above (n_above,).
 int64_t anypcc_face_cells(const anypcc::Level* level, const int32_t* rows, int64_t count,
-                          const uint8_t* codes, const uint8_t* above, int64_t n_above, uint32_t* cells,
+                          const uint8_t* codes, const uint8_t* above, int64_t n_above, uint64_t* cells,
                           int threads);
 
 // Where beams cross the nodes rows (count,) of a level with coords (n_coords, 3), in units of 2^levels_below
@@ -223,10 +223,10 @@ int64_t anypcc_beam_bins(const anypcc::Beams* beams, const uint32_t* coords, int
                          double turn, uint8_t* bins, int threads);
 
 // contexts (count, tables) of the low half of the codes of nodes rows (count,), or of the high half: from
-// their cells, what is known of codes (n_codes,), logits (count, 16) and bins (count, n_bins), of which table
+// their cells, what is known of codes (n_codes,) and bins (count, n_bins), of which table
 // 4 + t takes columns[t]. Tables begin at row first (tables,).
-int64_t anypcc_context_rows(const uint32_t* cells, const uint8_t* codes, int64_t n_codes, const int32_t* rows,
-                            int64_t count, int high, const int32_t* logits, const uint8_t* bins, int n_bins,
+int64_t anypcc_context_rows(const uint64_t* cells, const uint8_t* codes, int64_t n_codes, const int32_t* rows,
+                            int64_t count, int high, const uint8_t* bins, int n_bins,
                             const int32_t* columns, const int32_t* first, int tables, int32_t* contexts,
                             int threads);
 

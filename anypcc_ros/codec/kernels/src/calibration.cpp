@@ -1,5 +1,7 @@
 // The calibration's state and entry points; its arithmetic is in isa_calibration.hpp.
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <new>
 
 #include "api.hpp"
@@ -10,28 +12,22 @@
 
 namespace anypcc {
 
-constexpr int64_t kMaxChunk = 1 << 14;  // rows whose summed gradients fit 32 bits
-constexpr int kMaxTables = 16;
 constexpr int64_t kLargeCalibration = 1 << 17;  // rows
+constexpr int32_t kOne = 1 << 16;               // as a weight
 
 struct Calibration {
   // Knows nothing of `count` contexts.
   void begin(int64_t count) {
     rows = count;
     std::memset(learned.reserve(count), 0, sizeof(CalibrationRow) * count);
-    std::memset(seen.reserve(count), 0, count);
-    touched.reserve(count + 1);  // one more: a row is written before it is known whether it is a new one
+    for (auto& set : weights) std::fill(std::begin(set), std::end(set), kOne);
   }
 
-  int32_t* bounds_of(int64_t chunk) { return bounds.reserve((chunk + kSoftmaxRows) * kCalibrated); }
-
-  CalibrationTables tables() const { return {learned.data(), seen.data(), touched.data()}; }
+  CalibrationState state(int tables) { return {learned.data(), weights[tables], tables}; }
 
   int64_t rows = 0;
   Buffer<CalibrationRow> learned;
-  Buffer<uint8_t> seen;
-  Buffer<int32_t> touched;
-  Buffer<int32_t> bounds;  // of the symbols of a chunk, in the range coder
+  int32_t weights[kMostTables + 1][kMostTables + 1];  // by the number of tables
 };
 
 namespace {
@@ -39,7 +35,7 @@ namespace {
 bool valid(const Calibration* calibration, const int32_t* contexts, int tables, int64_t count,
            int64_t* status) {
   *status = kBadArgument;
-  if (calibration == nullptr || tables < 1 || tables > kMaxTables || count < 0) return false;
+  if (calibration == nullptr || tables < 1 || tables > kMostTables || count < 0) return false;
   *status = kBadIndex;
   uint32_t largest = 0;  // as unsigned, so that negative ones are large
   for (int64_t i = 0; i < count * tables; ++i) {
@@ -57,6 +53,7 @@ bool valid(const Calibration* calibration, const int32_t* contexts, int tables, 
 using anypcc::active_isa;
 using anypcc::Calibration;
 using anypcc::kCalibrated;
+using anypcc::kCalibrationChunk;
 
 int64_t anypcc_softmax(const int32_t* logits, const uint32_t* exp2, int64_t count, int symbols,
                        float* frequencies) {
@@ -82,45 +79,46 @@ void anypcc_calibration_free(Calibration* calibration) {
   anypcc::Recycled<Calibration>::give(calibration, calibration->rows > anypcc::kLargeCalibration);
 }
 
-int64_t anypcc_calibration_frequencies(const Calibration* calibration, const int32_t* logits,
+int64_t anypcc_calibration_frequencies(Calibration* calibration, const int32_t* logits,
                                        const int32_t* contexts, int tables, const uint32_t* exp2,
                                        int64_t count, float* frequencies) {
   int64_t status;
   if (!anypcc::valid(calibration, contexts, tables, count, &status)) return status;
-  active_isa().calibrate(logits, contexts, tables, calibration->learned.data(), exp2, frequencies, nullptr,
-                         count);
+  active_isa().calibrate(calibration->state(tables), logits, contexts, exp2, frequencies, nullptr, count);
   return status;
 }
 
-int64_t anypcc_calibration_learn(Calibration* calibration, const float* frequencies, const int32_t* contexts,
-                                 int tables, const uint8_t* symbols, int64_t count) {
+int64_t anypcc_calibration_learn(Calibration* calibration, const int32_t* logits, const float* frequencies,
+                                 const int32_t* contexts, int tables, const uint8_t* symbols, int64_t count) {
   int64_t status;
   if (!anypcc::valid(calibration, contexts, tables, count, &status)) return status;
-  if (count > anypcc::kMaxChunk) return anypcc::kBadArgument;
-  active_isa().learn(calibration->tables(), frequencies, contexts, tables, symbols, count);
+  if (count > kCalibrationChunk) return anypcc::kBadArgument;
+  active_isa().learn(calibration->state(tables), logits, frequencies, contexts, symbols, count);
   return status;
 }
 
 int64_t anypcc_calibration_replay(Calibration* calibration, const int32_t* logits, const int32_t* contexts,
                                   int tables, const uint32_t* exp2, const uint8_t* symbols, int64_t count,
-                                  int64_t chunk, float* frequencies, anypcc::RangeEncoder* words) {
+                                  float* frequencies, anypcc::RangeEncoder* words) {
   int64_t status;
   if (!anypcc::valid(calibration, contexts, tables, count, &status)) return status;
-  if (chunk < 1 || chunk > anypcc::kMaxChunk) return anypcc::kBadArgument;
+  if (frequencies == nullptr && words == nullptr) return anypcc::kBadArgument;
   for (int64_t i = 0; i < count; ++i) {
     if (symbols[i] >= kCalibrated) return anypcc::kBadIndex;
   }
   const anypcc::Isa& isa = active_isa();
-  const anypcc::CalibrationTables t = calibration->tables();
+  const anypcc::CalibrationState state = calibration->state(tables);
+  alignas(64) float own[kCalibrationChunk * kCalibrated];
+  alignas(64) int32_t bounds[kCalibrationChunk * kCalibrated];
   try {
-    int32_t* const bounds = words == nullptr ? nullptr : calibration->bounds_of(chunk);
     uint32_t* const out = words == nullptr ? nullptr : words->reserve(count);
-    for (int64_t first = 0; first < count; first += chunk) {
-      const int64_t rows = count - first < chunk ? count - first : chunk;
+    for (int64_t first = 0; first < count; first += kCalibrationChunk) {
+      const int64_t rows = std::min<int64_t>(count - first, kCalibrationChunk);
+      const int32_t* const logit = logits + first * kCalibrated;
       const int32_t* const context = contexts + first * tables;
-      float* const frequency = words == nullptr ? frequencies + first * kCalibrated : frequencies;
-      isa.calibrate(logits + first * kCalibrated, context, tables, t.rows, exp2, frequency, bounds, rows);
-      isa.learn(t, frequency, context, tables, symbols + first, rows);
+      float* const frequency = words == nullptr ? frequencies + first * kCalibrated : own;
+      isa.calibrate(state, logit, context, exp2, frequency, words == nullptr ? nullptr : bounds, rows);
+      isa.learn(state, logit, frequency, context, symbols + first, rows);
       for (int64_t i = 0; words != nullptr && i < rows; ++i) {
         anypcc::encode_bounded(words->writer, out, bounds + i * kCalibrated, symbols[first + i]);
       }
@@ -133,30 +131,27 @@ int64_t anypcc_calibration_replay(Calibration* calibration, const int32_t* logit
 
 int64_t anypcc_calibration_decode(Calibration* calibration, const int32_t* logits, const int32_t* contexts,
                                   int tables, const uint32_t* exp2, anypcc::RangeDecoder* words,
-                                  int64_t count, int64_t chunk, float* frequencies, uint8_t* symbols) {
+                                  int64_t count, uint8_t* symbols) {
   int64_t status;
   if (!anypcc::valid(calibration, contexts, tables, count, &status)) return status;
-  if (words == nullptr || chunk < 1 || chunk > anypcc::kMaxChunk) return anypcc::kBadArgument;
+  if (words == nullptr) return anypcc::kBadArgument;
   const anypcc::Isa& isa = active_isa();
-  const anypcc::CalibrationTables t = calibration->tables();
-  int32_t* bounds;
-  try {
-    bounds = calibration->bounds_of(chunk);
-  } catch (const std::bad_alloc&) {
-    return anypcc::kOutOfMemory;
-  }
-  anypcc::RangeDecoder state = *words;  // the compiler keeps this one in registers
-  for (int64_t first = 0; first < count && status == anypcc::kOk; first += chunk) {
-    const int64_t rows = count - first < chunk ? count - first : chunk;
+  const anypcc::CalibrationState state = calibration->state(tables);
+  alignas(64) float frequencies[kCalibrationChunk * kCalibrated];
+  alignas(64) int32_t bounds[kCalibrationChunk * kCalibrated];
+  anypcc::RangeDecoder reader = *words;  // the compiler keeps this one in registers
+  for (int64_t first = 0; first < count && status == anypcc::kOk; first += kCalibrationChunk) {
+    const int64_t rows = std::min<int64_t>(count - first, kCalibrationChunk);
+    const int32_t* const logit = logits + first * kCalibrated;
     const int32_t* const context = contexts + first * tables;
-    isa.calibrate(logits + first * kCalibrated, context, tables, t.rows, exp2, frequencies, bounds, rows);
+    isa.calibrate(state, logit, context, exp2, frequencies, bounds, rows);
     for (int64_t i = 0; i < rows && status == anypcc::kOk; ++i) {
-      const int symbol = anypcc::decode_bounded(state, bounds + i * kCalibrated);
+      const int symbol = anypcc::decode_bounded(reader, bounds + i * kCalibrated);
       symbols[first + i] = static_cast<uint8_t>(symbol);
       if (symbol < 0) status = anypcc::kBadIndex;
     }
-    if (status == anypcc::kOk) isa.learn(t, frequencies, context, tables, symbols + first, rows);
+    if (status == anypcc::kOk) isa.learn(state, logit, frequencies, context, symbols + first, rows);
   }
-  *words = state;
+  *words = reader;
   return status;
 }

@@ -1,5 +1,5 @@
-// What the calibration's contexts are made of: the cells across a node's faces, the network's favourite and
-// the laser beams that cross the node (codec/contexts.py and codec/beams.py).
+// What the calibration's contexts are made of: a node's neighbours, the cells across its faces, and the laser
+// beams that cross it (codec/contexts.py and codec/beams.py).
 #include <atomic>
 #include <cmath>
 
@@ -42,7 +42,18 @@ uint32_t cells_across_yz(const uint32_t* codes, int first) {
   return y << 4 | z;
 }
 
-uint32_t cells_of(const Level& level, int64_t node, const uint8_t* codes) {
+// Which of the 12 neighbours exist that touch an edge alone, in the order of their taps: these are odd, and
+// 13 is the node itself.
+uint32_t edges_of(uint32_t mask) {
+  uint32_t odd = mask >> 1 & 0x1555555;
+  odd = (odd | odd >> 1) & 0x3333333;
+  odd = (odd | odd >> 2) & 0xF0F0F0F;
+  odd = (odd | odd >> 4) & 0xFF00FF;
+  odd = (odd | odd >> 8) & 0xFFFF;
+  return (odd & 0x3F) | (odd >> 7) << 6;
+}
+
+uint64_t cells_of(const Level& level, int64_t node, const uint8_t* codes) {
   const uint32_t mask = level.masks.data()[node];
   const int32_t* const neighbors = level.row(node);
   uint32_t exists = 0, code[kFaces] = {};
@@ -53,7 +64,7 @@ uint32_t cells_of(const Level& level, int64_t node, const uint8_t* codes) {
     if (codes != nullptr) code[f] = codes[neighbors[ones(mask & (bit - 1))]];
   }
   return exists | code[0] >> 4 << 6 | (code[5] & 15) << 10 | cells_across_yz(code, 0) << 14 |
-         cells_across_yz(code, 4) << 22;
+         cells_across_yz(code, 4) << 22 | uint64_t{edges_of(mask)} << 30;
 }
 
 // ---- beams ----
@@ -209,7 +220,7 @@ class Crossing {
 using namespace anypcc;
 
 int64_t anypcc_face_cells(const Level* level, const int32_t* rows, int64_t count, const uint8_t* codes,
-                          const uint8_t* above, int64_t n_above, uint32_t* cells, int threads) {
+                          const uint8_t* above, int64_t n_above, uint64_t* cells, int threads) {
   if (level == nullptr || count < 0 || (codes == nullptr) == (above == nullptr)) return kBadArgument;
   return checked_ranges(count, threads, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -250,8 +261,8 @@ int64_t anypcc_beam_bins(const Beams* beams, const uint32_t* coords, int64_t n_c
   });
 }
 
-int64_t anypcc_context_rows(const uint32_t* cells, const uint8_t* codes, int64_t n_codes, const int32_t* rows,
-                            int64_t count, int high, const int32_t* logits, const uint8_t* bins, int n_bins,
+int64_t anypcc_context_rows(const uint64_t* cells, const uint8_t* codes, int64_t n_codes, const int32_t* rows,
+                            int64_t count, int high, const uint8_t* bins, int n_bins,
                             const int32_t* columns, const int32_t* first, int tables, int32_t* contexts,
                             int threads) {
   constexpr int kFixed = 4;
@@ -261,15 +272,14 @@ int64_t anypcc_context_rows(const uint32_t* cells, const uint8_t* codes, int64_t
   }
   const int x_shift = high != 0 ? 10 : 6, yz_shift = high != 0 ? 22 : 14, known = high != 0 ? 15 : 0;
   return checked_ranges(count, threads, [&](int64_t begin, int64_t end) {
-    int32_t* const own = contexts + begin * tables;
-    active_isa().favourites(logits + begin * kCalibrated, own + 3, tables, end - begin);
     for (int64_t i = begin; i < end; ++i) {
       if (!within(rows[i], n_codes)) return false;
       int32_t* const row = contexts + i * tables;
-      row[0] = first[0] + static_cast<int32_t>(cells[i] & 63);
-      row[1] = first[1] + static_cast<int32_t>((cells[i] >> x_shift & 15) * 16) + (codes[rows[i]] & known);
+      const int32_t low = codes[rows[i]] & known;
+      row[0] = first[0] + static_cast<int32_t>(cells[i] & 63) * 16 + low;
+      row[1] = first[1] + static_cast<int32_t>(cells[i] >> x_shift & 15) * 16 + low;
       row[2] = first[2] + static_cast<int32_t>(cells[i] >> yz_shift & 255);
-      row[3] += first[3];
+      row[3] = first[3] + static_cast<int32_t>(cells[i] >> 30);
       for (int t = kFixed; t < tables; ++t) row[t] = first[t] + bins[i * n_bins + columns[t - kFixed]];
     }
     return true;

@@ -36,15 +36,19 @@ constexpr int kSoftmaxRows = 64;  // whose frequencies are computed at a time
 // The range coder's: a symbol's part of its range is counted in units of 2^-kCoderPrecision.
 constexpr int kCoderPrecision = 24;
 
-// What a calibration has learned in one context. What a chunk adds to the gradient is zero between calls.
+constexpr int kCalibrationChunk = 16;  // rows that are coded before learning from them
+constexpr int kMostTables = 8;         // that a row has contexts in
+
+// What a calibration has learned in one context.
 struct alignas(64) CalibrationRow {
-  int32_t bias[kCalibrated], curvature[kCalibrated], gradient[kCalibrated];
+  int32_t bias[kCalibrated], curvature[kCalibrated];
 };
 
-struct CalibrationTables {
+// The contexts of all tables, and the weights of those that are used, in units of 2^-16; that of the logits comes last.
+struct CalibrationState {
   CalibrationRow* rows;
-  uint8_t* seen;     // one per row
-  int32_t* touched;  // the rows of one chunk
+  int32_t* weights;  // (tables + 1,)
+  int tables;
 };
 
 constexpr int kBeamPlaces = 64;  // where beams are looked for at a time
@@ -139,17 +143,13 @@ struct Isa {
   void (*softmax)(const int32_t* logits, const uint32_t* exp2, float* frequency, int32_t* bounds, int64_t rows,
                   int symbols);
 
-  // The same for 16 symbols, with the biases of `tables` contexts a row added to the logits. Bounds may be null.
-  void (*calibrate)(const int32_t* logits, const int32_t* contexts, int tables, const CalibrationRow* learned,
+  // The same for 16 symbols, of logits corrected by the biases of contexts (rows, tables). Bounds may be null.
+  void (*calibrate)(const CalibrationState& state, const int32_t* logits, const int32_t* contexts,
                     const uint32_t* exp2, float* frequency, int32_t* bounds, int64_t rows);
 
-  // Adapts the biases to symbols coded with these frequencies, at most 2^14 rows.
-  void (*learn)(const CalibrationTables& t, const float* frequency, const int32_t* contexts, int tables,
-                const uint8_t* symbols, int64_t rows);
-
-  // The symbol with the largest of 16 logits, the first of equals, times 8, plus its lead over the next in
-  // whole bits, at most 7; to every stride-th place of `favourite`.
-  void (*favourites)(const int32_t* logits, int32_t* favourite, int stride, int64_t rows);
+  // Adapts biases and weights to symbols that had these frequencies, of at most kCalibrationChunk rows.
+  void (*learn)(const CalibrationState& state, const int32_t* logits, const float* frequency,
+                const int32_t* contexts, const uint8_t* symbols, int64_t rows);
 
   // Distances of kBeamPlaces places (x, y) from the axis, rounded down. At most 2^24 in magnitude.
   void (*distances)(const int32_t* x, const int32_t* y, int32_t* rho);

@@ -7,15 +7,17 @@
 
 #define ANYPCC_STEP __attribute__((noinline))
 
+template <int Rows>
 ANYPCC_STEP void largest_step(const int32_t* __restrict logit, int32_t* __restrict largest) {
-  for (int r = 0; r < kSoftmaxRows; ++r) largest[r] = logit[r] > largest[r] ? logit[r] : largest[r];
+  for (int r = 0; r < Rows; ++r) largest[r] = logit[r] > largest[r] ? logit[r] : largest[r];
 }
 
 // exp2[d] stands for 2^(-d / 32), d = 0 .. 511, as an integer below 2^23, exp2[0] > 0.
+template <int Rows>
 ANYPCC_STEP void weight_step(const int32_t* __restrict logit, const int32_t* __restrict largest,
                              const uint32_t* __restrict exp2, int32_t* __restrict weight,
                              int32_t* __restrict all) {
-  for (int r = 0; r < kSoftmaxRows; ++r) {
+  for (int r = 0; r < Rows; ++r) {
     // Unsigned, because two logits may be further apart than an int32 can say.
     const uint32_t below = static_cast<uint32_t>(largest[r]) - static_cast<uint32_t>(logit[r]);
     weight[r] = static_cast<int32_t>(exp2[below < 511 ? below : 511]);
@@ -25,9 +27,10 @@ ANYPCC_STEP void weight_step(const int32_t* __restrict logit, const int32_t* __r
 
 // weight becomes 1 + floor(weight * spread / all), exactly: the half keeps the quotient 0.5 / all > 2^-33
 // away from every integer, and rounding the reciprocal and the product moves it by less than 2^-35.
+template <int Rows>
 ANYPCC_STEP void share_step(int32_t* __restrict weight, const double* __restrict reciprocal, int32_t spread,
                             int32_t* __restrict rest) {
-  for (int r = 0; r < kSoftmaxRows; ++r) {
+  for (int r = 0; r < Rows; ++r) {
     const double share = (static_cast<double>(weight[r]) * spread + 0.5) * reciprocal[r];
     weight[r] = 1 + static_cast<int32_t>(share);
     rest[r] -= weight[r];
@@ -35,9 +38,10 @@ ANYPCC_STEP void share_step(int32_t* __restrict weight, const double* __restrict
 }
 
 // What is left over goes to the first of the largest logits.
+template <int Rows>
 ANYPCC_STEP void rest_step(const int32_t* __restrict logit, const int32_t* __restrict largest,
                            int32_t* __restrict weight, int32_t* __restrict rest) {
-  for (int r = 0; r < kSoftmaxRows; ++r) {
+  for (int r = 0; r < Rows; ++r) {
     const int32_t given = logit[r] == largest[r] ? rest[r] : 0;
     rest[r] -= given;
     weight[r] += given;
@@ -45,9 +49,10 @@ ANYPCC_STEP void rest_step(const int32_t* __restrict logit, const int32_t* __res
 }
 
 // Where a symbol's part of 2^24 ends, from the frequencies of those up to it.
+template <int Rows>
 ANYPCC_STEP void bound_step(const int32_t* __restrict weight, float scale, int32_t next,
                             int32_t* __restrict sum, int32_t* __restrict bound) {
-  for (int r = 0; r < kSoftmaxRows; ++r) {
+  for (int r = 0; r < Rows; ++r) {
     sum[r] += weight[r];
     bound[r] = next + static_cast<int32_t>(static_cast<float>(sum[r]) * scale);
   }
@@ -83,9 +88,9 @@ inline void transpose(const From* from, int64_t from_row, To* to, int64_t to_row
   }
 }
 
-template <int Symbols>
+template <int Symbols, int Rows>
 struct Softmax {
-  static constexpr int kRows = kSoftmaxRows;
+  static constexpr int kRows = Rows;
 
   alignas(64) int32_t rows[kRows][Symbols];  // logits, where they are not in memory or fewer
   alignas(64) int32_t logit[Symbols][kRows];
@@ -114,11 +119,11 @@ struct Softmax {
       all[r] = 0;
       rest[r] = 1 << 16;
     }
-    for (int j = 0; j < Symbols; ++j) largest_step(logit[j], largest);
-    for (int j = 0; j < Symbols; ++j) weight_step(logit[j], largest, exp2, weight[j], all);
+    for (int j = 0; j < Symbols; ++j) largest_step<Rows>(logit[j], largest);
+    for (int j = 0; j < Symbols; ++j) weight_step<Rows>(logit[j], largest, exp2, weight[j], all);
     for (int r = 0; r < kRows; ++r) reciprocal[r] = 1.0 / all[r];
-    for (int j = 0; j < Symbols; ++j) share_step(weight[j], reciprocal, (1 << 16) - Symbols, rest);
-    for (int j = 0; j < Symbols; ++j) rest_step(logit[j], largest, weight[j], rest);
+    for (int j = 0; j < Symbols; ++j) share_step<Rows>(weight[j], reciprocal, (1 << 16) - Symbols, rest);
+    for (int j = 0; j < Symbols; ++j) rest_step<Rows>(logit[j], largest, weight[j], rest);
   }
 
   // They themselves, as rows.
@@ -135,7 +140,7 @@ struct Softmax {
   void write_bounds(int32_t* bounds) {
     constexpr float kScale = ((1 << kCoderPrecision) - Symbols) / 65536.0f;
     for (int r = 0; r < kRows; ++r) all[r] = 0;
-    for (int j = 0; j < Symbols; ++j) bound_step(weight[j], kScale, j + 1, all, logit[j]);
+    for (int j = 0; j < Symbols; ++j) bound_step<Rows>(weight[j], kScale, j + 1, all, logit[j]);
     for (int r = 0; r < kRows; ++r) logit[Symbols - 1][r] = 1 << kCoderPrecision;
     transpose(&logit[0][0], kRows, bounds, Symbols, Symbols, kRows);
   }
@@ -144,7 +149,7 @@ struct Softmax {
 template <int Symbols>
 inline void softmax_rows(const int32_t* logits, const uint32_t* exp2, float* frequency, int32_t* bounds,
                          int64_t rows) {
-  Softmax<Symbols> block;
+  Softmax<Symbols, kSoftmaxRows> block;
   for (int64_t i = 0; i < rows; i += block.kRows) {
     const int64_t count = rows - i < block.kRows ? rows - i : block.kRows;
     if (count == block.kRows) {
@@ -172,7 +177,8 @@ void softmax(const int32_t* logits, const uint32_t* exp2, float* frequency, int3
 typedef int32_t Row __attribute__((vector_size(64)));
 typedef uint32_t UnsignedRow __attribute__((vector_size(64)));
 typedef int32_t RowInMemory __attribute__((vector_size(64), aligned(4), may_alias));
-typedef float FrequenciesInMemory __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float FloatRow __attribute__((vector_size(64)));
+typedef float FloatRowInMemory __attribute__((vector_size(64), aligned(4), may_alias));
 
 inline RowInMemory& row_at(int32_t* numbers) { return *reinterpret_cast<RowInMemory*>(numbers); }
 inline const RowInMemory& row_at(const int32_t* numbers) {
@@ -182,19 +188,25 @@ inline const RowInMemory& row_at(const int32_t* numbers) {
 inline Row least(Row a, Row b) { return a < b ? a : b; }
 inline Row most(Row a, Row b) { return a > b ? a : b; }
 
-void calibrate(const int32_t* logits, const int32_t* contexts, int tables, const CalibrationRow* learned,
+// In units of 2^-8, as weights are used.
+inline int32_t rounded_down(int32_t weight) { return weight >> 8; }
+
+void calibrate(const CalibrationState& state, const int32_t* logits, const int32_t* contexts,
                const uint32_t* exp2, float* frequency, int32_t* bounds, int64_t rows) {
-  constexpr int32_t kShift = 8, kHalf = 1 << (kShift - 1), kLogitLimit = 1 << 20;
-  Softmax<kCalibrated> block;
+  constexpr int32_t kLogitLimit = 1 << 20;
+  Softmax<kCalibrated, kCalibrationChunk> block;
+  int32_t weights[kMostTables + 1];
+  for (int t = 0; t <= state.tables; ++t) weights[t] = rounded_down(state.weights[t]);
+  const int32_t own = weights[state.tables];
   for (int64_t i = 0; i < rows; i += block.kRows) {
     const int64_t count = rows - i < block.kRows ? rows - i : block.kRows;
     for (int64_t r = 0; r < count; ++r) {
-      const int32_t* const context = contexts + (i + r) * tables;
-      Row sum = Row{} + kHalf;
-      for (int t = 0; t < tables; ++t) sum += row_at(learned[context[t]].bias);
+      const int32_t* const context = contexts + (i + r) * state.tables;
+      Row sum = Row{};
+      for (int t = 0; t < state.tables; ++t) sum += row_at(state.rows[context[t]].bias) * weights[t];
       const Row logit = row_at(logits + (i + r) * kCalibrated);
       const Row limited = most(least(logit, Row{} + kLogitLimit), Row{} - kLogitLimit);
-      row_at(block.rows[r]) = limited + (sum >> kShift);
+      row_at(block.rows[r]) = (limited * own + (sum >> 8) + 128) >> 8;
     }
     block.run_rows(exp2, count);
     block.write(frequency + i * kCalibrated, count);
@@ -202,72 +214,54 @@ void calibrate(const int32_t* logits, const int32_t* contexts, int tables, const
   }
 }
 
-void learn(const CalibrationTables& t, const float* frequency, const int32_t* contexts, int tables,
-           const uint8_t* symbols, int64_t rows) {
-  constexpr int32_t kTotal = 1 << 16, kCurvatureShift = 20, kCurvatureLimit = 1 << 30, kPrior = 8 << 12;
-  constexpr int32_t kBiasLimit = 1 << 18;
-  constexpr double kRate = 369, kToInteger = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds half to even
+inline int32_t limited(int64_t value, int32_t least, int32_t most) {
+  return static_cast<int32_t>(value < least ? least : (value > most ? most : value));
+}
+
+// An integer of less than 2^22, rounded half to even.
+inline Row nearest(FloatRow value) {
+  constexpr float kToInteger = 12582912.0f;  // 1.5 * 2^23
+  return (Row)(value + kToInteger) - 0x4B400000;
+}
+
+void learn(const CalibrationState& state, const int32_t* logits, const float* frequency,
+           const int32_t* contexts, const uint8_t* symbols, int64_t rows) {
+  constexpr int32_t kTotal = 1 << 16, kCurvatureShift = 20, kCurvatureLimit = 1 << 20, kPrior = 8 << 12;
+  constexpr int32_t kBiasLimit = 1 << 17, kNear = 1 << 11, kLeastWeight = -(1 << 16), kMostWeight = 1 << 18;
+  constexpr int32_t kMostMoved = 1 << 12;
+  constexpr float kRate = 1035;
   constexpr Row kPlaces = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  int64_t touched = 0;
+  Row gradient[kCalibrationChunk], slopes[kMostTables + 1] = {};
+  const int tables = state.tables;
   for (int64_t i = 0; i < rows; ++i) {
     const Row expected = __builtin_convertvector(
-        *reinterpret_cast<const FrequenciesInMemory*>(frequency + i * kCalibrated), Row);
-    const Row gradient = ((kPlaces == static_cast<int32_t>(symbols[i])) & kTotal) - expected;
+        *reinterpret_cast<const FloatRowInMemory*>(frequency + i * kCalibrated), Row);
+    const Row error = ((kPlaces == static_cast<int32_t>(symbols[i])) & kTotal) - expected;
     // Both factors are below 2^16, as every symbol has a frequency: the product fits 32 bits unsigned.
     const auto curvature = (Row)((UnsignedRow)expected * (UnsignedRow)(kTotal - expected) >> kCurvatureShift);
-    for (int k = 0; k < tables; ++k) {
-      const int32_t row = contexts[i * tables + k];
-      t.touched[touched] = row;
-      touched += t.seen[row] == 0;
-      t.seen[row] = 1;
-      row_at(t.rows[row].gradient) += gradient;
-      row_at(t.rows[row].curvature) += curvature;
+    const Row coarse = (error + 32) >> 6;
+    for (int t = 0; t < tables; ++t) {
+      CalibrationRow& row = state.rows[contexts[i * tables + t]];
+      const Row bias = most(least(row_at(row.bias), Row{} + kBiasLimit), Row{} - kBiasLimit);
+      row_at(row.bias) = bias;
+      slopes[t] += coarse * (bias >> 4);
+      row_at(row.curvature) = least(row_at(row.curvature) + curvature, Row{} + kCurvatureLimit);
+    }
+    const Row logit = row_at(logits + i * kCalibrated);
+    slopes[tables] += ((error + 4) >> 3) * most(least(logit, Row{} + kNear), Row{} - kNear);
+    gradient[i] = error;
+  }
+  for (int64_t i = 0; i < rows; ++i) {
+    const FloatRow step = __builtin_convertvector(gradient[i], FloatRow) * kRate;
+    for (int t = 0; t < tables; ++t) {
+      CalibrationRow& row = state.rows[contexts[i * tables + t]];
+      row_at(row.bias) += nearest(step / __builtin_convertvector(row_at(row.curvature) + kPrior, FloatRow));
     }
   }
-  for (int64_t i = 0; i < touched; ++i) {
-    t.seen[t.touched[i]] = 0;
-    CalibrationRow& row = t.rows[t.touched[i]];
-    row_at(row.curvature) = least(row_at(row.curvature), Row{} + kCurvatureLimit);
-    alignas(64) int32_t moved[kCalibrated];
-    for (int j = 0; j < kCalibrated; ++j) {
-      const double step = row.gradient[j] * kRate / (row.curvature[j] + static_cast<double>(kPrior));
-      moved[j] = row.bias[j] + static_cast<int32_t>((step + kToInteger) - kToInteger);
-    }
-    row_at(row.bias) = most(least(row_at(moved), Row{} + kBiasLimit), Row{} - kBiasLimit);
-    row_at(row.gradient) = Row{};
-  }
-}
-
-// ---- the network's favourite (codec/contexts.py) ----
-
-ANYPCC_STEP void favourite_step(const int32_t* __restrict logit, int32_t symbol, int32_t* __restrict largest,
-                                int32_t* __restrict next, int32_t* __restrict favourite) {
-  for (int r = 0; r < kSoftmaxRows; ++r) {
-    const int32_t value = logit[r], before = largest[r];
-    const int32_t lower = value < before ? value : before;
-    next[r] = lower > next[r] ? lower : next[r];
-    favourite[r] = value > before ? symbol : favourite[r];
-    largest[r] = value > before ? value : before;
-  }
-}
-
-void favourites(const int32_t* logits, int32_t* favourite, int stride, int64_t rows) {
-  alignas(64) int32_t block[kSoftmaxRows][kCalibrated], logit[kCalibrated][kSoftmaxRows];
-  alignas(64) int32_t largest[kSoftmaxRows], next[kSoftmaxRows], symbol[kSoftmaxRows];
-  for (int64_t i = 0; i < rows; i += kSoftmaxRows) {
-    const int64_t count = rows - i < kSoftmaxRows ? rows - i : kSoftmaxRows;
-    __builtin_memcpy(block, logits + i * kCalibrated, count * sizeof(block[0]));
-    for (int64_t r = count; r < kSoftmaxRows; ++r) __builtin_memset(block[r], 0, sizeof(block[r]));
-    transpose(&block[0][0], kCalibrated, &logit[0][0], kSoftmaxRows, kSoftmaxRows, kCalibrated);
-    for (int r = 0; r < kSoftmaxRows; ++r) {
-      largest[r] = next[r] = INT32_MIN;
-      symbol[r] = 0;
-    }
-    for (int j = 0; j < kCalibrated; ++j) favourite_step(logit[j], j, largest, next, symbol);
-    for (int64_t r = 0; r < count; ++r) {
-      // Unsigned, because two logits may be further apart than an int32 can say.
-      const uint32_t lead = (static_cast<uint32_t>(largest[r]) - static_cast<uint32_t>(next[r])) >> 5;
-      favourite[(i + r) * stride] = symbol[r] * 8 + static_cast<int32_t>(lead < 7 ? lead : 7);
-    }
+  for (int t = 0; t <= tables; ++t) {
+    int64_t slope = 0;
+    for (int j = 0; j < kCalibrated; ++j) slope += slopes[t][j];
+    const int32_t moved = limited(slope >> (t < tables ? 11 : 12), -kMostMoved, kMostMoved);
+    state.weights[t] = limited(state.weights[t] + moved, kLeastWeight, kMostWeight);
   }
 }

@@ -273,7 +273,6 @@ constexpr Isa isa_table(const char* name) {
           softmax,
           calibrate,
           learn,
-          favourites,
           distances,
           cone_heights,
           cone_bins,
