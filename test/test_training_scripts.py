@@ -86,3 +86,21 @@ def test_category_models_beside_the_universal_one(clouds: Path, tmp_path: Path) 
     assert float(cells[4].removesuffix(" %")) == pytest.approx(100 * (own / universal - 1), abs=0.1)
     assert cells[6] == ("yes" if own < 0.97 * universal else "no")
     assert "2 steps from `any`" in (tmp_path / "doc.md").read_text()
+
+
+FACES = [(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)]
+
+
+def test_synthetic_volumes_are_boundaries_and_come_from_their_seed(tmp_path: Path) -> None:
+    script("make_volumes.py", tmp_path, "--count", 2, "--edge", 32)
+    files = sorted((tmp_path / "synthetic_volume").glob("*.npz"))
+    volumes = [np.load(file)["xyz"] for file in files]
+    assert len(volumes) == 2
+    for xyz in volumes:
+        assert xyz.dtype == np.int32
+        cells = {tuple(cell) for cell in xyz.tolist()}
+        assert len(cells) == len(xyz) > 100
+        buried = [(x, y, z) for x, y, z in cells if all((x + dx, y + dy, z + dz) in cells for dx, dy, dz in FACES)]
+        assert len(buried) < 0.3 * len(cells)  # a surface, though noise makes places thick
+    script("make_volumes.py", tmp_path, "--count", 2, "--edge", 32)
+    assert all(np.array_equal(np.load(file)["xyz"], xyz) for file, xyz in zip(files, volumes, strict=True))
