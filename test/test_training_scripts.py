@@ -92,7 +92,7 @@ FACES = [(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)]
 
 
 def test_synthetic_volumes_are_boundaries_and_come_from_their_seed(tmp_path: Path) -> None:
-    script("make_volumes.py", tmp_path, "--count", 2, "--edge", 32)
+    script("make_volumes.py", tmp_path, "--count", 2, "--edge", 96)
     files = sorted((tmp_path / "synthetic_volume").glob("*.npz"))
     volumes = [np.load(file)["xyz"] for file in files]
     assert len(volumes) == 2
@@ -102,5 +102,5 @@ def test_synthetic_volumes_are_boundaries_and_come_from_their_seed(tmp_path: Pat
         assert len(cells) == len(xyz) > 100
         buried = [(x, y, z) for x, y, z in cells if all((x + dx, y + dy, z + dz) in cells for dx, dy, dz in FACES)]
         assert len(buried) < 0.3 * len(cells)  # a surface, though noise makes places thick
-    script("make_volumes.py", tmp_path, "--count", 2, "--edge", 32)
+    script("make_volumes.py", tmp_path, "--count", 2, "--edge", 96)
     assert all(np.array_equal(np.load(file)["xyz"], xyz) for file, xyz in zip(files, volumes, strict=True))
