@@ -12,7 +12,7 @@ from anypcc_ros.codec.errors import CorruptStreamError
 from anypcc_ros.codec.representation import NOTHING, Kind, Represented, factor_of, multiples, nearest_multiple
 
 NAMES = ("rgb", "rgba")
-_SHIFTS = np.array([16, 8, 0, 24])  # of red, green, blue and alpha
+_BYTES = (2, 1, 0, 3)  # of red, green, blue and alpha, the lowest first
 
 
 def is_colour(name: str, values: np.ndarray) -> bool:
@@ -27,7 +27,7 @@ def is_colour(name: str, values: np.ndarray) -> bool:
 def represent_colours(values: np.ndarray, step: float = 0.0) -> Represented:
     """Integers for colours. ``step``: of the policy, for each of red, green, blue and alpha; 0 means exactly."""
     factor = factor_of(step)
-    red, green, blue, *others = nearest_multiple(parts_of(values), factor).T
+    red, green, blue, *others = np.ascontiguousarray(nearest_multiple(parts_of(values), factor).T)
     return Represented(Kind.COLOURS, (green, red - green, blue - green, *others), NOTHING, float(factor))
 
 
@@ -37,25 +37,26 @@ def restore_colours(represented: Represented, dtype: np.dtype, packed: bool) -> 
     if not (dtype.itemsize == 4 if packed else small_integers):
         raise CorruptStreamError(f"colours in a field of {dtype}")
     green, red, blue, *others = represented.channels
-    part = np.dtype(np.uint8) if packed else dtype
-    numbers = np.stack([red + green, green, blue + green, *others], axis=1)
-    parts = multiples(numbers, int(represented.factor), part)
-    if packed:
-        return (parts << _SHIFTS).sum(axis=1).astype(np.uint32).view(dtype)
-    return parts.astype(dtype)
+    part, factor = np.dtype(np.uint8) if packed else dtype, int(represented.factor)
+    parts = [multiples(numbers, factor, part) for numbers in (red + green, green, blue + green, *others)]
+    values = np.empty((len(green), len(parts)), part)
+    for place, numbers in zip(_BYTES if packed else range(len(parts)), parts, strict=True):
+        values[:, place] = numbers
+    return values.view("<u4")[:, 0].astype(np.uint32).view(dtype) if packed else values
 
 
 def channels(count: int) -> int:
     """Channels of a colour field with ``count`` values for each point. Raises CorruptStreamError for what is none."""
     if count == 2 or not count:
         raise CorruptStreamError(f"colours of {count} values")
-    return len(_SHIFTS) if count == 1 else count
+    return len(_BYTES) if count == 1 else count
 
 
 def parts_of(values: np.ndarray) -> np.ndarray:
     """(N, channels) int64: red, green, blue and what may follow."""
     if _packed(values):
-        return values.reshape(-1, 1).view(np.uint32).astype(np.int64) >> _SHIFTS & 255
+        packed = np.ascontiguousarray(values.reshape(-1, 1).view(np.uint32), "<u4")
+        return packed.view(np.uint8)[:, _BYTES].astype(np.int64)
     return values.astype(np.int64)
 
 

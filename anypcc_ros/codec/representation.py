@@ -151,16 +151,20 @@ def factor_of(step: float) -> int:
 
 def nearest_multiple(numbers: np.ndarray, factor: int) -> np.ndarray:
     """``numbers / factor``, rounded half down, int64."""
+    if factor == 1:
+        return numbers
     quotients, rest = np.divmod(numbers, factor)
     return quotients + (2 * rest > factor)
 
 
 def multiples(numbers: np.ndarray, factor: int, dtype: np.dtype) -> np.ndarray:
     """``numbers * factor``, int64, clamped to the integer dtype and to 2^52. Raises CorruptStreamError for what overflows."""
-    if numbers.size and max(int(numbers.max()), -int(numbers.min())) * factor >= _EXACT << 10:
-        raise CorruptStreamError(f"multiples {numbers.min()}..{numbers.max()} of {factor}")
-    limits = np.iinfo(dtype)
-    return np.clip(numbers * factor, max(limits.min, -_EXACT), min(limits.max, _EXACT))
+    least, most = (int(numbers.min()), int(numbers.max())) if numbers.size else (0, 0)
+    if max(most, -least) * factor >= _EXACT << 10:
+        raise CorruptStreamError(f"multiples {least}..{most} of {factor}")
+    low, high = max(np.iinfo(dtype).min, -_EXACT), min(np.iinfo(dtype).max, _EXACT)
+    values = numbers * factor if factor > 1 else numbers
+    return values if low <= least * factor and most * factor <= high else np.clip(values, low, high)
 
 
 def _listed_if_few(numbers: np.ndarray) -> Represented | None:
