@@ -159,19 +159,20 @@ def test_axes_on_a_coarser_lattice_are_renumbered(round_trip, offset):
     assert np.abs(sorted_rows(dropped.xyz)[0] - sorted_rows(scaled)[0]).max() <= 4
 
 
-def surface(spacing: int) -> PointCloud:
-    """A wavy sheet with a point on about every so-manieth cell of the grid."""
-    x, y = (spacing * v.ravel() for v in np.meshgrid(np.arange(60), np.arange(60)))
+def surface(spacing: int, edge: int = 60) -> PointCloud:
+    """A wavy sheet of so many points each way, one on about every so-manieth cell of the grid."""
+    x, y = (spacing * v.ravel() for v in np.meshgrid(np.arange(edge), np.arange(edge)))
     x, y = (v + np.random.default_rng(spacing + i).integers(0, spacing, len(v)) for i, v in enumerate((x, y)))
     return PointCloud(np.stack([x, y, np.rint(20 * np.sin(x / 90) * np.cos(y / 70))], axis=1).astype(np.int32))
 
 
 @pytest.mark.parametrize(
-    ("calibrate", "of_dense", "of_sparse"),
+    ("calibrate", "of_others", "of_large_sparse"),
     [("always", True, True), ("auto", True, True), ("selective", True, False), ("never", False, False)],
 )
-def test_predictions_are_corrected_where_the_configuration_says(calibrate, of_dense, of_sparse):
-    for cloud, expected in ((surface(1), of_dense), (surface(9), of_sparse)):
+def test_predictions_are_corrected_where_the_configuration_says(calibrate, of_others, of_large_sparse):
+    clouds = (surface(1, 230), of_others), (surface(9), of_others), (surface(9, 230), of_large_sparse)
+    for cloud, expected in clouds:
         data = Encoder(CodecConfig(step=1.0, calibrate=calibrate)).encode(cloud)
         assert inspect(data).calibrated is expected
         assert set(map(tuple, Decoder().decode(data).xyz.tolist())) == set(map(tuple, cloud.xyz.tolist()))

@@ -155,7 +155,8 @@ class CodecConfig:
     calibrate: str = option(
         "auto",
         "correct the network's predictions, and use a spinning sensor's laser beams, while coding: always (the smallest), "
-        "selective (only clouds that gain much: where cells crowd or beams tell a lot), never, or auto (as the model asks)",
+        "selective (of large clouds only those that gain much: where cells crowd or beams tell a lot), never, or auto (as "
+        "the model asks)",
         choices=CALIBRATIONS,
     )
     adapt_steps: int = option(

@@ -47,6 +47,9 @@ WORTH_CALIBRATING = 2.2
 TELLING = 0.1
 """Bits per point and octree level that a sensor's beams must tell for it to bring ten percent and more."""
 
+SMALL = 50_000
+"""Occupied cells up to which the calibration is worth its time anyway."""
+
 TRIED_EVERY = 16
 """Of successive clouds so many are encoded as it was best for the first of them, with a shared adaptation or without it."""
 
@@ -132,7 +135,7 @@ class PositionEncoder:
         lattice = NO_LATTICE if dropped else find_lattice(grid)
         voxels, rows = voxelise(lattice.compact(grid), dropped, self.config.threads)
         # A lattice bends the space in which beams are straight.
-        beams = None if lattice else self._find_beams(grid, step, origin, fields, voxels.depth)
+        beams = None if lattice else self._find_beams(grid, step, origin, fields, voxels)
         correction = self._correction(voxels, beams)
         repeated = self.keeps_duplicates and int(voxels.counts.max()) > 1
         if not self.keeps_duplicates:
@@ -169,7 +172,7 @@ class PositionEncoder:
             return None
         dropped = self.config.drop_scales - levels
         voxels, rows = voxelise(grid, dropped)
-        correction = self._correction(voxels, self._find_beams(grid, step, origin, fields, voxels.depth))
+        correction = self._correction(voxels, self._find_beams(grid, step, origin, fields, voxels))
 
         def encode(way: _Way) -> tuple[Occupancy, bytes, float]:
             told = FillingEncoder(self.config.truth)
@@ -196,17 +199,19 @@ class PositionEncoder:
         return OnGrid(*place, decoded, rows, len(grid), correction.calibrated, cells_checksum(occupancy.cells), chunks)
 
     def _find_beams(
-        self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray], depth: int
+        self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray], voxels: Voxels
     ) -> Beams | None:
         if self._calibrate == "never":
             return None
-        least = TELLING * depth if self._calibrate == "selective" else 0.0
+        choosy = self._calibrate == "selective" and len(voxels.coords) > SMALL
+        least = TELLING * voxels.depth if choosy else 0.0
         return self._beams.find(grid, step, origin, fields, least)
 
     def _correction(self, voxels: Voxels, beams: Beams | None) -> Correction:
         calibrated = self._calibrate == "always"
         if self._calibrate == "selective":
-            calibrated = beams is not None or children_per_node(voxels.coords) >= WORTH_CALIBRATING
+            cells = voxels.coords
+            calibrated = beams is not None or len(cells) <= SMALL or children_per_node(cells) >= WORTH_CALIBRATING
         return Correction(calibrated, beams, self.config.threads)
 
     def _encode_occupancy(self, voxels: Voxels, correction: Correction) -> tuple[Occupancy, bytes]:
