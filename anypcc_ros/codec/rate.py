@@ -30,7 +30,7 @@ TOLERANCE = 0.01
 """A stream so near to its target, relatively, is not encoded again."""
 
 SEARCH_PASSES = 12
-"""Encodings of a first frame at most; two to five are usual."""
+"""Encodings of a first frame at most; two to six are usual."""
 
 MAX_SCALES = 12
 """Scales dropped at most. More would only make the step small."""
@@ -44,7 +44,7 @@ _REPAIRS = 3
 
 _CARRIED = (FIELDS, ATTRIBUTES, ORDER, REMAINDERS, OFF_GRID, SCAN)
 
-_CROWD = 2.5
+_CROWD = 2.0
 """Points in a cell, on average, from which on they are merged. With more of them hardly anything depends on the edge: finer
 counts, and fields that are told by coarser places, take what positions no longer do."""
 
@@ -52,11 +52,10 @@ _SEPARATE = math.log(1.25)  # how much larger a target must be for merged points
 _STEEPEST, _FLATTEST, _SLOPE = -4.0, -0.1, -0.7  # of log(bytes) by log(edge); the last one before anything is known
 _DRIFT = -0.7  # the same where scales are filled in
 _APART = 0.1  # edges nearer than this, as a difference of logarithms, tell nothing of the drift: sizes go up and down by 1 %
-_SAME_EDGE = 0.005  # and those nearer than this are the same
 _WHOLE = 1e-3  # scales nearer to a whole number than this, from above, are that
 _LONGEST_STRIDE = math.log(16)  # from one edge to the next
 _REACH = math.log(4096)  # from the edge of the configuration
-_LOOKS = 2  # grids that are looked at before one is encoded, at most, besides the last one
+_LOOKS = 3  # grids that are looked at before one is encoded, at most, besides the last one; the nearest is taken
 _GAP = 0.01  # from an edge that has given too much or too little to the next one, as a difference of logarithms, at least
 _FORETOLD = TOLERANCE / 4  # an edge that should come so near is taken
 
@@ -238,9 +237,11 @@ def _search(encoder: Encoder, cloud: PointCloud, wanted: float, state: _State, p
             return data, tried  # coarser cells would hold even more points
         if not best or abs(more) < abs(nearest.size - wanted):
             best, nearest = data, tried
-        if abs(more) < math.log1p(TOLERANCE) or high - low < _SAME_EDGE or (edge == finest and more < 0):
+        if abs(more) < math.log1p(TOLERANCE) or (edge == finest and more < 0):
             break
         low, high = (max(low, edge), high) if more > 0 else (low, min(high, edge))
+        if high - low < 2 * _GAP:  # none is right, as where other beams were found: only the last stream counts
+            low, high = (edge, middle + _REACH) if more > 0 else (middle - _REACH, edge)
         known = tried
     return best, replace(nearest, slope=tried.slope, drift=tried.drift)
 
@@ -260,16 +261,20 @@ def _foresee(
     if known.parts is None:
         return edge, content, slope
     gap = min(_GAP, (high - low) / 4)
+    size = known.expects(content, edge)
+    seen = [] if same_cloud else [(abs(size - wanted), edge, content)]
     for _ in range(_LOOKS):
-        size = known.expects(content, edge)
-        if abs(size - wanted) < _FORETOLD:
+        if abs(size - wanted) < _FORETOLD and seen:
             break
         stride = min(max((wanted - size) / slope, -_LONGEST_STRIDE), _LONGEST_STRIDE)
-        there = min(max(edge + stride, low + gap), high - gap)
+        there, before = min(max(edge + stride, low + gap), high - gap), size
         content = look(there)
+        size = known.expects(content, there)
         if abs(there - edge) > _APART / 3:
-            slope = min(max((known.expects(content, there) - size) / (there - edge), _STEEPEST), _FLATTEST)
+            slope = min(max((size - before) / (there - edge), 2 * slope, _STEEPEST), slope / 2, _FLATTEST)
         edge = there
+        seen.append((abs(size - wanted), edge, content))
+    _, edge, content = min(seen, key=lambda look: look[0])
     return edge, content, slope
 
 
