@@ -47,7 +47,7 @@ WORTH_CALIBRATING = 2.2
 TELLING = 0.1
 """Bits per point and octree level that a sensor's beams must tell for it to bring ten percent and more."""
 
-SMALL = 50_000
+SMALL = 1 << 16
 """Occupied cells up to which the calibration is worth its time anyway."""
 
 TRIED_EVERY = 16
