@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anypcc_ros.codec import channels, surroundings
+from anypcc_ros.codec import channels, representation, surroundings
 from anypcc_ros.codec.kernels import native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the native kernels are not built here")
@@ -99,6 +99,16 @@ def test_values_in_a_row_are_the_same(points, plainly):
     line = surroundings.in_a_row(points)
     assert_same_channel(np.arange(points) * 1000 + 5, line, None, plainly)
     assert_same_channel(np.arange(points) % 3, line, None, plainly)
+
+
+def test_lists_of_values_are_the_same(plainly):
+    limits = np.iinfo(np.int64)
+    chosen = np.random.default_rng(3).integers(0, 5, 3000)
+    values = np.array([limits.min, -7, 0, 1 << 40, limits.max])[chosen]
+    for represented in (representation.represent(values), plainly(representation.represent, values)):
+        assert represented.kind == representation.Kind.LIST
+        assert np.array_equal(represented.listed, np.unique(values))
+        assert np.array_equal(represented.channels[0], chosen)
 
 
 def test_counts_that_reach_their_limit_are_halved_alike(plainly):

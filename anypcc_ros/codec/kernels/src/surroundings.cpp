@@ -1,6 +1,5 @@
 // The neighbour search of codec/surroundings.py; its arithmetic is in isa_surroundings.hpp.
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <new>
