@@ -171,7 +171,7 @@ def surface(spacing: int, edge: int = 60) -> PointCloud:
     [("always", True, True), ("auto", True, True), ("selective", True, False), ("never", False, False)],
 )
 def test_predictions_are_corrected_where_the_configuration_says(calibrate, of_others, of_large_sparse):
-    clouds = (surface(1, 260), of_others), (surface(9), of_others), (surface(9, 260), of_large_sparse)
+    clouds = (surface(1, 260), of_others), (surface(9), of_others), (surface(25, 260), of_large_sparse)
     for cloud, expected in clouds:
         data = Encoder(CodecConfig(step=1.0, calibrate=calibrate)).encode(cloud)
         assert inspect(data).calibrated is expected

@@ -7,6 +7,7 @@ import weakref
 import numpy as np
 import pytest
 
+from anypcc_ros.codec import octree
 from anypcc_ros.codec.kernels import native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=str(native.unavailable_reason()))
@@ -164,3 +165,14 @@ def test_positions_of_grid_points_and_their_repetition(dtype: type) -> None:
         assert np.array_equal(repeated, np.repeat(rows, repeats, axis=0))
         with pytest.raises(ValueError, match="out of range"):
             native.repeat_rows(rows, repeats, repeated[1:])
+
+
+@pytest.mark.parametrize("above", [0, 1, 2, 9])
+def test_children_per_node(above: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    cells = octree.sort_cells(rng.integers(0, 300, (4000, 3)))[0]
+    found = octree.children_per_node(cells, above)
+    nodes = [len(np.unique(cells >> scales, axis=0)) for scales in (above, above + 1)]
+    assert found == nodes[0] / nodes[1]
+    monkeypatch.setattr(octree, "_fits_native", lambda coords: False)
+    assert octree.children_per_node(cells, above) == found

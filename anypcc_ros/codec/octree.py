@@ -145,12 +145,21 @@ def voxelise(grid: np.ndarray, drop_scales: int = 0, threads: int = 1) -> tuple[
     return Voxels(shift, coords, counts, depth), order
 
 
-def children_per_node(coords: np.ndarray) -> float:
-    """How many of the cells (N, 3) int64, in Morton order, N >= 1, a node of the level above them has on average."""
-    if _fits_native(coords):
-        keys = _native_keys(coords)
-        return len(coords) / native.parent_keys(keys, keys, np.empty(len(keys), np.uint8))
-    return len(coords) / (1 + int(changes(coords >> 1).sum()))
+def children_per_node(coords: np.ndarray, above: int = 0) -> float:
+    """How many cells a node has on average: of the level above the cells (N, 3) int64, in Morton order, N >= 1, or of one so
+    many levels ``above`` that."""
+    if not _fits_native(coords):
+        return _count(coords, above) / _count(coords, above + 1)
+    keys, codes = _native_keys(coords), np.empty(len(coords), np.uint8)
+    children = nodes = len(keys)
+    for _ in range(above + 1):
+        children, nodes = nodes, native.parent_keys(keys[:nodes], keys[:nodes], codes[:nodes])
+    return children / nodes
+
+
+def _count(coords: np.ndarray, above: int) -> int:
+    """Nodes so many levels above the cells (N, 3) int64 in Morton order."""
+    return 1 + int(changes(coords >> above).sum())
 
 
 def coarser_cells(coords: np.ndarray, scales: int) -> np.ndarray:

@@ -42,7 +42,8 @@ from anypcc_ros.codec.trials import Trials
 _log = logging.getLogger(__name__)
 
 WORTH_CALIBRATING = 2.2
-"""Occupied cells per node of the level above from which on the calibration brings several percent."""
+"""Occupied cells per node, of the level above them or of the second one above that, from which on the calibration brings
+several percent. Surfaces are that crowded on some level, scan lines on coarse ones alone."""
 
 TELLING = 0.1
 """Bits per point and octree level that a sensor's beams must tell for it to bring ten percent and more."""
@@ -211,7 +212,8 @@ class PositionEncoder:
         calibrated = self._calibrate == "always"
         if self._calibrate == "selective":
             cells = voxels.coords
-            calibrated = beams is not None or len(cells) <= SMALL or children_per_node(cells) >= WORTH_CALIBRATING
+            crowded = (children_per_node(cells, above) >= WORTH_CALIBRATING for above in (0, 2))
+            calibrated = beams is not None or len(cells) <= SMALL or any(crowded)
         return Correction(calibrated, beams, self.config.threads)
 
     def _encode_occupancy(self, voxels: Voxels, correction: Correction) -> tuple[Occupancy, bytes]:
