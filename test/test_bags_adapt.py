@@ -111,7 +111,7 @@ def test_an_adaptation_may_come_late_but_has_to_be_there(golden, tmp_path, capsy
 def test_every_topic_gets_an_adaptation_of_its_own_where_that_pays(golden, tmp_path, capsys) -> None:
     pytest.importorskip("torch", reason="tuning needs torch")
     original, plain, small = (tmp_path / name for name in ("original.mcap", "plain.mcap", "small.mcap"))
-    recordings.write_mcap(original, clouds=24)
+    recordings.write_mcap(original, clouds=72)
     model = ["--model", str(golden / "tiny.safetensors"), "--step", "0.05", *QUIET]
     assert main(["bag", "compress", str(original), str(plain), *model]) == 0
     capsys.readouterr()

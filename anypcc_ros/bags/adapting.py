@@ -30,8 +30,8 @@ SAMPLE = 3
 
 STEPS = 200
 
-OVERHEAD = 200
-"""Bytes that a bag has of an adaptation besides the adaptation itself: a topic and a message."""
+OVERHEAD = 1000
+"""Bytes that a bag has of an adaptation besides the adaptation itself: a topic with its type, and a message."""
 
 
 @dataclass(frozen=True)
