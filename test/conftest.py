@@ -12,6 +12,7 @@ import pytest
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.codec.kernels import native
 from anypcc_ros.codec.model.integer import IntegerLayer, IntegerModel
 from anypcc_ros.codec.model.network import ModelConfig, layers
 
@@ -127,3 +128,15 @@ def sample_cloud() -> PointCloud:
         message = bag.deserialize(raw, connection.msgtype)
     points = np.frombuffer(message.data, [("xyz", "<f4", 3), ("intensity", "<f4"), ("ring", "<u2")])
     return PointCloud(points["xyz"].copy(), {name: points[name].copy() for name in ("intensity", "ring")})
+
+
+@pytest.fixture
+def plainly(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Runs a function without the kernels."""
+
+    def run(function: Callable[..., Any], *arguments: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(native, "available", lambda: False)
+            return function(*arguments)
+
+    return run

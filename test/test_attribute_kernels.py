@@ -21,18 +21,6 @@ def path(request):
     native.set_isa("auto")
 
 
-@pytest.fixture
-def plainly(monkeypatch):
-    """Runs a function without the kernels."""
-
-    def run(function, *arguments):
-        with monkeypatch.context() as patch:
-            patch.setattr(native, "available", lambda: False)
-            return function(*arguments)
-
-    return run
-
-
 def scattered(points: int, seed: int = 0) -> surroundings.Surroundings:
     return surroundings.surroundings(np.random.default_rng(seed).integers(-99, 99, (points, 3)))
 

@@ -52,11 +52,11 @@ def test_a_killed_process_is_an_error_and_no_hang():
 def test_workers_do_not_outlive_a_killed_run(tmp_path):
     """The workers say who they are, the run is killed, and they are gone."""
     code = """
-import os, sys, time
+import os, time
 from anypcc_ros.bags.engines import InOrder, engine
 
 def work(numbers):
-    print(os.getpid(), flush=True)
+    os.write(1, b"%d\\n" % os.getpid())  # in one write, that lines of two processes never mix
     time.sleep(0.2)
     return numbers
 
@@ -68,8 +68,10 @@ if __name__ == "__main__":
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with subprocess.Popen([sys.executable, tmp_path / "run.py"], stdout=subprocess.PIPE, text=True, env=environment) as running:
         assert running.stdout is not None
-        workers = {int(running.stdout.readline()) for _ in range(8)}
-        running.kill()
+        try:
+            workers = {int(running.stdout.readline()) for _ in range(8)}
+        finally:
+            running.kill()
     assert len(workers) == 2
     end = time.monotonic() + 30
     while any(Path("/proc", str(worker)).exists() for worker in workers):

@@ -13,18 +13,6 @@ from anypcc_ros.codec.octree import sort_cells
 pytestmark = pytest.mark.skipif(not native.available(), reason=str(native.unavailable_reason()))
 
 
-@pytest.fixture
-def plainly(monkeypatch):
-    """Runs a function without the kernels."""
-
-    def run(function, *arguments):
-        with monkeypatch.context() as patch:
-            patch.setattr(native, "available", lambda: False)
-            return function(*arguments)
-
-    return run
-
-
 @pytest.mark.parametrize(("cells", "extent"), [(1, 2), (700, 9), (9000, 400), (2000, 1 << 30)])
 def test_contexts_and_counts_are_the_same(cells, extent, plainly):
     rng = np.random.default_rng(cells)

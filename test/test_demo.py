@@ -27,8 +27,7 @@ DEMO = ROOT / "scripts" / "demo"
 
 @pytest.fixture(scope="module")
 def compare():
-    sys.path.append(str(DEMO))  # where the checker finds the player, as it does when it runs
-    spec = importlib.util.spec_from_file_location("demo_checker", DEMO / "checker.py")
+    spec = importlib.util.spec_from_file_location("demo_comparison", DEMO / "comparison.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)

@@ -13,7 +13,8 @@ from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig, TargetConfig
 from anypcc_ros.codec.errors import ConfigError
-from anypcc_ros.codec.rate import DEFAULT_PERIOD, FramePeriod, RateControl
+from anypcc_ros.codec.rate import DEFAULT_PERIOD, RateControl
+from anypcc_ros.nodes.frame_period import FramePeriod
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,7 @@ def dequantise(coords: np.ndarray, step: float, origin: tuple[float, float, floa
     Integer dtypes are rounded half to even and clamped to their range, int64 to ``EXACT_INTEGER``: the grid point of a
     position at the end of the range may lie beyond it.
     """
+    # Not with an origin: a compiler may fuse the product with a sum, which rounds otherwise.
     if native.available() and coords.dtype == np.int64 and not any(origin) and np.dtype(dtype).kind == "f":
         xyz = np.empty(coords.shape, dtype)
         native.grid_positions(np.ascontiguousarray(coords), step, xyz)

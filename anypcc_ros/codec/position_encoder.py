@@ -36,20 +36,11 @@ from anypcc_ros.codec.model.delta import adapt, encode_delta
 from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.nearness import CellIndex, squared_error
 from anypcc_ros.codec.occupancy import Correction, Witness
-from anypcc_ros.codec.octree import Voxels, children_per_node, quantise, repeat_rows, voxelise
+from anypcc_ros.codec.octree import Voxels, quantise, repeat_rows, voxelise
+from anypcc_ros.codec.selective import least_told, worth_correcting
 from anypcc_ros.codec.trials import Trials
 
 _log = logging.getLogger(__name__)
-
-WORTH_CALIBRATING = 2.2
-"""Occupied cells per node, of the level above them or of the second one above that, from which on the calibration brings
-several percent. Surfaces are that crowded on some level, scan lines on coarse ones alone."""
-
-TELLING = 0.1
-"""Bits per point and octree level that a sensor's beams must tell for it to bring ten percent and more."""
-
-SMALL = 1 << 16
-"""Occupied cells up to which the calibration is worth its time anyway."""
 
 TRIED_EVERY = 16
 """Of successive clouds so many are encoded as it was best for the first of them, with a shared adaptation or without it."""
@@ -204,16 +195,12 @@ class PositionEncoder:
     ) -> Beams | None:
         if self._calibrate == "never":
             return None
-        choosy = self._calibrate == "selective" and len(voxels.coords) > SMALL
-        least = TELLING * voxels.depth if choosy else 0.0
+        least = least_told(voxels) if self._calibrate == "selective" else 0.0
         return self._beams.find(grid, step, origin, fields, least)
 
     def _correction(self, voxels: Voxels, beams: Beams | None) -> Correction:
-        calibrated = self._calibrate == "always"
-        if self._calibrate == "selective":
-            cells = voxels.coords
-            crowded = (children_per_node(cells, above) >= WORTH_CALIBRATING for above in (0, 2))
-            calibrated = beams is not None or len(cells) <= SMALL or any(crowded)
+        selective = self._calibrate == "selective"
+        calibrated = worth_correcting(voxels, beams) if selective else self._calibrate == "always"
         return Correction(calibrated, beams, self.config.threads)
 
     def _encode_occupancy(self, voxels: Voxels, correction: Correction) -> tuple[Occupancy, bytes]:

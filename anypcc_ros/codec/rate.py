@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -35,9 +34,8 @@ SEARCH_PASSES = 12
 MAX_SCALES = 12
 """Scales dropped at most. More would only make the step small."""
 
-PERIOD_FRAMES = 11
-DEFAULT_PERIOD, LONGEST_PERIOD = 0.1, 10.0
-"""Seconds."""
+DEFAULT_PERIOD = 0.1
+"""Seconds from one frame to the next, where nothing is known of it."""
 
 _REPAIRS = 3
 """Encodings, at most, after the passes asked for, of a frame that these have not brought near enough."""
@@ -151,26 +149,6 @@ class RateControl:
         with self._lock:
             self._state = state
         return data
-
-
-class FramePeriod:
-    """Seconds between the frames of one stream, from the times at which they were taken. Several threads may use it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._times: deque[float] = deque(maxlen=PERIOD_FRAMES)
-
-    def after(self, time: float) -> float:
-        """The mean over the last frames, this one of ``time`` included; ``DEFAULT_PERIOD`` for the first one.
-
-        A time before the last one's begins anew, as where a recording is played again.
-        """
-        with self._lock:
-            if self._times and not 0 < time - self._times[-1] < LONGEST_PERIOD:
-                self._times.clear()
-            self._times.append(time)
-            frames = len(self._times) - 1
-            return (self._times[-1] - self._times[0]) / frames if frames else DEFAULT_PERIOD
 
 
 def _first(config: CodecConfig, filling: bool) -> _State:

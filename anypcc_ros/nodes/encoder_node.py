@@ -12,11 +12,12 @@ from std_msgs.msg import UInt8MultiArray
 from anypcc_ros.codec.bitstream import inspect
 from anypcc_ros.codec.codec import Encoder
 from anypcc_ros.codec.config import CodecConfig, TargetConfig
-from anypcc_ros.codec.rate import FramePeriod, RateControl
+from anypcc_ros.codec.rate import RateControl
 from anypcc_ros.msg import CompressedCloud
 from anypcc_ros.nodes.adaptations import LATCHED_QOS, adaptation_topic
 from anypcc_ros.nodes.codec_node import CodecNode, Result
 from anypcc_ros.nodes.conversion import as_uint8_sequence, put_layout
+from anypcc_ros.nodes.frame_period import FramePeriod
 from anypcc_ros.nodes.parameters import ConfigParameters
 from anypcc_ros.pointcloud2 import FORMAT, MessageConfig, cloud_from_message, special_layout
 

@@ -188,15 +188,12 @@ inline const RowInMemory& row_at(const int32_t* numbers) {
 inline Row least(Row a, Row b) { return a < b ? a : b; }
 inline Row most(Row a, Row b) { return a > b ? a : b; }
 
-// In units of 2^-8, as weights are used.
-inline int32_t rounded_down(int32_t weight) { return weight >> 8; }
-
 void calibrate(const CalibrationState& state, const int32_t* logits, const int32_t* contexts,
                const uint32_t* exp2, float* frequency, int32_t* bounds, int64_t rows) {
   constexpr int32_t kLogitLimit = 1 << 20;
   Softmax<kCalibrated, kCalibrationChunk> block;
   int32_t weights[kMostTables + 1];
-  for (int t = 0; t <= state.tables; ++t) weights[t] = rounded_down(state.weights[t]);
+  for (int t = 0; t <= state.tables; ++t) weights[t] = state.weights[t] >> 8;
   const int32_t own = weights[state.tables];
   for (int64_t i = 0; i < rows; i += block.kRows) {
     const int64_t count = rows - i < block.kRows ? rows - i : block.kRows;
@@ -214,7 +211,7 @@ void calibrate(const CalibrationState& state, const int32_t* logits, const int32
   }
 }
 
-inline int32_t limited(int64_t value, int32_t least, int32_t most) {
+inline int32_t clamped(int64_t value, int32_t least, int32_t most) {
   return static_cast<int32_t>(value < least ? least : (value > most ? most : value));
 }
 
@@ -261,7 +258,7 @@ void learn(const CalibrationState& state, const int32_t* logits, const float* fr
   for (int t = 0; t <= tables; ++t) {
     int64_t slope = 0;
     for (int j = 0; j < kCalibrated; ++j) slope += slopes[t][j];
-    const int32_t moved = limited(slope >> (t < tables ? 11 : 12), -kMostMoved, kMostMoved);
-    state.weights[t] = limited(state.weights[t] + moved, kLeastWeight, kMostWeight);
+    const int32_t moved = clamped(slope >> (t < tables ? 11 : 12), -kMostMoved, kMostMoved);
+    state.weights[t] = clamped(state.weights[t] + moved, kLeastWeight, kMostWeight);
   }
 }
