@@ -108,15 +108,11 @@ def chunks(symbols: int) -> Iterator[slice]:
 
 
 class Corrector(Protocol):
-    """What ``Calibration`` and its native equal have in common."""
+    """What codes the code parts of a cloud one after the other, and learns from them.
 
-    def frequencies(self, logits: np.ndarray, contexts: np.ndarray) -> np.ndarray:
-        """Corrected frequencies (N, 16) float32. ``logits``: (N, 16) int32 in 1/32 bit. ``contexts``: (N, T) int32 rows, one
-        of each table: no two of a node are equal."""
-
-    def learn(self, logits: np.ndarray, frequencies: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> None:
-        """Take in one chunk: its ``symbols`` (N,) uint8, the network's ``logits`` and the ``frequencies`` that they were coded
-        with."""
+    Of every part: the network's ``logits`` (N, 16) int32 in 1/32 bit, and ``contexts`` (N, T) int32, rows of the tables, one of
+    each: no two of a node are equal.
+    """
 
     def replay(self, logits: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> np.ndarray:
         """Frequencies (N, 16) float32 of a whole code part whose symbols are known, learning after every chunk."""
@@ -146,12 +142,14 @@ class Calibration:
         return self._weights[tables, : tables + 1]
 
     def frequencies(self, logits: np.ndarray, contexts: np.ndarray) -> np.ndarray:
+        """Corrected frequencies (N, 16) float32 of one chunk."""
         *tables, own = self.weights(contexts.shape[1]) >> WEIGHT_BITS - BIAS_SHIFT
         correction = (self.bias[contexts] * np.array(tables)[:, None]).sum(axis=1) >> BIAS_SHIFT
         weighted = np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT) * own
         return softmax(weighted + correction + (1 << BIAS_SHIFT - 1) >> BIAS_SHIFT)
 
     def learn(self, logits: np.ndarray, frequencies: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> None:
+        """Take in one chunk: its ``symbols`` (N,) uint8 and the ``frequencies`` that they were coded with."""
         expected = frequencies.astype(np.int64)
         error = -expected
         error[np.arange(len(symbols)), symbols] += 1 << FREQUENCY_BITS
@@ -198,14 +196,6 @@ class NativeCalibration:
     def __init__(self, rows: int) -> None:
         self._native = native.Calibration(rows, _NATIVE_EXP2)
         self._buffers = Buffers()
-
-    def frequencies(self, logits: np.ndarray, contexts: np.ndarray) -> np.ndarray:
-        frequencies = np.empty(logits.shape, np.float32)
-        self._native.frequencies(logits, contexts, frequencies)
-        return frequencies
-
-    def learn(self, logits: np.ndarray, frequencies: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> None:
-        self._native.learn(logits, frequencies, contexts, symbols)
 
     def replay(self, logits: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> np.ndarray:
         frequencies = self._buffers.empty(logits.shape, np.float32)

@@ -15,7 +15,7 @@ Array: TypeAlias = Any
 """A NumPy array or a CPU torch tensor."""
 
 LIBRARY = Path(__file__).with_name("libanypcc_kernels.so")
-INTERFACE = 16
+INTERFACE = 17
 """What anypcc_interface() in src/dispatch.cpp must return: a library of another age is not called."""
 
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
@@ -53,8 +53,6 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "softmax": (c_long, (pointer, pointer, c_long, c_int, pointer)),
     "calibration_new": (pointer, (c_long,)),
     "calibration_free": (None, (pointer,)),
-    "calibration_frequencies": (c_long, (*[pointer] * 3, c_int, pointer, c_long, pointer)),
-    "calibration_learn": (c_long, (*[pointer] * 4, c_int, pointer, c_long)),
     "calibration_replay": (c_long, (*[pointer] * 3, c_int, pointer, pointer, c_long, pointer, pointer)),
     "calibration_decode": (c_long, (*[pointer] * 3, c_int, pointer, pointer, c_long, pointer)),
     "face_cells": (c_long, (pointer, pointer, c_long, pointer, pointer, c_long, pointer, c_int)),

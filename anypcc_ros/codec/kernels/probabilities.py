@@ -132,21 +132,8 @@ class Calibration:
             raise MemoryError(f"a calibration of {rows} rows: out of memory")
         self._exp2 = exp2
 
-    def frequencies(self, logits: Array, contexts: Array, frequencies: Array) -> None:
-        """Write ``frequencies`` float32 (count, 16)."""
-        context, tables, count = self._contexts(contexts)
-        logit, frequency = self._logits(logits, count), address_of(frequencies, "frequencies", "float32", (count, 16))
-        call("calibration_frequencies", self.handle, logit, context, tables, self._exp2.address, count, frequency)
-
-    def learn(self, logits: Array, frequencies: Array, contexts: Array, symbols: Array) -> None:
-        """Learn from one chunk: ``symbols`` uint8 (count,), at most 16, coded with ``frequencies`` float32 (count, 16)."""
-        context, tables, count = self._contexts(contexts)
-        logit, frequency = self._logits(logits, count), address_of(frequencies, "frequencies", "float32", (count, 16))
-        symbol = address_of(symbols, "symbols", "uint8", (count,))
-        call("calibration_learn", self.handle, logit, frequency, context, tables, symbol, count)
-
     def replay(self, logits: Array, contexts: Array, symbols: Array, frequencies: Array) -> None:
-        """Both, chunk by chunk, for ``symbols`` uint8 (count,) that are known; writes ``frequencies`` float32 (count, 16)."""
+        """Write ``frequencies`` float32 (count, 16) for ``symbols`` uint8 (count,) that are known, learning from each chunk."""
         frequency = address_of(frequencies, "frequencies", "float32", (len(symbols), 16))
         self._replay(logits, contexts, symbols, frequency, None)
 

@@ -180,17 +180,9 @@ int64_t anypcc_softmax(const int32_t* logits, const uint32_t* exp2, int64_t coun
 anypcc::Calibration* anypcc_calibration_new(int64_t rows);
 void anypcc_calibration_free(anypcc::Calibration* calibration);
 
-// Frequencies (count, 16) from logits (count, 16) and contexts.
-int64_t anypcc_calibration_frequencies(anypcc::Calibration* calibration, const int32_t* logits,
-                                       const int32_t* contexts, int tables, const uint32_t* exp2,
-                                       int64_t count, float* frequencies);
-
-// Learns from one chunk's symbols (count,), 16 at most, that had these logits and were coded with these frequencies.
-int64_t anypcc_calibration_learn(anypcc::Calibration* calibration, const int32_t* logits, const float* frequencies,
-                                 const int32_t* contexts, int tables, const uint8_t* symbols, int64_t count);
-
-// Symbols that are known: both of the above, a chunk at a time. Either writes frequencies (count, 16), or encodes
-// the symbols if `words` is not null; frequencies may then be null.
+// Symbols (count,) of a code part that are known, with logits (count, 16) and contexts (count, tables): predicts and learns,
+// a chunk of 16 at a time. Either writes frequencies (count, 16), or encodes the symbols if `words` is not null;
+// frequencies may then be null.
 int64_t anypcc_calibration_replay(anypcc::Calibration* calibration, const int32_t* logits,
                                   const int32_t* contexts, int tables, const uint32_t* exp2,
                                   const uint8_t* symbols, int64_t count, float* frequencies,

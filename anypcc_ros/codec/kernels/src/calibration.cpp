@@ -79,24 +79,6 @@ void anypcc_calibration_free(Calibration* calibration) {
   anypcc::Recycled<Calibration>::give(calibration, calibration->rows > anypcc::kLargeCalibration);
 }
 
-int64_t anypcc_calibration_frequencies(Calibration* calibration, const int32_t* logits,
-                                       const int32_t* contexts, int tables, const uint32_t* exp2,
-                                       int64_t count, float* frequencies) {
-  int64_t status;
-  if (!anypcc::valid(calibration, contexts, tables, count, &status)) return status;
-  active_isa().calibrate(calibration->state(tables), logits, contexts, exp2, frequencies, nullptr, count);
-  return status;
-}
-
-int64_t anypcc_calibration_learn(Calibration* calibration, const int32_t* logits, const float* frequencies,
-                                 const int32_t* contexts, int tables, const uint8_t* symbols, int64_t count) {
-  int64_t status;
-  if (!anypcc::valid(calibration, contexts, tables, count, &status)) return status;
-  if (count > kCalibrationChunk) return anypcc::kBadArgument;
-  active_isa().learn(calibration->state(tables), logits, frequencies, contexts, symbols, count);
-  return status;
-}
-
 int64_t anypcc_calibration_replay(Calibration* calibration, const int32_t* logits, const int32_t* contexts,
                                   int tables, const uint32_t* exp2, const uint8_t* symbols, int64_t count,
                                   float* frequencies, anypcc::RangeEncoder* words) {
