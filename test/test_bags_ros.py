@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
-from ros_network import PATIENCE, network, started, until
+from ros_network import HANDSHAKE, PATIENCE, network, started, until
 from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import UInt8MultiArray
@@ -69,19 +68,30 @@ def test_the_decoder_node_takes_what_is_in_the_bag(tmp_path, arguments):
             received.append(decoded.get())
         return len(received)
 
+    def clouds() -> list[PointCloud2]:
+        return [cloud for cloud in received if cloud.header.frame_id != HANDSHAKE]
+
     try:
         with started("decoder_node", "-r", "__ns:=/front") as node:
             ready = (publisher.get_subscription_count, lambda: player.count_publishers(f"{TOPIC}/decoded"))
             until(lambda: spin() >= 0 and all(count() for count in ready), "the decoder node")
-            time.sleep(0.5)
             for raw in serialised(small, f"{TOPIC}/anypcc/adaptation"):
                 beside.publish(raw)
                 node.wait_for_log("adaptation ")
-            for number, raw in enumerate(serialised(small, f"{TOPIC}/anypcc"), 1):
+            streams = serialised(small, f"{TOPIC}/anypcc")
+            first = deserialize_message(streams[0], CompressedCloud)
+            first.header.frame_id = HANDSHAKE
+
+            def connected() -> bool:
+                publisher.publish(first)
+                return spin() > 0
+
+            until(connected, "whoever knows whom")
+            for number, raw in enumerate(streams, 1):
                 publisher.publish(raw)
-                until(lambda number=number: spin() >= number, f"cloud {number} within {PATIENCE} s")
+                until(lambda number=number: spin() and len(clouds()) >= number, f"cloud {number} within {PATIENCE} s")
     finally:
         executor.shutdown()
         player.destroy_node()
-    assert received == [deserialize_message(raw, PointCloud2) for raw in serialised(back, TOPIC)]
-    assert len(received) == 4
+    assert clouds() == [deserialize_message(raw, PointCloud2) for raw in serialised(back, TOPIC)]
+    assert len(clouds()) == 4

@@ -6,7 +6,6 @@ import csv
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -46,18 +45,21 @@ def row(codec: str = "anypcc", **changes: object) -> Row:
 # ---- stages
 
 
-def test_stages_within_stages_count_their_own_time_alone() -> None:
+def test_stages_within_stages_count_their_own_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+
+    def work(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr("anypcc_ros.evaluation.stages.time.perf_counter", lambda: now)
     watch = Stopwatch()
+    inner = watch.timed("entropy", lambda: work(2))
+    outer = watch.timed("heads", lambda: [inner(), inner(), work(1)])
     with watch.stage("other"):
-        inner = watch.timed("entropy", lambda: time.sleep(0.02))
-        outer = watch.timed("heads", lambda: [inner(), inner(), time.sleep(0.01)])
-        start = time.perf_counter()
+        work(8)
         outer()
-        whole = time.perf_counter() - start
-    assert watch.seconds["entropy"] >= 0.04
-    assert watch.seconds["heads"] >= 0.01
-    assert watch.seconds["entropy"] + watch.seconds["heads"] == pytest.approx(whole, abs=2e-3)
-    assert watch.seconds["heads"] < whole - 0.04 + 1e-9
+    assert {stage: seconds for stage, seconds in watch.seconds.items() if seconds} == {"entropy": 4, "heads": 1, "other": 8}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

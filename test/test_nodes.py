@@ -29,6 +29,7 @@ from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.model.integer import save_model
 from anypcc_ros.codec.model.network import ModelConfig
+from anypcc_ros.nodes.codec_node import WARNING_PERIOD
 from anypcc_ros.nodes.conversion import as_uint8_sequence, message_from_cloud
 
 STEP = 0.02
@@ -48,7 +49,7 @@ def pair(ros):
 @pytest.fixture
 def chain(pair, peer):
     peer.listen_decoded()
-    time.sleep(0.5)  # until the reports have counted what came before
+    peer.settle(ENCODER, DECODER)
     return peer
 
 
@@ -217,7 +218,7 @@ def test_bad_streams_are_counted_by_kind_and_the_next_good_one_is_exact(chain, p
         "LimitExceededError": [far_too_many_points(stream)],
         "ModelNotFoundError": [unknown_model(stream, make_model, scan, tmp_path)],
     }
-    published = chain.count(DECODER, "frames published")
+    published, start = chain.count(DECODER, "frames published"), time.monotonic()
     for kind, streams in bad.items():
         before = chain.count(DECODER, f"errors {kind}")
         for number, data in enumerate(streams, 1):
@@ -227,8 +228,10 @@ def test_bad_streams_are_counted_by_kind_and_the_next_good_one_is_exact(chain, p
     chain.streams.publish(compressed(stream, points=len(scan)))
     np.testing.assert_array_equal(coordinates(chain.take(chain.decoded)), on_grid(scan.xyz, STEP))
     chain.wait_for_count(DECODER, "frames published", published + 1)
-    # Throttled: one warning for the five NotAStreamErrors; the missing model is named along with what there is.
-    assert decoder.log.count("NotAStreamError") == 1
+    # Throttled: one warning for the five NotAStreamErrors, or as many as the time allowed on a busy machine.
+    decoder.wait_for_log("ModelNotFoundError")
+    assert 1 <= decoder.log.count("NotAStreamError") <= 1 + (time.monotonic() - start) // WARNING_PERIOD
+    # The missing model is named along with what there is.
     (line,) = [line for line in decoder.log.splitlines() if "ModelNotFoundError" in line]
     digest = bitstream.inspect(bad["ModelNotFoundError"][0]).model_hash
     assert f"model {digest} is not installed" in line
@@ -253,13 +256,14 @@ def test_bytes_that_are_no_message_are_survived(chain, pair, xyz, stream):
         good[:length_field] + struct.pack("<I", 2**32 - 1) + good[length_field + 4 :],
         bytes(np.random.default_rng(0).integers(0, 256, 500, np.uint8)),
     ]
+    before = {node: chain.count(node, "errors MessageError") for node in (ENCODER, DECODER)}
     for number, data in enumerate(hostile, 1):
         chain.streams.publish(data)
-        chain.wait_for_count(DECODER, "errors MessageError", number)
+        chain.wait_for_count(DECODER, "errors MessageError", before[DECODER] + number)
     chain.streams.publish(compressed(stream))
     np.testing.assert_array_equal(coordinates(chain.take(chain.decoded)), on_grid(xyz, STEP))
     chain.clouds.publish(serialize_message(cloud_message(xyz))[:1000])
-    chain.wait_for_count(ENCODER, "errors MessageError", 1)
+    chain.wait_for_count(ENCODER, "errors MessageError", before[ENCODER] + 1)
     np.testing.assert_array_equal(coordinates(chain.pass_through(cloud_message(xyz))), on_grid(xyz, STEP))
     assert encoder.running()
     assert decoder.running()

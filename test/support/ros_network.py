@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import queue
 import random
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sysconfig
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,11 +41,28 @@ READY = " -> "
 """In the line that a node logs once it is there."""
 
 
-def isolate(log_dir: Path) -> None:
-    """Give this process, and those it starts, a ROS network that no other process of this machine is on."""
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randrange(1, 101))
-    os.environ["ROS_LOG_DIR"] = str(log_dir)
+@contextmanager
+def isolated(log_dir: Path) -> Iterator[None]:
+    """Give this process, and those it starts, a ROS network that no other test of this machine is on."""
+    with own_domain() as domain:
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        os.environ["ROS_DOMAIN_ID"] = str(domain)
+        os.environ["ROS_LOG_DIR"] = str(log_dir)
+        yield
+
+
+@contextmanager
+def own_domain() -> Iterator[int]:
+    """A ROS domain from 1 to 100 that nobody else who asks here has meanwhile: each has a file that its user locks."""
+    for domain in random.SystemRandom().sample(range(1, 101), 100):
+        with open(Path(tempfile.gettempdir(), f"anypcc_ros_domain_{domain}.lock"), "ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield domain
+            return
+    raise AssertionError("all of the domains 1 to 100 are in use")
 
 
 def program(name: str) -> str:
@@ -193,6 +212,16 @@ class Peer(Node):
         until(lambda: self.count(node, key) >= wanted, f"{key} of {node} to reach {wanted}: {self.reports}")
         return self.reports[node]
 
+    def settle(self, *nodes: str) -> None:
+        """Wait until three reports in a row of each of the nodes count no more messages: all sent before have been counted."""
+
+        def quiet(node: str) -> bool:
+            received = [report["frames received"] for name, report in list(self.history)[seen:] if name == node]
+            return len(received) > 3 and len(set(received[-3:])) == 1
+
+        seen = len(self.history)
+        until(lambda: all(map(quiet, nodes)), f"quiet around {', '.join(nodes)}: {self.reports}")
+
     def take(self, collected: queue.Queue[Any]) -> Any:
         """The next message of ``compressed`` or ``decoded``."""
         try:
@@ -281,12 +310,12 @@ def contents(message: PointCloud2, step: float = 0.0) -> list[bytes]:
 @contextmanager
 def network(log_dir: Path) -> Iterator[None]:
     """rclpy, on a network of this test module's own."""
-    isolate(log_dir)
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    # With its last node a process leaves the network, and takes seconds to be found when it comes back.
-    anchor = Node("anchor")
-    try:
-        yield
-    finally:
-        anchor.destroy_node()
-        rclpy.shutdown()
+    with isolated(log_dir):
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        # With its last node a process leaves the network, and takes seconds to be found when it comes back.
+        anchor = Node("anchor")
+        try:
+            yield
+        finally:
+            anchor.destroy_node()
+            rclpy.shutdown()
