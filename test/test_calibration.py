@@ -317,8 +317,8 @@ def test_native_contexts_equal_numpy_on_a_large_level(threads: int, monkeypatch:
     codes = rng.integers(0, 256, len(nodes)).astype(np.uint8)
 
     def rows(level: Level) -> list[np.ndarray]:
-        group = GroupContexts(CodePart(level, nodes, 1, 0, 4, codes), ancestry, beams, threads)
-        return [group.rows(high) for high in (False, True)]
+        groups = [GroupContexts(CodePart(level, nodes, group, 0, 4, codes), ancestry, beams, threads) for group in (0, 1)]
+        return [group.rows(high) for group in groups for high in (False, True)]
 
     found = []
     for isa in ISAS:
@@ -344,6 +344,8 @@ def test_hostile_rows_of_contexts_are_refused() -> None:
             group.rows(False)
         with pytest.raises(IndexError):
             native.face_cells(level.data, nodes, np.empty(len(nodes), np.uint64), here.pyramid[-1])
+        with pytest.raises(IndexError):
+            native.edge_cells(level.data, nodes, here.pyramid[-1], np.empty(len(nodes), np.uint8))
         with pytest.raises(IndexError):
             here.beams.bins(here.place, nodes)
     with pytest.raises(IndexError):  # fewer parents than the level has

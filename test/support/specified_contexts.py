@@ -14,6 +14,8 @@ from specified_basics import Reader
 EXPONENTIALS = np.array([round(2 ** (16 - i / 32)) for i in range(512)])
 FACES = {"-x": (-1, 0, 0), "+x": (1, 0, 0), "-y": (0, -1, 0), "+y": (0, 1, 0), "-z": (0, 0, -1), "+z": (0, 0, 1)}
 EDGES = [offset for offset in product((-1, 0, 1), repeat=3) if sum(map(abs, offset)) == 2]
+BEYOND_HIGH_EDGES = {(-1, 0): (2, 3), (0, -1): (1, 3), (0, 1): (0, 2), (1, 0): (0, 1)}
+"""Octants that touch an edge at +x, by the neighbour's place in y and z."""
 ANGLE = (-2771213, 14943577, -38218057, 65909394, -95073905, 136347594, -227831322, 683564820)
 
 
@@ -117,8 +119,13 @@ class Surroundings:
             )
 
         yield 1, kind, low, *(neighbor is not None for neighbor in neighbors.values())
-        across_x = [("+x", octant) for octant in range(4)] if high else [("-x", octant) for octant in range(4, 8)]
-        yield 2, kind, low, cells(*across_x)
+        if high and not group:
+            there = {(dy, dz): self.index.get((x + 1, y + dy, z + dz)) for dy, dz in BEYOND_HIGH_EDGES}
+            beyond = [(there[edge], octant) for edge, octants in BEYOND_HIGH_EDGES.items() for octant in octants]
+            yield 2, low, *(node is not None and bool(codes[node] >> octant & 1) for node, octant in beyond)
+        else:
+            across_x = [("+x", octant) for octant in range(4)] if high else [("-x", octant) for octant in range(4, 8)]
+            yield 2, kind, low, cells(*across_x)
         if group:
             across_y, across_z = [("-y", h + 2), ("-y", h + 3), ("+y", h), ("+y", h + 1)], [("-z", h + 1), ("-z", h + 3)]
             yield 3, kind, cells(*across_y, *across_z, ("+z", h), ("+z", h + 2))

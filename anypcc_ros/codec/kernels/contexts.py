@@ -64,6 +64,21 @@ def face_cells(
     )
 
 
+def edge_cells(level: LevelData, rows: Array, codes: Array, cells: Array, threads: int = 0) -> None:
+    """Cells beyond edges of the nodes ``rows`` int32 (count,), from ``codes`` uint8 (nodes,), as ``codec.contexts.edge_cells``
+    has it. ``cells`` uint8 (count,) is written."""
+    count = int(rows.shape[0])
+    call(
+        "edge_cells",
+        level.handle,
+        address_of(rows, "rows", "int32", (count,)),
+        count,
+        address_of(codes, "codes", "uint8", (level.nodes,)),
+        address_of(cells, "cells", "uint8", (count,)),
+        threads,
+    )
+
+
 def beam_bins(
     beams: Beams,
     coords: Array,
@@ -98,6 +113,7 @@ def beam_bins(
 
 def context_rows(
     cells: Array,
+    beyond_edges: Array | None,
     codes: Array,
     rows: Array,
     high: bool,
@@ -109,15 +125,16 @@ def context_rows(
 ) -> None:
     """Rows of the calibration's tables for half a code of every node, as ``codec.contexts`` has them.
 
-    ``cells`` uint64 (count,), of ``face_cells``; ``codes`` uint8 (nodes,), of which the low half is known if ``high``;
-    ``rows`` int32 (count,); ``bins`` uint8 (count, any), of ``beam_bins``, or None;
-    ``columns`` int32 (T - 4,), the bins of the tables after the fourth; ``first`` int32 (T,), the tables' first rows.
-    ``contexts`` int32 (count, T) is written.
+    ``cells`` uint64 (count,), of ``face_cells``; ``beyond_edges`` uint8 (count,), of ``edge_cells``, in place of those across
+    the face in x, or None; ``codes`` uint8 (nodes,), of which the low half is known if ``high``; ``rows`` int32 (count,);
+    ``bins`` uint8 (count, any), of ``beam_bins``, or None; ``columns`` int32 (T - 4,), the bins of the tables after the fourth;
+    ``first`` int32 (T,), the tables' first rows. ``contexts`` int32 (count, T) is written.
     """
     count, tables = (int(size) for size in contexts.shape)
     call(
         "context_rows",
         address_of(cells, "cells", "uint64", (count,)),
+        optional_address(beyond_edges, "beyond_edges", "uint8", (count,)),
         address_of(codes, "codes", "uint8", (None,)),
         int(codes.shape[0]),
         address_of(rows, "rows", "int32", (count,)),

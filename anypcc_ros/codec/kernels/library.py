@@ -15,7 +15,7 @@ Array: TypeAlias = Any
 """A NumPy array or a CPU torch tensor."""
 
 LIBRARY = Path(__file__).with_name("libanypcc_kernels.so")
-INTERFACE = 17
+INTERFACE = 18
 """What anypcc_interface() in src/dispatch.cpp must return: a library of another age is not called."""
 
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
@@ -56,10 +56,11 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "calibration_replay": (c_long, (*[pointer] * 3, c_int, pointer, pointer, c_long, pointer, pointer)),
     "calibration_decode": (c_long, (*[pointer] * 3, c_int, pointer, pointer, c_long, pointer)),
     "face_cells": (c_long, (pointer, pointer, c_long, pointer, pointer, c_long, pointer, c_int)),
+    "edge_cells": (c_long, (pointer, pointer, c_long, pointer, pointer, c_int)),
     "beam_bins": (c_long, (*[pointer] * 2, c_long, pointer, c_long, pointer, c_int, c_double, pointer, c_int)),
     "context_rows": (
         c_long,
-        (*[pointer] * 2, c_long, pointer, c_long, c_int, pointer, c_int, *[pointer] * 2, c_int, pointer, c_int),
+        (*[pointer] * 3, c_long, pointer, c_long, c_int, pointer, c_int, *[pointer] * 2, c_int, pointer, c_int),
     ),
     "child_coords": (c_long, (pointer, pointer, c_long, pointer, c_long)),
     "range_encoder_new": (pointer, ()),

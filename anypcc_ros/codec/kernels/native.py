@@ -29,7 +29,7 @@ from anypcc_ros.codec.kernels.cells import (
     sort_keys,
     unique_keys,
 )
-from anypcc_ros.codec.kernels.contexts import Beams, beam_bins, context_rows, face_cells
+from anypcc_ros.codec.kernels.contexts import Beams, beam_bins, context_rows, edge_cells, face_cells
 from anypcc_ros.codec.kernels.counts import counts_decode, counts_encode, density_contexts
 from anypcc_ros.codec.kernels.float_layers import conv_f32, conv_f32_dw
 from anypcc_ros.codec.kernels.integer_layers import Layer, conv_int8, head_int8, linear_int8, up_int8
@@ -82,6 +82,7 @@ __all__ = [
     "counts_decode",
     "counts_encode",
     "density_contexts",
+    "edge_cells",
     "face_cells",
     "grid_bounds",
     "grid_coords",

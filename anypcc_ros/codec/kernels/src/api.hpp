@@ -199,12 +199,16 @@ int64_t anypcc_calibration_decode(anypcc::Calibration* calibration, const int32_
 // What touches the nodes rows (count,) of a level. cells (count,): bits 0 to 5, the existing face neighbours;
 // from bit 6 the 4 cells across the face in x of the low half of the code, from bit 10 of the high half; from
 // bit 14 the 8 cells across the faces in y and z of the low half, from bit 22 of the high half; from bit 30
-// the existing neighbours across edges. Cells come
-// from codes (nodes,), 0 where they are not known; where these are null, both times 8 bits are the code of
-// the parent, of above (n_above,).
+// the existing neighbours across edges. Cells come from codes (nodes,), 0 where they are not known; where
+// these are null, both times 8 bits are the code of the parent, of above (n_above,).
 int64_t anypcc_face_cells(const anypcc::Level* level, const int32_t* rows, int64_t count,
                           const uint8_t* codes, const uint8_t* above, int64_t n_above, uint64_t* cells,
                           int threads);
+
+// The cells beyond the edges at high x that touch the high half of the code of nodes rows (count,), from codes
+// (nodes,): two bits of the neighbour at each edge, that at low y, low z, high z and high y, in octant order.
+int64_t anypcc_edge_cells(const anypcc::Level* level, const int32_t* rows, int64_t count,
+                          const uint8_t* codes, uint8_t* cells, int threads);
 
 // Where beams cross the nodes rows (count,) of a level with coords (n_coords, 3), in units of 2^levels_below
 // cells from the cell shift (3,). `turn`: an eighth of a child's edge in units of 2^-24 turn times `columns`
@@ -216,11 +220,12 @@ int64_t anypcc_beam_bins(const anypcc::Beams* beams, const uint32_t* coords, int
 
 // contexts (count, tables) of the low half of the codes of nodes rows (count,), or of the high half: from
 // their cells, what is known of codes (n_codes,) and bins (count, n_bins), of which table
-// 4 + t takes columns[t]. Tables begin at row first (tables,).
-int64_t anypcc_context_rows(const uint64_t* cells, const uint8_t* codes, int64_t n_codes, const int32_t* rows,
-                            int64_t count, int high, const uint8_t* bins, int n_bins,
-                            const int32_t* columns, const int32_t* first, int tables, int32_t* contexts,
-                            int threads);
+// 4 + t takes columns[t]. Where beyond_edges (count,) is not null it stands for the cells across the face in x.
+// Tables begin at row first (tables,).
+int64_t anypcc_context_rows(const uint64_t* cells, const uint8_t* beyond_edges, const uint8_t* codes,
+                            int64_t n_codes, const int32_t* rows, int64_t count, int high,
+                            const uint8_t* bins, int n_bins, const int32_t* columns, const int32_t* first,
+                            int tables, int32_t* contexts, int threads);
 
 // ---- range coder ----
 

@@ -67,6 +67,26 @@ uint64_t cells_of(const Level& level, int64_t node, const uint8_t* codes) {
          cells_across_yz(code, 4) << 22 | uint64_t{edges_of(mask)} << 30;
 }
 
+// ---- edges at high x ----
+
+constexpr int kHighEdges = 4;
+constexpr int kHighEdgeTaps[kHighEdges] = {19, 21, 23, 25};  // -y, -z, +z, +y
+constexpr int kOctantsThere[kHighEdges][2] = {{2, 3}, {1, 3}, {0, 2}, {0, 1}};
+
+uint32_t beyond_edges_of(const Level& level, int64_t node, const uint8_t* codes) {
+  const uint32_t mask = level.masks.data()[node];
+  const int32_t* const neighbors = level.row(node);
+  uint32_t cells = 0;
+  for (int e = 0; e < kHighEdges; ++e) {
+    const uint32_t bit = 1u << kHighEdgeTaps[e];
+    if ((mask & bit) == 0) continue;
+    const uint32_t code = codes[neighbors[ones(mask & (bit - 1))]];
+    const auto& octants = kOctantsThere[e];
+    cells |= ((code >> octants[0] & 1) | (code >> octants[1] & 1) << 1) << 2 * e;
+  }
+  return cells;
+}
+
 // ---- beams ----
 
 constexpr int kMostBins = 16, kMostBeams = 512;
@@ -235,6 +255,18 @@ int64_t anypcc_face_cells(const Level* level, const int32_t* rows, int64_t count
   });
 }
 
+int64_t anypcc_edge_cells(const Level* level, const int32_t* rows, int64_t count, const uint8_t* codes,
+                          uint8_t* cells, int threads) {
+  if (level == nullptr || count < 0) return kBadArgument;
+  return checked_ranges(count, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (!within(rows[i], level->nodes)) return false;
+      cells[i] = static_cast<uint8_t>(beyond_edges_of(*level, rows[i], codes));
+    }
+    return true;
+  });
+}
+
 int64_t anypcc_beam_bins(const Beams* beams, const uint32_t* coords, int64_t n_coords, const int32_t* rows,
                          int64_t count, const int64_t* shift, int levels_below, double turn, uint8_t* bins,
                          int threads) {
@@ -261,10 +293,10 @@ int64_t anypcc_beam_bins(const Beams* beams, const uint32_t* coords, int64_t n_c
   });
 }
 
-int64_t anypcc_context_rows(const uint64_t* cells, const uint8_t* codes, int64_t n_codes, const int32_t* rows,
-                            int64_t count, int high, const uint8_t* bins, int n_bins,
-                            const int32_t* columns, const int32_t* first, int tables, int32_t* contexts,
-                            int threads) {
+int64_t anypcc_context_rows(const uint64_t* cells, const uint8_t* beyond_edges, const uint8_t* codes,
+                            int64_t n_codes, const int32_t* rows, int64_t count, int high,
+                            const uint8_t* bins, int n_bins, const int32_t* columns, const int32_t* first,
+                            int tables, int32_t* contexts, int threads) {
   constexpr int kFixed = 4;
   if (count < 0 || tables < kFixed || (tables > kFixed && bins == nullptr)) return kBadArgument;
   for (int t = kFixed; t < tables; ++t) {
@@ -277,7 +309,8 @@ int64_t anypcc_context_rows(const uint64_t* cells, const uint8_t* codes, int64_t
       int32_t* const row = contexts + i * tables;
       const int32_t low = codes[rows[i]] & known;
       row[0] = first[0] + static_cast<int32_t>(cells[i] & 63) * 16 + low;
-      row[1] = first[1] + static_cast<int32_t>(cells[i] >> x_shift & 15) * 16 + low;
+      const uint64_t beyond = beyond_edges == nullptr ? cells[i] >> x_shift & 15 : beyond_edges[i];
+      row[1] = first[1] + static_cast<int32_t>(beyond) * 16 + low;
       row[2] = first[2] + static_cast<int32_t>(cells[i] >> yz_shift & 255);
       row[3] = first[3] + static_cast<int32_t>(cells[i] >> 30);
       for (int t = kFixed; t < tables; ++t) row[t] = first[t] + bins[i * n_bins + columns[t - kFixed]];

@@ -93,4 +93,4 @@ const char* anypcc_usable_isa(int index) {
   return nullptr;
 }
 
-int64_t anypcc_interface() { return 17; }
+int64_t anypcc_interface() { return 18; }
