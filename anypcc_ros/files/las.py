@@ -1,4 +1,4 @@
-"""LAS and LAZ files by laspy: every dimension of a point, to columns and back."""
+"""LAS and LAZ files by laspy: every dimension of a point, to a cloud and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.errors import FileError
+from anypcc_ros.files.columns import cloud_from_columns, columns_of_cloud
 from anypcc_ros.optional import optional
 
 LAZ_MAXIMUM_RATIO = 1000  # points per byte of file; what claims to be denser is taken for a broken header
@@ -19,7 +21,22 @@ FINEST_SCALE = 9
 """Decimal places of the finest scale that is written."""
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read(path: Path) -> PointCloud:
+    """The cloud of a LAS or LAZ file, with every dimension. Raises FileError, MissingPackageError."""
+    return cloud_from_columns(_read_columns(path))
+
+
+def write_las(out: IO[bytes], cloud: PointCloud) -> None:
+    """Write a LAS file, see ``_write_columns``. Raises FileError, MissingPackageError."""
+    _write_columns(out, columns_of_cloud(cloud), compressed=False)
+
+
+def write_laz(out: IO[bytes], cloud: PointCloud) -> None:
+    """The same, compressed."""
+    _write_columns(out, columns_of_cloud(cloud), compressed=True)
+
+
+def _read_columns(path: Path) -> dict[str, np.ndarray]:
     """x, y, z as float64, scale and offset applied, and every other dimension, extra ones too.
 
     Raises FileError for anything that is not a whole file, MissingPackageError without laspy (and lazrs, for .laz).
@@ -49,7 +66,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     return columns
 
 
-def write(out: IO[bytes], columns: Mapping[str, np.ndarray], compressed: bool) -> None:
+def _write_columns(out: IO[bytes], columns: Mapping[str, np.ndarray], compressed: bool) -> None:
     """Write columns (N,) under their names: as the dimensions of the smallest point format that has most of them, where the
     type fits, and the others as extra dimensions. Both keep every value.
 
@@ -105,7 +122,7 @@ def _extra_type(name: str, values: np.ndarray) -> np.dtype:
 
 
 def _offsets_and_scales(xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per axis, as ``write`` says; whole numbers as offsets."""
+    """Per axis, as ``_write_columns`` says; whole numbers as offsets."""
     offsets, scales = np.zeros(3), np.ones(3)
     for axis, values in enumerate(xyz.astype(np.float64).T if len(xyz) else ()):
         low, high = np.floor(values.min()), np.ceil(values.max())

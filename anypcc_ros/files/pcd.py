@@ -10,7 +10,9 @@ from typing import IO
 
 import numpy as np
 
+from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.errors import FileError
+from anypcc_ros.files.columns import cloud_from_columns
 
 _TYPES = {
     ("F", 4): "<f4",
@@ -49,7 +51,21 @@ class Header:
         return sum(dtype.itemsize * count for dtype, count in zip(self.dtypes, self.counts, strict=True))
 
 
-def read(path: Path) -> tuple[dict[str, np.ndarray], int]:
+def read(path: Path) -> PointCloud:
+    """The cloud of a PCD file, with all its fields and its rows. Raises FileError."""
+    return cloud_from_columns(*_read_columns(path))
+
+
+def write(out: IO[bytes], cloud: PointCloud) -> None:
+    """Write a binary PCD, organised if the cloud is. Raises FileError."""
+    columns = list(cloud.fields.items())
+    columns[cloud.position : cloud.position] = zip("xyz", cloud.xyz.T, strict=True)
+    if len({name for name, _ in columns}) < len(columns):
+        raise FileError("a field is called x, y or z besides the coordinates")
+    _write_columns(out, dict(columns), cloud.height)
+
+
+def _read_columns(path: Path) -> tuple[dict[str, np.ndarray], int]:
     """All fields of a PCD file, each (N,) or (N, count), as they stand there, packed colours too; and its rows (HEIGHT).
 
     Padding fields (named _) are left out. Raises FileError for a header or a length that does not fit.
@@ -66,7 +82,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], int]:
     return columns, header.height
 
 
-def write(out: IO[bytes], columns: Mapping[str, np.ndarray], height: int = 1) -> None:
+def _write_columns(out: IO[bytes], columns: Mapping[str, np.ndarray], height: int) -> None:
     """Write a binary PCD of ``height`` rows; an ``rgb`` of (N, 3) uint8 is packed as PCL does. Raises FileError."""
     points = len(columns["x"])
     names, arrays = [], []
@@ -249,9 +265,3 @@ def lzf_decompress(data: bytes, size: int) -> bytes:
     if len(out) != size:
         raise FileError(f"LZF data ends early, after {len(out)} of {size} bytes")
     return bytes(out)
-
-
-def unpack_colour(packed: np.ndarray) -> np.ndarray:
-    """PCL's 0xAARRGGBB (N,), whatever type of 32 bits it was declared as, to (N, 4) r, g, b, a uint8."""
-    bits = packed.view(np.uint32)
-    return np.stack([bits >> shift & 255 for shift in (16, 8, 0, 24)], axis=1).astype(np.uint8)
