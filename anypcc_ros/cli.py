@@ -8,37 +8,34 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import fnmatch
 import importlib
 import importlib.metadata
-import itertools
 import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anypcc_ros.codec.config import CodecConfig, DecoderConfig, TargetConfig
-from anypcc_ros.codec.errors import AnypccError, ConfigError, FileError
+from anypcc_ros.codec.config import CodecConfig, DecoderConfig, FieldPolicy, TargetConfig
+from anypcc_ros.codec.errors import AnypccError, ConfigError, FileError, LimitExceededError
 from anypcc_ros.command_line import (
     STEP_UNIT,
     about,
     add_grid_bits,
-    add_merging,
     add_option_flags,
-    add_repeatable,
     config_from,
+    new_file,
     positive_count,
-    read_finite,
 )
-from anypcc_ros.files import READABLE, WRITABLE, atomic_write, read_cloud, write_cloud
+from anypcc_ros.files import READABLE, WRITABLE, atomic_write, check_format, read_cloud, write_cloud
 
 if TYPE_CHECKING:
     from anypcc_ros.codec.bitstream import StreamInfo
     from anypcc_ros.codec.cloud import PointCloud
     from anypcc_ros.codec.layout import FieldInfo
-    from anypcc_ros.evaluation.benchmark import Row
 
 # The codec itself (and with it torch) is imported by the commands that run it, so that --help and usage errors are
 # immediate.
@@ -46,11 +43,13 @@ if TYPE_CHECKING:
 Subparsers = Any  # argparse does not name the type publicly
 
 CARRIED = "All fields of a cloud are carried, bit for bit unless --fields says otherwise."
-REPEATABLE = ("step", "model", "backend", "threads")
-"""Options of which a benchmark takes several values."""
 LIMITS = ("max_points", "max_field_bytes", "max_bytes")
 ELSEWHERE = {
     "bag": ("anypcc_ros.bags.cli", "compress the point clouds of rosbags, restore and verify them"),
+    "benchmark": (
+        "anypcc_ros.evaluation.benchmark_cli",
+        "measure speed and memory on this machine, beside Draco, zstd and G-PCC where they are installed",
+    ),
     "evaluate": ("anypcc_ros.evaluation.cli", "measure clouds by really encoding and decoding them"),
     "adapt": ("anypcc_ros.adaptation.cli", "tune the model to a sensor, a sequence or a scene, for many streams"),
     "train": ("anypcc_ros.training.cli", "train a model on folders of clouds"),
@@ -91,7 +90,6 @@ def _parser(command: str) -> argparse.ArgumentParser:
     _add_decode(commands)
     _add_info(commands)
     _add_cut(commands)
-    _add_benchmark(commands)
     for name, (module_name, summary) in ELSEWHERE.items():
         subparser = commands.add_parser(name, help=summary, description=summary)
         if name == command:  # their flags are declared by the code that does the work, and may import torch
@@ -115,7 +113,7 @@ def _add_encode(commands: Subparsers) -> None:
     summary = f"compress a cloud ({' '.join(READABLE)}) to an .apcc stream"
     parser = commands.add_parser("encode", help=summary, description=f"{summary}. {STEP_UNIT} {CARRIED}")
     parser.add_argument("input", type=Path, metavar="IN", help="cloud to compress")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT.apcc", required=True, help="stream to write")
+    parser.add_argument("-o", "--output", type=new_file, metavar="OUT.apcc", required=True, help="stream to write")
     grid = parser.add_mutually_exclusive_group()
     add_option_flags(grid, CodecConfig, only={"step"})
     add_grid_bits(grid)
@@ -132,7 +130,11 @@ def _encode(options: argparse.Namespace) -> int:
     from anypcc_ros.codec.rate import RateControl
 
     rate = RateControl(config_from(options, TargetConfig))
+    _check_stream_output(options)
     cloud = read_cloud(options.input, metres=True)
+    for policy in _unused_policies(config, cloud):
+        names = ", ".join(cloud.fields) or "none"
+        print(f"{options.input}: no field is called {policy.pattern} (fields: {names})", file=sys.stderr)
     with about(options.input):
         config = _on_grid_bits(config, cloud, options.grid_bits)
         encoder = Encoder(config)
@@ -156,15 +158,15 @@ def _add_decode(commands: Subparsers) -> None:
         "decode", help=summary, description=f"{summary}. Points come in Morton order unless encoded with --order original."
     )
     parser.add_argument("input", type=Path, metavar="IN.apcc", help="stream to decode")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT", required=True, help="cloud to write")
+    parser.add_argument("-o", "--output", type=new_file, metavar="OUT", required=True, help="cloud to write")
     add_option_flags(parser, DecoderConfig)
     parser.set_defaults(run=_decode)
 
 
 def _decode(options: argparse.Namespace) -> int:
     config = config_from(options, DecoderConfig)
-    if options.output.suffix.lower() not in WRITABLE:  # known before the work rather than after it
-        raise FileError(f"{options.output}: cannot write {options.output.suffix}; one of {' '.join(WRITABLE)}")
+    check_format(options.output)  # known before the work rather than after it
+    _check_apart(options)
     data = _read_stream(options.input, config)
     from anypcc_ros.codec.codec import Decoder
 
@@ -199,9 +201,10 @@ def _info(options: argparse.Namespace) -> int:
         print(json.dumps(described, indent=2))
         return 0
     print(f"{options.input}: {_summary(info)}")
+    width = max(map(len, described)) + 2
     for name, value in described.items():
         if name not in ("chunks", "fields"):
-            print(f"  {name:<13}{value}")
+            print(f"  {name:<{width}}{value}")
     for field in info.fields:
         print(f"  field {field.name}: {_field_summary(field, info.points)}")
     for chunk in info.chunks:
@@ -218,7 +221,7 @@ def _add_cut(commands: Subparsers) -> None:
         "order and exact floats are dropped.",
     )
     parser.add_argument("input", type=Path, metavar="IN.apcc", help="stream to cut")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT.apcc", required=True, help="stream to write")
+    parser.add_argument("-o", "--output", type=new_file, metavar="OUT.apcc", required=True, help="stream to write")
     parser.add_argument(
         "--drop-scales", type=positive_count, required=True, metavar="N", help="finest octree scales to leave out, besides any "
         "that are already dropped"
@@ -232,6 +235,7 @@ def _cut(options: argparse.Namespace) -> int:
     from anypcc_ros.codec.cutting import cut
 
     config = config_from(options, DecoderConfig)
+    _check_stream_output(options)
     data = _read_stream(options.input, config)
     with about(options.input):
         before, shorter = inspect(data, config), cut(data, options.drop_scales, config)
@@ -245,136 +249,37 @@ def _cut(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_benchmark(commands: Subparsers) -> None:
-    summary = "measure speed and memory on this machine, beside Draco, zstd and G-PCC where they are installed"
-    parser = commands.add_parser(
-        "benchmark",
-        help=summary,
-        description=f"{summary} (G-PCC: a tmc3 on the PATH). Every combination of file, step, model, backend and number of "
-        "threads runs in a process of its own: once to get warm, then repeatedly, then as often again with timers in its "
-        "stages. Times are medians with their range. Points that share a grid cell are merged, as in evaluate. "
-        f"{STEP_UNIT}",
-    )
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="clouds to measure")
-    grid = parser.add_mutually_exclusive_group(required=True)
-    add_repeatable(grid, "step")
-    add_grid_bits(grid)
-    for name in ("model", "backend", "threads"):
-        add_repeatable(parser, name)
-    parser.add_argument("--repeats", type=positive_count, default=10, metavar="R", help="timed runs of each kind (default: 10)")
-    parser.add_argument(
-        "--live-peers", action=argparse.BooleanOptionalAction, default=True, help="run the other codecs (default: on)"
-    )
-    parser.add_argument(
-        "--growth",
-        action="store_true",
-        help="instead: time and memory by number of points, the cloud being cropped and tiled; no stages, no peers",
-    )
-    parser.add_argument(
-        "--points",
-        type=positive_count,
-        action="append",
-        metavar="N",
-        help="with --growth: only this many points (repeatable; default: 1,000 to 10,000,000)",
-    )
-    parser.add_argument(
-        "--frames",
-        type=positive_count,
-        metavar="N",
-        help="instead: memory of one process that codes the files in turn, N times altogether, after every tenth of them",
-    )
-    parser.add_argument("--csv", type=Path, metavar="OUT.csv", help="write the measurements here")
-    parser.add_argument("--markdown", type=Path, metavar="OUT.md", help="write the tables here (default: stdout)")
-    parser.add_argument("--plot", type=Path, metavar="OUT.png", help="draw bpp against encode time, or the growth, here")
-    add_option_flags(parser, CodecConfig, only={"origin", "drop_scales"})
-    add_merging(parser)
-    parser.set_defaults(run=lambda options: _benchmark(parser, options))
-
-
-def _benchmark(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    from anypcc_ros.codec.model import store
-    from anypcc_ros.evaluation import benchmark, benchmark_report
-    from anypcc_ros.optional import optional
-
-    if options.points and not options.growth:
-        parser.error("--points needs --growth")
-    if options.frames:
-        (config, *others) = _benchmark_configs(options, options.files[0])
-        if others or options.growth or options.plot or options.csv:
-            parser.error("--frames takes one configuration, and writes a table alone")
-        samples = benchmark.endurance(options.files, config, options.frames)
-        _write_table(options, benchmark_report.endurance_markdown(samples, options.command_line))
-        return 0
-    if options.plot:
-        optional("matplotlib", "eval")  # known before the work rather than after it
-    rows: list[Row] = []
-    results: Iterator[Row | benchmark.BenchmarkError]
-    for path in options.files:
-        configs = _benchmark_configs(options, path)
-        for config in configs:
-            store.by_name(config.model)
-        if options.growth:
-            sizes = options.points or benchmark.GROWTH_POINTS
-            results = (row for config in configs for row in benchmark.growth(path, config, sizes, options.repeats))
-        else:
-            results = benchmark.benchmark([path], configs, options.repeats, options.live_peers)
-        for result in results:
-            if not isinstance(result, benchmark.BenchmarkError):
-                rows.append(result)
-            print(benchmark_report.summary(result), file=sys.stderr, flush=True)
-    _write_benchmark(options, rows)
-    from anypcc_ros.evaluation.cli import check_exact
-
-    return check_exact([row for row in rows if row.codec == benchmark.OURS], options.drop_scales)
-
-
-def _benchmark_configs(options: argparse.Namespace, path: Path) -> list[CodecConfig]:
-    """Every combination of the repeatable flags."""
-    if options.grid_bits is None:
-        steps = options.step
-    else:
-        from anypcc_ros.evaluation.evaluate import step_of_bits
-
-        with about(path):
-            steps = [step_of_bits(read_finite(path), options.grid_bits)]
-    common = config_from(options, CodecConfig, without=set(REPEATABLE))
-    chosen = [getattr(options, name) or [getattr(common, name)] for name in REPEATABLE if name != "step"]
-    combinations = itertools.product(steps, *chosen)
-    return [dataclasses.replace(common, **dict(zip(REPEATABLE, values, strict=True))) for values in combinations]
-
-
-def _write_benchmark(options: argparse.Namespace, rows: Sequence[Row]) -> None:
-    from anypcc_ros.evaluation import benchmark, benchmark_report
-
-    report = benchmark_report
-    tables = (report.growth_markdown if options.growth else report.markdown)(rows, options.command_line)
-    if options.csv:
-        with atomic_write(options.csv) as out:
-            out.write(benchmark.to_csv(rows).encode())
-    if options.markdown or not options.csv:
-        _write_table(options, tables)
-    if options.plot:
-        (report.plot_growth if options.growth else report.plot)(rows, options.plot)
-
-
-def _write_table(options: argparse.Namespace, text: str) -> None:
-    if not options.markdown:
-        print(text, end="")
-        return
-    with atomic_write(options.markdown) as out:
-        out.write(text.encode())
-
-
 # ---- files
 
 
 def _read_stream(path: Path, config: DecoderConfig) -> bytes:
-    """The bytes of a stream file; one byte more than ``max_bytes`` at most, so that the limit is seen to be broken."""
+    """The bytes of a stream file. Raises FileError, and LimitExceededError without reading more than ``max_bytes`` and one."""
     try:
         with open(path, "rb") as file:
-            return file.read(config.max_bytes + 1)
+            data = file.read(config.max_bytes + 1)
     except OSError as error:
         raise FileError(f"{path}: cannot read: {error.strerror or error}") from error
+    if len(data) > config.max_bytes:
+        raise LimitExceededError(f"{path}: longer than {config.max_bytes} bytes, the limit (--max-bytes)")
+    return data
+
+
+def _check_stream_output(options: argparse.Namespace) -> None:
+    """A stream may lose what its original has: it never takes the place of a cloud, nor of the file it is made of."""
+    if options.output.suffix.lower() in READABLE:
+        raise FileError(f"{options.output}: called like a cloud, which would be overwritten by a stream; call it NAME.apcc")
+    _check_apart(options)
+
+
+def _check_apart(options: argparse.Namespace) -> None:
+    if options.output.exists() and options.input.exists() and options.output.samefile(options.input):
+        raise FileError(f"{options.output}: is the input {options.input}, refusing to replace it")
+
+
+def _unused_policies(config: CodecConfig, cloud: PointCloud) -> list[FieldPolicy]:
+    """Those of ``fields`` that name no field of the cloud, perhaps by mistake."""
+    policies = map(FieldPolicy.parse, config.fields)
+    return [policy for policy in policies if policy.pattern != "*" and not fnmatch.filter(cloud.fields, policy.pattern)]
 
 
 def _field_summary(field: FieldInfo, points: int) -> str:

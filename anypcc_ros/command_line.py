@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig, TargetConfig
 from anypcc_ros.codec.errors import AnypccError, ConfigError, FileError, ModelNotFoundError
-from anypcc_ros.files import read_cloud
+from anypcc_ros.files import check_output, read_cloud
 
 if TYPE_CHECKING:
     from anypcc_ros.codec.cloud import PointCloud
@@ -112,6 +112,20 @@ def add_merging(parser: Any) -> None:
 
 def add_grid_bits(parser: Any) -> None:
     parser.add_argument("--grid-bits", type=_bits, metavar="B", help="instead of a step: the largest extent of the cloud / 2^B")
+
+
+def check_exact(rows: Sequence[Any], drop_scales: int) -> int:
+    """Whatever is not exact though nothing was dropped is a failure of the codec, and of the command. Raises CommandError."""
+    failed = 0 if drop_scales else sum(not row.exact for row in rows)
+    if failed:
+        raise CommandError(f"{failed} of {len(rows)} measurements did not come back exactly")
+    return 0
+
+
+def new_file(text: str) -> Path:
+    """The file that a flag says is to be written. Raises FileError where none can be put: before the work, not after it."""
+    check_output(text)
+    return Path(text)
 
 
 def positive_count(text: str) -> int:

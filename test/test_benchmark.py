@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import csv
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command import anypcc
 
-from anypcc_ros import CodecConfig, Decoder, DecoderConfig, Encoder, PointCloud, files
+from anypcc_ros import CodecConfig, Decoder, DecoderConfig, Encoder, PointCloud
 from anypcc_ros.codec import position_encoder
 from anypcc_ros.codec.errors import InputError
 from anypcc_ros.codec.kernels import native
 from anypcc_ros.evaluation import benchmark, benchmark_report, peers
 from anypcc_ros.evaluation.benchmark import Row, Spread
 from anypcc_ros.evaluation.stages import STAGES, Stopwatch, recording
-from anypcc_ros.files import write_cloud
+from anypcc_ros.files import read_cloud, write_cloud
 
 BACKENDS = [
     pytest.param("native", marks=pytest.mark.skipif(not native.available(), reason="no native kernels here")),
@@ -101,7 +100,7 @@ def test_a_cloud_with_several_configurations_and_peers(part: Path) -> None:
     ours = [measured for measured in rows if measured.codec == benchmark.OURS]
     assert [measured.step for measured in ours] == [0.02, 0.1]
     for measured, config in zip(ours, configs, strict=True):
-        cloud = files.read_cloud(part)
+        cloud = read_cloud(part)
         assert measured.bytes == len(Encoder(config).encode(cloud))
         assert (measured.points, measured.threads, measured.exact) == (2000, 1, True)
         assert measured.encode.low <= measured.encode.median <= measured.encode.high
@@ -164,7 +163,7 @@ def test_memory_over_many_frames(part: Path) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_resized_clouds_keep_density_and_grid(part: Path, points: int, dtype: type) -> None:
     """A part is the middle of the cloud; a multiple repeats it whole steps apart, without points in one cell."""
-    cells = np.unique(np.rint(files.read_cloud(part).xyz / 0.25), axis=0)
+    cells = np.unique(np.rint(read_cloud(part).xyz / 0.25), axis=0)
     cloud = PointCloud((cells if dtype == np.int32 else cells * 0.25).astype(dtype))
     step = 1.0 if dtype == np.int32 else 0.25
     result = benchmark.resized(cloud, points, step).xyz
@@ -231,16 +230,12 @@ def test_figures(tmp_path: Path) -> None:
 # ---- the command
 
 
-def anypcc(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "anypcc_ros.cli", "benchmark", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[1])}  # installed or checkout, as here
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
-
-
 def test_command(part: Path) -> None:
     pytest.importorskip("matplotlib")
     outputs = ["--csv", "b.csv", "--markdown", "b.md", "--plot", "b.png"]
-    done = anypcc("part.npz", "--step", 0.05, "--threads", 1, "--threads", 2, "--repeats", 1, *outputs, cwd=part.parent)
+    done = anypcc(
+        "benchmark", "part.npz", "--step", 0.05, "--threads", 1, "--threads", 2, "--repeats", 1, *outputs, cwd=part.parent
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     rows = list(csv.DictReader((part.parent / "b.csv").open()))
@@ -248,9 +243,16 @@ def test_command(part: Path) -> None:
     assert "anypcc benchmark part.npz --step 0.05 --threads 1" in (part.parent / "b.md").read_text()
     assert (part.parent / "b.png").stat().st_size > 5_000
 
-    done = anypcc("part.npz", "--grid-bits", 8, "--growth", "--points", 500, "--repeats", 1, cwd=part.parent)
+    done = anypcc("benchmark", "part.npz", "--grid-bits", 8, "--growth", "--points", 500, "--repeats", 1, cwd=part.parent)
     assert done.returncode == 0, done.stderr
     assert "| 500 |" in done.stdout
+
+
+def test_a_cloud_without_points(part: Path) -> None:
+    write_cloud(part.parent / "empty.ply", PointCloud(np.zeros((0, 3), np.float32)))
+    done = anypcc("benchmark", "empty.ply", "--step", 1, "--repeats", 1, cwd=part.parent)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -268,7 +270,7 @@ def test_command(part: Path) -> None:
     ],
 )
 def test_failures(part: Path, arguments: list[str], status: int, message: str) -> None:
-    done = anypcc(*arguments, cwd=part.parent)
+    done = anypcc("benchmark", *arguments, cwd=part.parent)
     assert (done.returncode, done.stdout) == (status, "")
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command import anypcc
 
 pytest.importorskip("rosbags", reason="needs the extra [bags]")
 pytest.importorskip("zstandard", reason="needs the extra [bags]")
@@ -136,10 +135,8 @@ def test_samples_of_bags_files_and_folders(tmp_path: Path, scan: PointCloud) -> 
 def test_the_command(tmp_path: Path, scan: PointCloud) -> None:
     write_cloud(tmp_path / "a.npz", PointCloud(scan.xyz[:500], {"ring": np.zeros(500, np.uint8)}))
     (tmp_path / "results.md").write_text("By hand.\n<!-- begin messages -->\n<!-- end messages -->\n")
-    command = [sys.executable, "-m", "anypcc_ros.cli", "evaluate", "--messages", "a.npz", "--step", "0.02", "--no-live-peers"]
-    done = subprocess.run(
-        [*command, "--csv", "a.csv", "--markdown", "results.md"], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
+    outputs = ["--csv", "a.csv", "--markdown", "results.md"]
+    done = anypcc("evaluate", "--messages", "a.npz", "--step", "0.02", "--no-live-peers", *outputs, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "a.csv", newline="") as lines:
         table = list(csv.DictReader(lines))

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command import anypcc
 
 pytest.importorskip("laspy", reason="needs the extra [files]")
 pytest.importorskip("plyfile", reason="needs the extra [files]")
 
 from anypcc_ros import CodecConfig, Decoder, Encoder, PointCloud
 from anypcc_ros.files import WRITABLE, read_cloud, write_cloud
-
-
-def anypcc(folder: Path, *arguments: object) -> str:
-    command = [sys.executable, "-m", "anypcc_ros.cli", *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def lidar(ending: str, scan: PointCloud) -> PointCloud:
@@ -62,12 +54,12 @@ def test_archived_files_are_the_files_again(tmp_path: Path, ending: str, scan: P
 
 def test_the_command_keeps_fields_by_their_policies(tmp_path: Path, scan: PointCloud) -> None:
     write_cloud(tmp_path / "a.pcd", lidar(".pcd", scan))
-    anypcc(tmp_path, "encode", "a.pcd", "-o", "a.apcc", "--step", "0.02", "--fields", "time=step:1e-7", "normal=drop")
-    told = anypcc(tmp_path, "info", "a.apcc")
+    anypcc("encode", "a.pcd", "-o", "a.apcc", "--step", "0.02", "--fields", "time=step:1e-7", "normal=drop", cwd=tmp_path)
+    told = anypcc("info", "a.apcc", cwd=tmp_path).stdout
     assert "field ring: uint16, exact" in told
     assert "field normal: 3 x float32, dropped" in told
     assert "field time: float64, step 1e-07, largest error " in told
-    anypcc(tmp_path, "decode", "a.apcc", "-o", "a.las")
+    anypcc("decode", "a.apcc", "-o", "a.las", cwd=tmp_path)
     back, original = read_cloud(tmp_path / "a.las"), lidar(".pcd", scan).finite()[0]
     assert len(back) == len(original)
     assert {"ring", "rgb", "time", "intensity_float32"} <= set(back.fields)
@@ -78,8 +70,8 @@ def test_the_command_keeps_fields_by_their_policies(tmp_path: Path, scan: PointC
 def test_integers_with_a_scale_are_encoded_in_metres(tmp_path: Path) -> None:
     xyz = np.random.default_rng(0).integers(0, 5000, (300, 3)).astype(np.int32)
     np.savez(tmp_path / "a.npz", xyz=xyz, scale=np.full(3, 0.01), offset=np.array([1000.0, 0.0, -20.0]), intensity=xyz[:, 0])
-    anypcc(tmp_path, "encode", "a.npz", "-o", "a.apcc", "--step", "0.01")
-    anypcc(tmp_path, "decode", "a.apcc", "-o", "b.npz")
+    anypcc("encode", "a.npz", "-o", "a.apcc", "--step", "0.01", cwd=tmp_path)
+    anypcc("decode", "a.apcc", "-o", "b.npz", cwd=tmp_path)
     back = read_cloud(tmp_path / "b.npz")
     order = np.lexsort(np.rint(back.xyz * 100).astype(np.int64).T)
     metres = xyz * 0.01 + [1000.0, 0.0, -20.0]

@@ -11,7 +11,7 @@ from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Encoder
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.model.adaptations import SUFFIX
-from anypcc_ros.command_line import about, add_option_flags, config_from, positive_count
+from anypcc_ros.command_line import about, add_option_flags, config_from, new_file, positive_count
 from anypcc_ros.files import atomic_write, read_cloud
 from anypcc_ros.optional import optional
 
@@ -26,7 +26,7 @@ def add_adapt_arguments(parser: argparse.ArgumentParser) -> None:
         "that file. It is good for the grid that it was made on; clouds that it would make larger are encoded without it."
     )
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="clouds to tune on")
-    parser.add_argument("-o", "--output", type=Path, metavar=f"SCENE{SUFFIX}", required=True, help="file to write")
+    parser.add_argument("-o", "--output", type=new_file, metavar=f"SCENE{SUFFIX}", required=True, help="file to write")
     parser.add_argument("--steps", type=positive_count, default=200, metavar="N", help="steps of tuning (default: %(default)s)")
     parser.add_argument(
         "--layers", choices=LAYERS, default="heads", help="the prediction heads, or everything before them, too, which takes "

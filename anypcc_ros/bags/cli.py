@@ -19,7 +19,7 @@ from typing import Any
 from anypcc_ros.bags.errors import DIFFERENT, REPORTED, BagError, BagUsageError
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig, TargetConfig
 from anypcc_ros.codec.model.adaptations import load_adaptation
-from anypcc_ros.command_line import add_option_flags, config_from, positive_count
+from anypcc_ros.command_line import add_option_flags, config_from, new_file, positive_count
 from anypcc_ros.optional import optional
 
 EXTRA = "bags"
@@ -90,7 +90,7 @@ def _add_compress(commands: Any) -> None:
         help="of the points: original (their own, with an organised cloud's shape and invalid points) or codec, which is "
         "smaller (default: %(default)s)",
     )
-    parser.add_argument("--report", type=Path, metavar="OUT.html", help="write a report with figures and pictures")
+    parser.add_argument("--report", type=new_file, metavar="OUT.html", help="write a report with figures and pictures")
     parser.set_defaults(run_bag=_compress)
 
 

@@ -299,8 +299,13 @@ PEERS: dict[str, Callable[[PointCloud, np.ndarray], PeerRun | None]] = {
 
 
 def measure_peer(path: Path, config: CodecConfig, peer: str, repeats: int) -> Row | None:
-    """One of ``PEERS`` on the cloud's grid, timed as ours; None where it is not installed. Raises FileError, PeerError."""
+    """One of ``PEERS`` on the cloud's grid, timed as ours; None where it is not installed or there are no points.
+
+    Raises FileError, PeerError.
+    """
     cloud, _ = read_cloud(path).finite()
+    if not len(cloud):
+        return None
     cells = unique_cells(np.rint((cloud.xyz.astype(np.float64) - config.origin) / config.step).astype(np.int64))
     runs = []
     for _ in range(repeats + 1):

@@ -15,13 +15,14 @@ from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.errors import ConfigError
 from anypcc_ros.command_line import (
     STEP_UNIT,
-    CommandError,
     about,
     add_grid_bits,
     add_merging,
     add_option_flags,
     add_repeatable,
+    check_exact,
     config_from,
+    new_file,
     positive_count,
     read_finite,
 )
@@ -87,11 +88,11 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     many.add_argument("--resume", action="store_true", help="keep the rows that --csv has, and measure only what it lacks")
     many.add_argument("--tables-only", action="store_true", help="measure nothing: tables and plots of what --csv has so far")
     many.add_argument(
-        "--markdown", type=Path, metavar="OUT.md", help="write the tables here, between marks where the document has them"
+        "--markdown", type=new_file, metavar="OUT.md", help="write the tables here, between marks where the document has them"
     )
     many.add_argument("--plots", type=Path, metavar="DIR", help="draw bits and lossy curves into this folder")
 
-    parser.add_argument("--csv", type=Path, metavar="OUT.csv", help="write the measurements here (default: stdout)")
+    parser.add_argument("--csv", type=new_file, metavar="OUT.csv", help="write the measurements here (default: stdout)")
     grid = parser.add_mutually_exclusive_group()
     add_repeatable(grid, "step")
     add_grid_bits(grid)
@@ -304,14 +305,6 @@ def _say(row: Any, grid: str) -> None:
         file=sys.stderr,
         flush=True,
     )
-
-
-def check_exact(rows: Sequence[Any], drop_scales: int) -> int:
-    """Whatever is not exact though nothing was dropped is a failure of the codec, and of the command. Raises CommandError."""
-    failed = 0 if drop_scales else sum(not row.exact for row in rows)
-    if failed:
-        raise CommandError(f"{failed} of {len(rows)} measurements did not come back exactly")
-    return 0
 
 
 # ---- what measures nothing

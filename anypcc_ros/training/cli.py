@@ -9,6 +9,7 @@ from pathlib import Path
 from anypcc_ros.codec.config import CALIBRATIONS
 from anypcc_ros.codec.model.integer import save_model
 from anypcc_ros.codec.model.network import ModelConfig
+from anypcc_ros.command_line import new_file
 from anypcc_ros.training.dataset import load_clouds
 from anypcc_ros.training.export import load_checkpoint, model_card, quantise
 from anypcc_ros.training.loop import Trainer, TrainingConfig
@@ -53,7 +54,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``anypcc export``."""
     parser.add_argument("folder", type=Path, metavar="RUN", help="folder that `anypcc train --out` wrote")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="model file to write, NAME.safetensors")
+    parser.add_argument("-o", "--output", type=new_file, required=True, help="model file to write, NAME.safetensors")
     parser.add_argument(
         "--calibrate", choices=[way for way in CALIBRATIONS if way != "auto"], default="always",
         help="what encoders do with it unless told (default: %(default)s)",
