@@ -2,8 +2,10 @@
 // tests check with NumPy, for machines that are emulated or have no Python.
 // Prints "N passed, M failed"; the exit status is 1 if any failed.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
+#include <map>
 #include <random>
 #include <string>
 #include <vector>
@@ -135,8 +137,10 @@ void level(const std::string& isa, int bits, int threads) {
   int64_t status;
   anypcc::Level* level = anypcc_level_from_table(root_table.data(), &no_parent, &first_octant, 1, &status);
   int64_t parents = 1;
+  std::vector<std::array<int, 3>> places{{0, 0, 0}};
   for (int bit = 0; bit < bits; ++bit) {
-    const auto codes = numbers<uint8_t>(parents, bit < 2 ? 255 : 0, 255);
+    auto codes = numbers<uint8_t>(parents, bit < 2 ? 255 : 0, 255);
+    for (uint8_t& code : codes) code = bit > 2 && between(0, 2) > 0 ? static_cast<uint8_t>(1 << code % 8) : code;
     anypcc::Level* const below = anypcc_level_expand(level, codes.data(), threads, &status);
     anypcc_level_free(level);
     level = below;
@@ -145,16 +149,26 @@ void level(const std::string& isa, int bits, int threads) {
     const int64_t n = arrays.nodes;
     std::vector<int32_t> table(n * 27), one_tap(n * 8, -1);
     anypcc_level_table(level, table.data(), threads);
-    bool symmetric = true;
+    std::vector<std::array<int, 3>> children;
+    std::map<std::array<int, 3>, int32_t> rows;
     for (int64_t i = 0; i < n; ++i) {
-      one_tap[i * 8 + arrays.octant[i]] = arrays.parent_row[i];
+      const int o = arrays.octant[i];
+      one_tap[i * 8 + o] = arrays.parent_row[i];
+      const auto& above = places[arrays.parent_row[i]];
+      children.push_back({2 * above[0] + (o >> 2), 2 * above[1] + (o >> 1 & 1), 2 * above[2] + (o & 1)});
+      rows[children.back()] = static_cast<int32_t>(i);
+    }
+    places = children;
+    std::vector<int32_t> wanted(n * 27, -1), position(n), across(n * 14, -1);
+    for (int64_t i = 0; i < n; ++i) {
       for (int k = 0; k < 27; ++k) {
-        const int32_t other = table[i * 27 + k];
-        symmetric = symmetric && (other < 0 || table[int64_t{other} * 27 + 26 - k] == i);
+        const auto& at = places[i];
+        const auto other = rows.find({at[0] + k / 9 - 1, at[1] + k / 3 % 3 - 1, at[2] + k % 3 - 1});
+        if (other != rows.end()) wanted[i * 27 + k] = other->second;
       }
     }
     const std::string what = isa + " level of " + std::to_string(n);
-    check(symmetric, what + " neighbours");
+    check(table == wanted && static_cast<int64_t>(rows.size()) == n, what + " neighbours");
 
     const int cin = 32, cout = 16;
     const Weights weights(27, cin, cout, 1, false), up_weights(8, cin, cout, 1, false);
@@ -171,6 +185,25 @@ void level(const std::string& isa, int bits, int threads) {
     anypcc_up_int8(level, &up_layer, above.data(), parents, found.data(), threads);
     anypcc_conv_int8(of_table, &up_layer, above.data(), nullptr, nullptr, 0, expected.data(), threads);
     check(found == expected, what + " up_int8");
+    for (int reader : {0, 1}) {
+      const int64_t even = arrays.first_group, readers = reader == 0 ? even : n - even;
+      for (int64_t i = 0; i < n; ++i) position[arrays.groups[i]] = static_cast<int32_t>(i < even ? i : i - even);
+      for (int64_t i = 0; i < readers; ++i) {
+        const int64_t node = arrays.groups[reader == 0 ? i : even + i];
+        for (int k = 0, tap = 0; k < 27; ++k) {
+          if ((k / 9 + k / 3 % 3 + k % 3) % 2 != 0) continue;
+          const int32_t other = wanted[node * 27 + k];
+          across[i * 14 + tap++] = other < 0 ? -1 : position[other];
+        }
+      }
+      const Weights weights(14, cin, cout, 1, false);
+      const anypcc::Layer layer = weights.layer();
+      anypcc_plan_build_across(plan, level, reader, threads);
+      anypcc_plan_build(of_table, across.data(), nullptr, n - readers, readers, 14, threads);
+      anypcc_conv_int8(plan, &layer, x.data(), nullptr, nullptr, 0, found.data(), threads);
+      anypcc_conv_int8(of_table, &layer, x.data(), nullptr, nullptr, 0, expected.data(), threads);
+      check(found == expected, what + " conv_int8 across");
+    }
     anypcc_plan_free(plan);
     anypcc_plan_free(of_table);
     parents = n;

@@ -34,7 +34,8 @@ const Candidate* candidates(int* count) {
   static const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   static const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+                             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&
+                             __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
   static const bool avxvnni = avx2 && has_avx_vnni();
   static const Candidate all[] = {
       {&kIsaAvx512, avx512}, {&kIsaAvxVnni, avxvnni}, {&kIsaAvx2, avx2}, {&kIsaGeneric, true}};

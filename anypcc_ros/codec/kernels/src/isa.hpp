@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "offsets.hpp"
 #include "pair.hpp"
 
 namespace anypcc {
@@ -108,6 +109,33 @@ struct NearestPoints {
   int32_t square[kSearched], shares[2][kSearched];
 };
 
+constexpr int kMostEntries = 8 * (kOffsets - 1);  // neighbours of a node's children
+constexpr int kSpareEntries = 16;                 // beyond the last one that may be written over
+
+// A level whose codes are known, of which `entries` are the neighbours (level.hpp), and where each node's children begin in the
+// level below; the arrays of that level, which are written.
+struct Expansion {
+  const uint32_t* masks;
+  const int64_t* start;
+  const int32_t* entries;
+  const uint8_t* codes;
+  const int32_t* first_child;
+  uint32_t* child_masks;
+  int64_t* child_start;
+  int32_t* parent_row;
+  uint8_t* octant;
+};
+
+// Which nodes of a level are fed by their neighbours at the offsets `which`: all, or these readers, of one checkerboard group,
+// with neighbours in the other one, of which `place` tells the position there.
+struct Neighbors {
+  const uint32_t* masks;
+  const int64_t* start;
+  const int32_t* entries;
+  uint32_t which;
+  const int32_t *readers, *place;
+};
+
 struct Isa {
   const char* name;
 
@@ -178,6 +206,16 @@ struct Isa {
 
   // The nearest of the candidates, of which there is at least one. Where there are fewer the nearest takes their place.
   void (*nearest_points)(NearestPoints& at);
+
+  // The children of the nodes [begin, end), whose neighbours are listed from entries[used] on, where there is room for
+  // kMostEntries of each node and kSpareEntries more. Returns where the lists end.
+  int64_t (*expand)(const Expansion& of, int64_t begin, int64_t end, int32_t* entries, int64_t used);
+
+  // How many of the rows [begin, end) have each of kOffsets neighbours.
+  void (*count_neighbors)(const Neighbors& of, int64_t begin, int64_t end, int32_t* counts);
+
+  // Lists the pairs of the rows [begin, end), at most kTileRows, from next[k] on for offset k; output rows count from `begin`.
+  void (*list_neighbors)(const Neighbors& of, int64_t begin, int64_t end, Pair* const* next);
 
   // Of points at grid (points, 3): the class of the slope (points,) and the bit length of the squared distance from (0, 0, 0).
   void (*directions)(const int64_t* grid, int64_t points, int32_t* slopes, uint8_t* reach);

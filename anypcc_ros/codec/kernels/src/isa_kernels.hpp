@@ -26,11 +26,10 @@ struct PairRows {
   using Sum = typename Math::Sum;
   const Pair* pairs;
   Sum* y;
-  int cout;
 
   int64_t in(int64_t i) const { return pairs[i].in; }
-  Sum* out(int64_t i) const { return y + static_cast<int64_t>(pairs[i].out) * cout; }
-  const Sum* begin(int64_t i) const { return out(i); }
+  Sum* out(int64_t i, int cout) const { return y + static_cast<int64_t>(pairs[i].out) * cout; }
+  const Sum* begin(int64_t i, int cout) const { return out(i, cout); }
 };
 
 template <class Math>
@@ -38,16 +37,19 @@ struct SourceRows {
   using Sum = typename Math::Sum;
   RowSource<Sum> source;
   Sum* y;
-  int cout;
 
   int64_t in(int64_t i) const { return source.rows == nullptr ? source.first + i : source.rows[i]; }
-  Sum* out(int64_t i) const { return y + i * cout; }
-  const Sum* begin(int64_t i) const {
+  Sum* out(int64_t i, int cout) const { return y + i * cout; }
+  const Sum* begin(int64_t i, int cout) const {
     return source.bias + (source.codes == nullptr ? 0 : static_cast<int64_t>(source.codes[i]) * cout);
   }
 };
 
-template <class Math, class Source>
+// Inputs, and as many outputs, of the layers that take most of the time: known beforehand, they spare a tenth of it.
+constexpr int kUsual = 32;
+
+// The product with `Width` inputs and outputs; with any number of them where that is 0.
+template <class Math, class Source, int Width>
 struct Product {
   using Input = typename Math::Input;
   using Weight = typename Math::Weight;
@@ -57,17 +59,19 @@ struct Product {
   int64_t count;
   const Input* x;
   const Weight* w;
-  int cin, cout;
+  int inputs, outputs;
 
   // `Rows` rows from i on in `Vectors` vectors of columns; all their sums stay in registers.
   template <int Rows, int Vectors>
   void block(int64_t i, int column) const {
+    const int cin = Width > 0 ? Width : inputs, cout = Width > 0 ? Width : outputs;
+    const Source from = source;  // stores below change nothing of it
     const Input* in[Rows];
     typename Math::Vector sum[Rows][Vectors];
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
-      in[r] = x + source.in(i + r) * cin;
-      const Sum* const begin = source.begin(i + r) + column;
+      in[r] = x + from.in(i + r) * cin;
+      const Sum* const begin = from.begin(i + r, cout) + column;
 #pragma GCC unroll 8
       for (int v = 0; v < Vectors; ++v) sum[r][v] = Math::load(begin + v * Math::kLanes);
     }
@@ -86,7 +90,7 @@ struct Product {
     }
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
-      Sum* const out = source.out(i + r) + column;
+      Sum* const out = from.out(i + r, cout) + column;
 #pragma GCC unroll 8
       for (int v = 0; v < Vectors; ++v) Math::store(out + v * Math::kLanes, sum[r][v]);
     }
@@ -114,20 +118,26 @@ struct Product {
   }
 };
 
+template <class Math, class Source>
+void multiply(const Source& source, int64_t count, const typename Math::Input* x, const typename Math::Weight* w, int cin,
+              int cout) {
+  if (cin == kUsual && cout == kUsual) {
+    for_column_blocks<Math, Math::kVectors>(cout, Product<Math, Source, kUsual>{source, count, x, w, cin, cout});
+  } else {
+    for_column_blocks<Math, Math::kVectors>(cout, Product<Math, Source, 0>{source, count, x, w, cin, cout});
+  }
+}
+
 template <class Math>
 void product(const Pair* pairs, int64_t count, const typename Math::Input* x, const typename Math::Weight* w,
              typename Math::Sum* y, int cin, int cout) {
-  using Rows = PairRows<Math>;
-  for_column_blocks<Math, Math::kVectors>(cout,
-                                          Product<Math, Rows>{Rows{pairs, y, cout}, count, x, w, cin, cout});
+  multiply<Math>(PairRows<Math>{pairs, y}, count, x, w, cin, cout);
 }
 
 template <class Math>
 void rows(const RowSource<typename Math::Sum>& source, int64_t count, const typename Math::Input* x,
           const typename Math::Weight* w, typename Math::Sum* y, int cin, int cout) {
-  using Rows = SourceRows<Math>;
-  for_column_blocks<Math, Math::kVectors>(cout,
-                                          Product<Math, Rows>{Rows{source, y, cout}, count, x, w, cin, cout});
+  multiply<Math>(SourceRows<Math>{source, y}, count, x, w, cin, cout);
 }
 
 // ---- weight gradient ----
@@ -205,60 +215,68 @@ struct Rescale {
   }
 };
 
-// One row's activations from its results before the clamp, of which none is above 127 + 127.
-inline void clamp_row(const int32_t* value, uint8_t* y) {
+#ifndef ANYPCC_AVX512
+// 16 activations, of the columns from `column` on.
+inline void activate_row(const int32_t* sum, const Activation& activation, int column, const uint8_t* more, uint8_t* y) {
+  const int shift = activation.shift;
+  const int32_t* const multiplier = activation.multiplier + column;
+  int32_t value[16];
+  if (activation.lowest != nullptr) {
+    const int32_t half = static_cast<int32_t>(uint32_t{1} << ((shift - 1) & 31));
+    const int32_t *lowest = activation.lowest + column, *highest = activation.highest + column;
+    for (int j = 0; j < 16; ++j) {
+      const int32_t above = sum[j] > lowest[j] ? sum[j] : lowest[j];
+      const int32_t within = above < highest[j] ? above : highest[j];
+      value[j] = (within * multiplier[j] + half) >> shift;
+    }
+  } else {
+    const Rescale rescale(shift);
+    for (int j = 0; j < 16; ++j) {
+      const int32_t scaled = rescale(sum[j], multiplier[j]);
+      value[j] = scaled < 127 ? scaled : 127;
+    }
+  }
+  if (more != nullptr) {
+    for (int j = 0; j < 16; ++j) value[j] += more[j];
+  }
   for (int j = 0; j < 16; ++j) {
     const int32_t low = value[j] > 0 ? value[j] : 0;
     y[j] = static_cast<uint8_t>(low < 127 ? low : 127);
   }
 }
 
+// 16 results.
+inline void rescale_row(const int32_t* sum, const int32_t* multiplier, int shift, int32_t* result) {
+  const Rescale rescale(shift);
+  for (int j = 0; j < 16; ++j) result[j] = rescale(sum[j], multiplier[j]);
+}
+#endif
+
 void activate(const int32_t* sum, const Activation& activation, const uint8_t* residual,
               const int32_t* residual_rows, uint8_t* y, int64_t rows, int cout) {
-  const int shift = activation.shift;
-  const Rescale rescale(shift);
-  const int32_t half = static_cast<int32_t>(uint32_t{1} << ((shift - 1) & 31));
   for (int64_t i = 0; i < rows; ++i, sum += cout, y += cout) {
     const uint8_t* const more =
         residual == nullptr
             ? nullptr
             : residual + static_cast<int64_t>(residual_rows == nullptr ? i : residual_rows[i]) * cout;
-    for (int block = 0; block < cout; block += 16) {
-      const int32_t* const multiplier = activation.multiplier + block;
-      int32_t value[16];
-      if (activation.lowest != nullptr) {
-        const int32_t *lowest = activation.lowest + block, *highest = activation.highest + block;
-        for (int j = 0; j < 16; ++j) {
-          const int32_t above = sum[block + j] > lowest[j] ? sum[block + j] : lowest[j];
-          const int32_t within = above < highest[j] ? above : highest[j];
-          value[j] = (within * multiplier[j] + half) >> shift;
-        }
-      } else {
-        for (int j = 0; j < 16; ++j) {
-          const int32_t scaled = rescale(sum[block + j], multiplier[j]);
-          value[j] = scaled < 127 ? scaled : 127;
-        }
-      }
-      if (more != nullptr) {
-        for (int j = 0; j < 16; ++j) value[j] += more[block + j];
-      }
-      clamp_row(value, y + block);
+    for (int column = 0; column < cout; column += 16) {
+      activate_row(sum + column, activation, column, more == nullptr ? nullptr : more + column, y + column);
     }
   }
 }
 
 // result = round(sum * multiplier / 2^shift), one multiplier per column.
-void rescale(const int32_t* sum, const int32_t* multiplier, int shift, int32_t* result, int64_t rows,
-             int cout) {
-  const Rescale rescale(shift);
+void rescale(const int32_t* __restrict sum, const int32_t* __restrict multiplier, int shift, int32_t* __restrict result,
+             int64_t rows, int cout) {
   for (int64_t i = 0; i < rows; ++i, sum += cout, result += cout) {
-    for (int j = 0; j < cout; ++j) result[j] = rescale(sum[j], multiplier[j]);
+    for (int j = 0; j < cout; j += 16) rescale_row(sum + j, multiplier + j, shift, result + j);
   }
 }
 
 #include "isa_calibration.hpp"
 #include "isa_beams.hpp"
 #include "isa_mixing.hpp"
+#include "isa_levels.hpp"
 #include "isa_surroundings.hpp"
 
 constexpr Isa isa_table(const char* name) {
@@ -281,5 +299,8 @@ constexpr Isa isa_table(const char* name) {
           weigh_mix,
           count_mix,
           nearest_points,
+          expand,
+          count_neighbors,
+          list_neighbors,
           directions};
 }

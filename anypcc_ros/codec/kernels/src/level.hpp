@@ -5,28 +5,17 @@
 #include <cstdint>
 
 #include "buffer.hpp"
+#include "offsets.hpp"
 
 namespace anypcc {
-
-constexpr int kOffsets = 27, kCentre = 13;
-
-// Bits that are set. Without an instruction for it the compiler would call a function.
-inline int ones(uint32_t bits) {
-#if defined(__POPCNT__) || !defined(__x86_64__)
-  return __builtin_popcount(bits);
-#else
-  bits -= bits >> 1 & 0x55555555;
-  bits = (bits & 0x33333333) + (bits >> 2 & 0x33333333);
-  return static_cast<int>(((bits + (bits >> 4)) & 0x0F0F0F0F) * 0x01010101 >> 24);
-#endif
-}
 
 struct Level {
   int64_t nodes = 0;
   int64_t first_group = 0;  // nodes of checkerboard group 0
 
   // The neighbours of node i, without itself: bit k of masks[i] is set where a node lies at offset
-  // k = 9 * (dx + 1) + 3 * (dy + 1) + (dz + 1); their rows are entries[start[i]] and following, by offset.
+  // k = 9 * (dx + 1) + 3 * (dy + 1) + (dz + 1); their rows are entries[start[i]] and following, by offset. After the last
+  // ones there are zeros, so that more of them may be read than there are.
   Buffer<uint32_t> masks;
   Buffer<int64_t> start;
   GrowingBuffer<int32_t> entries;

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "api.hpp"
+#include "isa.hpp"
 #include "level.hpp"
 #include "recycled.hpp"
 #include "thread_pool.hpp"
@@ -15,12 +16,10 @@ namespace {
 
 constexpr int64_t kLargePlan = 1 << 24;  // pairs
 
-// Rules: which input rows feed an output row. visit(row, hit) calls hit(tap, input row) for each. Rules whose
-// rows and taps need no check have visit_taps(row, hit), which calls hit(tap) only.
+// Rules: which input rows feed an output row. visit(row, hit) calls hit(tap, input row) for each.
 
 // All columns of a table (n_out, taps), with a bit per entry that is not -1.
 struct WholeTable {
-  static constexpr bool kTrusted = false;
   const int32_t* table;
   const uint32_t* masks;
   int taps;
@@ -35,61 +34,8 @@ struct WholeTable {
   }
 };
 
-// The neighbours of a level's nodes, without the nodes themselves.
-struct Neighbors {
-  static constexpr bool kTrusted = true;
-  const Level& level;
-
-  template <class Hit>
-  void visit_taps(int64_t row, const Hit& hit) const {
-    for (uint32_t left = level.masks.data()[row]; left != 0; left &= left - 1) hit(__builtin_ctz(left));
-  }
-
-  template <class Hit>
-  void visit(int64_t row, const Hit& hit) const {
-    const int32_t* entry = level.row(row);
-    for (uint32_t left = level.masks.data()[row]; left != 0; left &= left - 1) {
-      hit(__builtin_ctz(left), *entry++);
-    }
-  }
-};
-
-// Those neighbours of the nodes of one checkerboard group that are in the other; rows count within the
-// groups.
-struct Across {
-  static constexpr bool kTrusted = true;
-  const Level& level;
-  const int32_t* readers;
-  const uint8_t* tap;  // by offset
-
-  template <class Hit>
-  void visit_taps(int64_t row, const Hit& hit) const {
-    const uint32_t mask = level.masks.data()[readers[row]];
-    for (uint32_t left = mask & kOddOffsets; left != 0; left &= left - 1) hit(tap[__builtin_ctz(left)]);
-  }
-
-  template <class Hit>
-  void visit(int64_t row, const Hit& hit) const {
-    const int64_t node = readers[row];
-    const int32_t* const entry = level.row(node);
-    const uint32_t mask = level.masks.data()[node];
-    for (uint32_t left = mask & kOddOffsets; left != 0; left &= left - 1) {
-      const int k = __builtin_ctz(left);
-      hit(tap[k], level.place.data()[entry[ones(mask & ((1u << k) - 1))]]);
-    }
-  }
-
-  static constexpr uint32_t kOddOffsets = [] {
-    uint32_t odd = 0;
-    for (int k = 0; k < kOffsets; ++k)
-      odd |= static_cast<uint32_t>((k / 9 + k / 3 % 3 + k % 3) % 2 == 0) << k;
-    return odd;
-  }();
-};
-
 // Exactly one input row and tap per output row.
 struct OneTap {
-  static constexpr bool kTrusted = false;
   const int32_t* in;
   const uint8_t* tap;
 
@@ -112,49 +58,58 @@ const uint32_t* row_masks(Plan& plan, const int32_t* table, int64_t rows, int wi
   return masks;
 }
 
-// Two passes over the rule, each tile by one thread: count, then fill. Returns the number of pairs.
-template <class Rule>
-int64_t build(Plan& plan, const Rule& rule, int64_t n_in, int64_t n_out, int taps, int threads) {
+// Makes an empty plan of this size. Returns the place of its starts: counts go one place to the right, so that their running sum
+// leaves the starts.
+int32_t* begin(Plan& plan, int64_t n_out, int taps) {
   plan.n_out = n_out;
   plan.taps = taps;
   plan.n_pairs = 0;
   plan.identity_tap = -1;
   plan.n_tiles = (n_out + kTileRows - 1) / kTileRows;
-  const int workers = threads_for(n_out, 2048, threads);
   int32_t* const start = plan.start.reserve(plan.n_tiles * taps + 1);
-
-  // Counts go one place to the right, so that their running sum leaves the starts.
   start[0] = 0;
+  return start;
+}
+
+// Makes starts of counts. Returns the number of pairs, or kBadArgument.
+int64_t begin_pairs(Plan& plan) {
+  int32_t* const start = plan.start.data();
+  int64_t sum = 0;
+  for (int64_t i = 1; i <= plan.n_tiles * plan.taps; ++i) {
+    sum += start[i];
+    if (sum > INT32_MAX) return kBadArgument;
+    start[i] = static_cast<int32_t>(sum);
+  }
+  plan.pairs.reserve(sum);
+  return sum;
+}
+
+// Two passes over the rule, each tile by one thread: count, then fill. Returns the number of pairs.
+template <class Rule>
+int64_t build(Plan& plan, const Rule& rule, int64_t n_in, int64_t n_out, int taps, int threads) {
+  int32_t* const start = begin(plan, n_out, taps);
+  const int workers = threads_for(n_out, 2048, threads);
   std::atomic<bool> valid{true};
   parallel_ranges(plan.n_tiles, workers, [&](int64_t begin, int64_t end, int) {
-    [[maybe_unused]] int64_t end_in = 0;  // one past the largest input row; a negative one counts as huge
-    [[maybe_unused]] int end_tap = 0;
+    int64_t end_in = 0;  // one past the largest input row; a negative one counts as huge
+    int end_tap = 0;
     for (int64_t tile = begin; tile < end; ++tile) {
       int32_t count[256] = {};  // OneTap may name any tap
       for (int64_t i = plan.tile_begin(tile); i < plan.tile_end(tile); ++i) {
-        if constexpr (Rule::kTrusted) {
-          rule.visit_taps(i, [&](int tap) { ++count[tap]; });
-        } else {
-          rule.visit(i, [&](int tap, int32_t in) {
-            end_in = std::max(end_in, int64_t{static_cast<uint32_t>(in)} + 1);
-            end_tap = std::max(end_tap, tap + 1);
-            ++count[tap];
-          });
-        }
+        rule.visit(i, [&](int tap, int32_t in) {
+          end_in = std::max(end_in, int64_t{static_cast<uint32_t>(in)} + 1);
+          end_tap = std::max(end_tap, tap + 1);
+          ++count[tap];
+        });
       }
       std::memcpy(start + tile * taps + 1, count, sizeof(int32_t) * taps);
     }
     if (end_in > n_in || end_tap > taps) valid = false;
   });
   if (!valid) return kBadIndex;
-  int64_t sum = 0;
-  for (int64_t i = 1; i <= plan.n_tiles * taps; ++i) {
-    sum += start[i];
-    if (sum > INT32_MAX) return kBadArgument;
-    start[i] = static_cast<int32_t>(sum);
-  }
-
-  Pair* const pairs = plan.pairs.reserve(sum);
+  const int64_t sum = begin_pairs(plan);
+  if (sum < 0) return sum;
+  Pair* const pairs = plan.pairs.data();
   parallel_ranges(plan.n_tiles, workers, [&](int64_t begin, int64_t end, int) {
     for (int64_t tile = begin; tile < end; ++tile) {
       int32_t next[kMaxTaps];
@@ -164,6 +119,43 @@ int64_t build(Plan& plan, const Rule& rule, int64_t n_in, int64_t n_out, int tap
         rule.visit(i,
                    [&](int tap, int32_t in) { pairs[next[tap]++] = {in, static_cast<int32_t>(i - first)}; });
       }
+    }
+  });
+  return plan.n_pairs = sum;
+}
+
+constexpr uint32_t kOddOffsets = [] {
+  uint32_t odd = 0;
+  for (int k = 0; k < kOffsets; ++k) odd |= static_cast<uint32_t>((k / 9 + k / 3 % 3 + k % 3) % 2 == 0) << k;
+  return odd;
+}();
+
+Neighbors neighbors_of(const Level& level, uint32_t which) {
+  return {level.masks.data(), level.start.data(), level.entries.data(), which, nullptr, nullptr};
+}
+
+// As `build`, of neighbours, of which nothing needs to be checked.
+int64_t build_neighbors(Plan& plan, const Neighbors& rule, int64_t n_out, int threads) {
+  const Isa& isa = active_isa();
+  const int taps = ones(rule.which);
+  int32_t* const start = begin(plan, n_out, taps);
+  const int workers = threads_for(n_out, 2048, threads);
+  parallel_ranges(plan.n_tiles, workers, [&](int64_t begin, int64_t end, int) {
+    for (int64_t tile = begin; tile < end; ++tile) {
+      int32_t counts[kOffsets], *to = start + tile * taps + 1;
+      isa.count_neighbors(rule, plan.tile_begin(tile), plan.tile_end(tile), counts);
+      for (uint32_t left = rule.which; left != 0; left &= left - 1) *to++ = counts[__builtin_ctz(left)];
+    }
+  });
+  const int64_t sum = begin_pairs(plan);
+  if (sum < 0) return sum;
+  Pair* const pairs = plan.pairs.data();
+  parallel_ranges(plan.n_tiles, workers, [&](int64_t begin, int64_t end, int) {
+    for (int64_t tile = begin; tile < end; ++tile) {
+      Pair* next[kOffsets];
+      const int32_t* from = start + tile * taps;
+      for (uint32_t left = rule.which; left != 0; left &= left - 1) next[__builtin_ctz(left)] = pairs + *from++;
+      isa.list_neighbors(rule, plan.tile_begin(tile), plan.tile_end(tile), next);
     }
   });
   return plan.n_pairs = sum;
@@ -211,8 +203,8 @@ int64_t anypcc_plan_build(Plan* plan, const int32_t* table, const uint32_t* mask
 int64_t anypcc_plan_build_neighbors(Plan* plan, const Level* level, int threads) {
   if (plan == nullptr || level == nullptr) return kBadArgument;
   return built_or_empty(*plan, [&] {
-    const int64_t nodes = level->nodes;
-    const int64_t pairs = build(*plan, Neighbors{*level}, nodes, nodes, kOffsets, resolve_threads(threads));
+    const Neighbors all = neighbors_of(*level, (1u << kOffsets) - 1);
+    const int64_t pairs = build_neighbors(*plan, all, level->nodes, resolve_threads(threads));
     plan->identity_tap = kCentre;
     return pairs < 0 ? pairs : plan->all_pairs();
   });
@@ -220,14 +212,11 @@ int64_t anypcc_plan_build_neighbors(Plan* plan, const Level* level, int threads)
 
 int64_t anypcc_plan_build_across(Plan* plan, const Level* level, int reader, int threads) {
   if (plan == nullptr || level == nullptr || reader < 0 || reader > 1) return kBadArgument;
-  uint8_t tap[kOffsets] = {};
-  int taps = 0;
-  for (int k = 0; k < kOffsets; ++k) {
-    if (Across::kOddOffsets >> k & 1) tap[k] = static_cast<uint8_t>(taps++);
-  }
   return built_or_empty(*plan, [&] {
-    return build(*plan, Across{*level, level->group(reader), tap}, level->group_size(1 - reader),
-                 level->group_size(reader), taps, resolve_threads(threads));
+    Neighbors across = neighbors_of(*level, kOddOffsets);
+    across.readers = level->group(reader);
+    across.place = level->place.data();
+    return build_neighbors(*plan, across, level->group_size(reader), resolve_threads(threads));
   });
 }
 

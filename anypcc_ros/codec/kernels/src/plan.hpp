@@ -9,7 +9,6 @@
 namespace anypcc {
 
 constexpr int kMaxTaps = 32;
-constexpr int kTileRows = 256;
 
 struct Plan {
   int64_t n_out = 0, n_pairs = 0, n_tiles = 0;
