@@ -21,7 +21,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 from anypcc_ros.codec.cloud import PointCloud  # noqa: E402
 from anypcc_ros.codec.codec import Decoder, Encoder  # noqa: E402
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig  # noqa: E402
-from anypcc_ros.evaluation.messages import samples  # noqa: E402
+from anypcc_ros.evaluation.message_samples import samples  # noqa: E402
 
 
 def milliseconds(action: Callable[[], object]) -> float:

@@ -17,7 +17,9 @@ from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.errors import AnypccError, FileError
 from anypcc_ros.evaluation import messages
-from anypcc_ros.evaluation.messages import EXACT, GRID, MessageRow, Sample, check, configurations, markdown, measure, samples
+from anypcc_ros.evaluation.message_report import check, markdown
+from anypcc_ros.evaluation.message_samples import Sample, samples
+from anypcc_ros.evaluation.messages import EXACT, GRID, MessageRow, configurations, measure
 from anypcc_ros.files import write_cloud
 from anypcc_ros.pointcloud2 import body_from_cloud
 
@@ -128,8 +130,13 @@ def test_samples_of_bags_files_and_folders(tmp_path: Path, scan: PointCloud) -> 
     assert [sample.name for sample in samples([tmp_path / "plain.npz"])] == ["plain"]
     for name in ("broken.mcap", "broken.bag", "broken.cdr"):
         (tmp_path / name).write_bytes(b"\x00\x01\x02")
-        with pytest.raises(FileError, match=name):
+        with pytest.raises(AnypccError, match=name):
             list(samples([tmp_path / name]))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileError, match=r"empty: 0 clouds, bags and messages below it"):
+        list(samples([tmp_path / "empty"]))
+    with pytest.raises(FileError, match=r"nowhere: cannot read: there is no such file"):
+        list(samples([tmp_path / "nowhere"]))
 
 
 def test_the_command(tmp_path: Path, scan: PointCloud) -> None:

@@ -165,24 +165,25 @@ def _evaluate_messages(options: argparse.Namespace) -> int:
 
     for package in ("rosbags", "zstandard"):
         optional(package, "bags")
-    from anypcc_ros.evaluation import messages
+    from anypcc_ros.evaluation import message_report, messages
+    from anypcc_ros.evaluation.message_samples import samples
 
     if len(options.model) > 1 or options.grid_bits or options.drop_scales:
         options.usage_error("--messages takes one model, and no --grid-bits or --drop-scales")
     [common] = _configs(options)
     configs = messages.configurations(dataclasses.replace(common, merge_duplicates=False), options.step or messages.STEPS)
     rows: list[messages.MessageRow] = []
-    for sample in messages.samples(options.messages):
+    for sample in samples(options.messages):
         for row in messages.measure(sample, configs, options.live_peers):
             rows.append(row)
-            print(messages.summary(row), file=sys.stderr, flush=True)
+            print(message_report.summary(row), file=sys.stderr, flush=True)
     if options.csv:
         write_csv(options.csv, rows, messages.MessageRow)
     if options.markdown:
-        document.write_section(options.markdown, "messages", messages.markdown(rows, _command_line(options)))
+        document.write_section(options.markdown, "messages", message_report.markdown(rows, _command_line(options)))
     if not options.csv and not options.markdown:
         print(to_csv(rows, messages.MessageRow), end="")
-    messages.check(rows)
+    message_report.check(rows)
     return 0
 
 

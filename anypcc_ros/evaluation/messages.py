@@ -1,43 +1,27 @@
-"""Whole PointCloud2 messages, every field of them, by this codec and by others, really encoded and decoded.
-
-Messages come out of bags, or are made of clouds in files as a driver would publish them.
-"""
+"""Whole PointCloud2 messages, every field of them, by this codec and by others, really encoded and decoded."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from rosbags.serde import SerdeError
 
 from anypcc_ros.bags.compare import POSITION, Policy, compare_clouds
-from anypcc_ros.bags.transform import read_message
-from anypcc_ros.bags.types import POINT_CLOUD
 from anypcc_ros.codec import bitstream
 from anypcc_ros.codec.bitstream import inspect
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig
-from anypcc_ros.codec.errors import AnypccError, FileError
-from anypcc_ros.evaluation import document
 from anypcc_ros.evaluation.evaluate import matching_decoder
-from anypcc_ros.evaluation.peers import PeerError
-from anypcc_ros.files import READABLE, read_cloud
+from anypcc_ros.evaluation.message_samples import Sample
+from anypcc_ros.evaluation.peers import FLOAT_BITS, PeerError, encode_draco
 from anypcc_ros.optional import MissingPackageError, optional
-from anypcc_ros.pointcloud2 import PointCloud2, body_from_cloud, cloud_from_message
 
 OURS, DRACO = "anypcc", "Draco"
 STEPS = (0.001, 0.016)
-BAGS = (".bag", ".mcap", ".db3")
-SERIALISED = ".cdr"
-"""One message as it goes over the wire."""
 ZSTD_LEVELS = (1, 3, 19)
-DRACO_BITS = 24
-"""Draco takes float32 positions, which hold integers up to here."""
 
 GRID, ORDERED, EXACT, EXACT_ORDERED = "grid", "grid, in order", "exact", "exact, in order"
 SETTINGS = {
@@ -48,7 +32,6 @@ SETTINGS = {
 }
 """How this codec is run: CodecConfig.order and CodecConfig.exact."""
 
-
 PARTS = {
     bitstream.REMAINDERS: "rest of the floats",
     bitstream.OFF_GRID: "invalid points",
@@ -56,22 +39,6 @@ PARTS = {
     bitstream.ORDER: "order",
 }
 """What the chunks of a stream besides the grid and the fields are for."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A message, the folder it comes from, and what it is called."""
-
-    group: str
-    name: str
-    message: PointCloud2
-    cloud: PointCloud
-
-    @property
-    def fields(self) -> str:
-        names = list(self.cloud.fields)
-        names.insert(self.cloud.position, "x, y, z")
-        return ", ".join(names)
 
 
 @dataclass(frozen=True)
@@ -102,69 +69,6 @@ class MessageRow:
     kept: bool
     encode_s: float
     decode_s: float
-
-
-# ---- messages
-
-
-def samples(paths: Sequence[Path]) -> Iterator[Sample]:
-    """The messages of clouds in files and bags, and of those in folders that have any field besides x, y and z.
-
-    Of a bag the first message of each topic. Raises FileError, MissingPackageError.
-    """
-    for path in paths:
-        if path.is_dir() and not (path / "metadata.yaml").exists():
-            below = sorted(file for file in path.rglob("*") if file.suffix in (*READABLE, *BAGS, SERIALISED))
-            yield from (sample for file in below for sample in _samples(file) if sample.cloud.fields)
-        else:
-            yield from _samples(path)
-
-
-def _samples(path: Path) -> Iterator[Sample]:
-    if path.is_dir() or path.suffix in BAGS:
-        yield from _from_bag(path)
-    elif path.suffix == SERIALISED:
-        yield _from_wire(path)
-    else:
-        message = body_from_cloud(as_published(read_cloud(path, metres=True)))
-        yield Sample(_group(path), path.stem, message, cloud_from_message(message))
-
-
-def _from_bag(path: Path) -> Iterator[Sample]:
-    highlevel = optional("rosbags.highlevel", "bags")
-    try:
-        with highlevel.AnyReader([path]) as reader:
-            for connection in (c for c in reader.connections if c.msgtype == POINT_CLOUD):
-                _, _, data = next(reader.messages([connection]))
-                message: Any = reader.deserialize(data, connection.msgtype)
-                yield Sample(_group(path), f"{path.stem} {connection.topic}", message, cloud_from_message(message))
-    except (highlevel.AnyReaderError, StopIteration) as error:
-        raise FileError(f"{path}: {error or 'a topic without messages'}") from error
-
-
-def _from_wire(path: Path) -> Sample:
-    try:
-        message = read_message(path.read_bytes(), POINT_CLOUD)
-    except SerdeError as error:
-        raise FileError(f"{path}: not a serialised PointCloud2: {error}") from error
-    return Sample(_group(path), path.stem, message, cloud_from_message(message))
-
-
-def _group(path: Path) -> str:
-    return path.resolve().parent.name
-
-
-def as_published(cloud: PointCloud) -> PointCloud:
-    """The cloud in the types of a driver's message: float32 positions, colours packed into 32 bits as PCL does."""
-    fields = {}
-    for name, values in cloud.fields.items():
-        if values.shape[1:] == (3,) and values.dtype == np.uint8:
-            values = (values.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)).view(np.float32)
-        fields[name] = values.astype(np.float32) if values.dtype == np.float16 else values
-    return replace(cloud, xyz=cloud.xyz.astype(np.float32), fields=fields)
-
-
-# ---- codecs
 
 
 def measure(sample: Sample, configs: Sequence[CodecConfig], peers: bool) -> Iterator[MessageRow]:
@@ -201,24 +105,17 @@ def _measure_ours(sample: Sample, config: CodecConfig) -> MessageRow:
     sizes = {field.name: field.size for field in info.fields}
     sizes |= {PARTS[chunk.tag]: chunk.size for chunk in info.chunks if chunk.tag in PARTS}
     parts = {POSITION: info.size - sum(sizes.values()), **sizes}
-    return MessageRow(
-        group=sample.group,
-        message=sample.name,
-        fields=sample.fields,
-        points=len(sample.cloud),
-        message_bytes=len(sample.message.data),
+    return _row(
+        sample,
         codec=OURS,
         setting=next(name for name, setting in SETTINGS.items() if setting == (config.order, config.exact)),
         step=config.step,
-        bytes=len(stream),
-        ratio=len(sample.message.data) / len(stream),
-        bpp=8 * len(stream) / max(len(sample.cloud), 1),
+        size=len(stream),
+        seconds=(encoded - start, end - encoded),
+        kept=comparison.verdict != "different" and as_asked,
         parts="; ".join(f"{name} {size * per_point:.2f}" for name, size in parts.items()),
         errors="; ".join(f"{name} {error.largest:.3g}" for name, error in comparison.errors.items()),
         lost=f"{comparison.left_out} invalid points" if comparison.left_out else "",
-        kept=comparison.verdict != "different" and as_asked,
-        encode_s=encoded - start,
-        decode_s=end - encoded,
     )
 
 
@@ -241,31 +138,7 @@ def _measure_packer(sample: Sample, name: str, pack: Callable[[bytes], bytes], u
     middle = time.perf_counter()
     kept = unpack(packed) == data
     end = time.perf_counter()
-    return _peer_row(sample, name, "", None, packed, kept, middle - start, end - middle)
-
-
-def _peer_row(
-    sample: Sample, codec: str, setting: str, step: float | None, data: bytes, kept: bool, encode_s: float, decode_s: float
-) -> MessageRow:
-    return MessageRow(
-        group=sample.group,
-        message=sample.name,
-        fields=sample.fields,
-        points=len(sample.cloud),
-        message_bytes=len(sample.message.data),
-        codec=codec,
-        setting=setting,
-        step=step,
-        bytes=len(data),
-        ratio=len(sample.message.data) / max(len(data), 1),
-        bpp=8 * len(data) / max(len(sample.cloud), 1),
-        parts="",
-        errors="",
-        lost="",
-        kept=kept,
-        encode_s=encode_s,
-        decode_s=decode_s,
-    )
+    return _row(sample, name, "", None, len(packed), (middle - start, end - middle), kept)
 
 
 def _measure_draco(sample: Sample, step: float) -> Iterator[MessageRow]:
@@ -282,18 +155,11 @@ def _measure_draco(sample: Sample, step: float) -> Iterator[MessageRow]:
     cells = np.rint(cloud.xyz.astype(np.float64) / step).astype(np.int64)
     cells -= cells.min(axis=0, initial=np.iinfo(np.int64).max) if len(cells) else 0
     bits = max(int(cells.max(initial=0)).bit_length(), 1)
-    if bits > DRACO_BITS or not len(cells):
+    if bits > FLOAT_BITS or not len(cells):
         return
     start = time.perf_counter()
     ranks, lists = _ranks(cloud)
-    data: bytes = draco.encode(
-        cells.astype(np.float32),
-        quantization_bits=bits,
-        quantization_range=2**bits - 1,
-        quantization_origin=[0, 0, 0],
-        compression_level=10,
-        generic_attributes=dict(enumerate(ranks)) or None,
-    )
+    data = encode_draco(draco, cells.astype(np.float32), bits, dict(enumerate(ranks)))
     extra = zstd.ZstdCompressor(level=19).compress(lists)
     middle = time.perf_counter()
     back = draco.decode(data)
@@ -304,7 +170,7 @@ def _measure_draco(sample: Sample, step: float) -> Iterator[MessageRow]:
     if not np.array_equal(np.unique(rows, axis=0), np.unique(expected, axis=0)):
         raise PeerError(f"{sample.name}: Draco returned other points than the {len(cells)} it was given")
     lost = "the order of the points" + (f", {len(cells) - len(rows)} points like others" if len(rows) < len(cells) else "")
-    yield replace(_peer_row(sample, DRACO, GRID, step, data + extra, True, middle - start, end - middle), lost=lost)
+    yield _row(sample, DRACO, GRID, step, len(data) + len(extra), (middle - start, end - middle), True, lost=lost)
 
 
 def _ranks(cloud: PointCloud) -> tuple[list[np.ndarray], bytes]:
@@ -328,107 +194,37 @@ def _ranks(cloud: PointCloud) -> tuple[list[np.ndarray], bytes]:
     return ranks, b"".join(lists)
 
 
-# ---- tables
-
-
-def summary(row: MessageRow) -> str:
-    """One line on a measurement."""
-    step = f" at {row.step:g}" if row.step else ""
-    how = f"{row.codec} {row.setting}{step}".strip()
-    lost = f", lost: {row.lost}" if row.lost else ""
-    parts = f" ({row.parts})" if row.parts else ""
-    return (
-        f"{row.message}: {how}: {row.message_bytes} bytes to {row.bytes}, {row.ratio:.2f} times smaller, "
-        f"{row.bpp:.2f} bits per point{parts}{lost}, {'as promised' if row.kept else 'NOT as promised'}"
+def _row(
+    sample: Sample,
+    codec: str,
+    setting: str,
+    step: float | None,
+    size: int,
+    seconds: tuple[float, float],
+    kept: bool,
+    *,
+    parts: str = "",
+    errors: str = "",
+    lost: str = "",
+) -> MessageRow:
+    """``size``: bytes of the compressed message; ``seconds``: of encoder and decoder; the rest as in ``MessageRow``."""
+    raw, points = len(sample.message.data), len(sample.cloud)
+    return MessageRow(
+        group=sample.group,
+        message=sample.name,
+        fields=sample.fields,
+        points=points,
+        message_bytes=raw,
+        codec=codec,
+        setting=setting,
+        step=step,
+        bytes=size,
+        ratio=raw / max(size, 1),
+        bpp=8 * size / max(points, 1),
+        parts=parts,
+        errors=errors,
+        lost=lost,
+        kept=kept,
+        encode_s=seconds[0],
+        decode_s=seconds[1],
     )
-
-
-def check(rows: Sequence[MessageRow]) -> None:
-    """Raises AnypccError where a message did not come back as promised."""
-    wrong = [row for row in rows if not row.kept]
-    if wrong:
-        raise AnypccError(f"{len(wrong)} of {len(rows)} did not come back as promised: {wrong[0].message}, {wrong[0].codec}")
-
-
-def markdown(rows: Sequence[MessageRow], command: str) -> str:
-    """The tables of docs/results.md: all messages of a group together, each on a grid, and each kept to the last bit."""
-    return "\n\n".join([f"    {command}", _group_table(rows), _grid_table(rows), _exact_table(rows)])
-
-
-PACKERS = [*(f"zstd -{level}" for level in ZSTD_LEVELS), "lz4"]
-
-
-def _group_table(rows: Sequence[MessageRow]) -> str:
-    """Bytes of all messages of a group before and after."""
-    columns = ["messages", ">", ">step", f">**{OURS}**", ">in order", f">{DRACO}", *(f">{name}" for name in PACKERS)]
-    lines = []
-    steps = dict.fromkeys(row.step for row in rows if row.codec == OURS and row.setting == GRID)
-    for group in dict.fromkeys(row.group for row in rows):
-        members = [row for row in rows if row.group == group]
-        count = str(len({row.message for row in members}))
-        for step in steps:
-            ratio = _ratio_of_all(members)
-            others = [ratio(OURS, ORDERED, step), ratio(DRACO, GRID, step), *(ratio(name, "", None) for name in PACKERS)]
-            lines.append([group, count, f"{step:g}", f"**{ratio(OURS, GRID, step)}**", *others])
-        exact = _ratio_of_all(members)
-        lines.append(
-            [
-                group,
-                count,
-                "exact",
-                f"**{exact(OURS, EXACT, None)}**",
-                exact(OURS, EXACT_ORDERED, None),
-                "",
-                *(exact(name, "", None) for name in PACKERS),
-            ]
-        )
-    return document.table(columns, lines)
-
-
-def _ratio_of_all(rows: Sequence[MessageRow]) -> Callable[[str, str, float | None], str]:
-    """What a codec makes of all these messages together, or nothing where it did not run on each of them."""
-    messages = {row.message for row in rows}
-
-    def ratio(codec: str, setting: str, step: float | None) -> str:
-        found = [r for r in rows if (r.codec, r.setting) == (codec, setting) and step in (r.step, None)]
-        if {row.message for row in found} != messages:
-            return ""
-        return f"{sum(row.message_bytes for row in found) / sum(row.bytes for row in found):.2f}"
-
-    return ratio
-
-
-def _grid_table(rows: Sequence[MessageRow]) -> str:
-    columns = [
-        "message", ">points", ">step", f">**{OURS}**", ">in order", f">{DRACO}", *(f">{name}" for name in PACKERS),
-        ">bits per point", "of which", "largest error",
-    ]  # fmt: skip
-    lines = []
-    for row in (row for row in rows if row.codec == OURS and row.setting == GRID):
-        found = _beside(rows, row)
-        others = [found(OURS, ORDERED, row.step), found(DRACO, GRID, row.step), *(found(name, "", None) for name in PACKERS)]
-        mine = [row.message, f"{row.points}", f"{row.step:g}", f"**{row.ratio:.2f}**"]
-        lines.append([*mine, *others, f"{row.bpp:.2f}", row.parts, _errors(row)])
-    return document.table(columns, lines)
-
-
-def _exact_table(rows: Sequence[MessageRow]) -> str:
-    columns = ["message", ">bytes", f">**{OURS} exact**", ">in order", *(f">{name}" for name in PACKERS), "bits per point"]
-    lines = []
-    for row in (row for row in rows if row.codec == OURS and row.setting == EXACT):
-        found = _beside(rows, row)
-        others = [found(OURS, EXACT_ORDERED, row.step), *(found(name, "", None) for name in PACKERS)]
-        lines.append([row.message, f"{row.message_bytes}", f"**{row.ratio:.2f}**", *others, row.parts])
-    return document.table(columns, lines)
-
-
-def _beside(rows: Sequence[MessageRow], row: MessageRow) -> Callable[[str, str, float | None], str]:
-    """The ratio of another codec or setting on the same message, or nothing."""
-    found = {(r.codec, r.setting, r.step): f"{r.ratio:.2f}" for r in rows if r.message == row.message}
-    return lambda codec, setting, step: found.get((codec, setting, step), "")
-
-
-def _errors(row: MessageRow) -> str:
-    """Those that are not zero."""
-    errors = [text for text in row.errors.split("; ") if text and not text.endswith(" 0")]
-    return "; ".join([*errors, *([row.lost] if row.lost else [])]) or "none"

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ GPCC = ("ctc3-octree", "idcm0")  # settings of G-PCC's octree coder; the smaller
 GPCC_STATIC = "ctc1-octree"  # the common test conditions of static objects; only in tables, within 0.02 % of idcm0 or above it
 RENO, DRACO, ZSTD = "RENO-KITTI", "draco", "zstd"
 ZSTD_LEVEL = 3
-_FLOAT_BITS = 24  # Draco and G-PCC take float32 positions, which hold integers up to here
+FLOAT_BITS = 24
+"""Draco and G-PCC take float32 positions, which hold integers up to here."""
 
 GPCC_PROGRAM = "tmc3"  # MPEG's reference software, github.com/MPEGGroup/mpeg-pcc-tmc13
 _GPCC_COMMON = {
@@ -148,18 +150,26 @@ def run_draco(cells: np.ndarray) -> PeerRun | None:
     if draco is None or positions is None:
         return None
     start = time.perf_counter()
-    data: bytes = draco.encode(
-        positions,
-        quantization_bits=bits,
-        quantization_range=2**bits - 1,
-        quantization_origin=[0, 0, 0],
-        compression_level=10,
-    )
+    data = encode_draco(draco, positions, bits)
     encoded = time.perf_counter()
     decoded = np.asarray(draco.decode(data).points)
     end = time.perf_counter()
     _check_cells("Draco", decoded, cells)
     return PeerRun(len(data), encoded - start, end - encoded)
+
+
+def encode_draco(draco: Any, cells: np.ndarray, bits: int, attributes: Mapping[int, np.ndarray] | None = None) -> bytes:
+    """Draco's kd-tree coder at its strongest level, by the module ``DracoPy``: cells (N, 3) float32, from 0 to below 2**bits,
+    and integers (N, 1) by number, all of them exact."""
+    data: bytes = draco.encode(
+        cells,
+        quantization_bits=bits,
+        quantization_range=2**bits - 1,
+        quantization_origin=[0, 0, 0],
+        compression_level=10,
+        generic_attributes=dict(attributes) if attributes else None,
+    )
+    return data
 
 
 def run_zstd(cloud: PointCloud) -> PeerRun | None:
@@ -235,7 +245,7 @@ def _float_positions(cells: np.ndarray) -> tuple[np.ndarray | None, int]:
     """Cells moved to the origin as (V, 3) float32, or None if that cannot hold them; and the bits of their extent."""
     local = cells - cells.min(axis=0)
     bits = max(int(local.max()).bit_length(), 1)
-    return (local.astype(np.float32) if bits <= _FLOAT_BITS else None), bits
+    return (local.astype(np.float32) if bits <= FLOAT_BITS else None), bits
 
 
 def _check_cells(peer: str, decoded: np.ndarray, cells: np.ndarray) -> None:
