@@ -13,7 +13,6 @@ variant without any grouping, per category and as the mean over categories, besi
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,11 +24,11 @@ sys.path[:0] = [str(ROOT)]
 
 from anypcc_ros.codec.model.network import ModelConfig  # noqa: E402
 from anypcc_ros.evaluation.document import table, write_section  # noqa: E402
+from anypcc_ros.training import log  # noqa: E402
 from anypcc_ros.training.dataset import load_clouds  # noqa: E402
 from anypcc_ros.training.loop import Trainer, TrainingConfig  # noqa: E402
 
 CATEGORIES = ("lidar_spinning", "dense_human", "dense_object")
-NOT_CATEGORIES = ("step", "seconds", "train_bits_per_node")
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,9 @@ def main() -> int:
             for _ in trainer.run(train, val):
                 pass
             parameters = sum(p.numel() for p in trainer.network.parameters())
-            results.setdefault(variant.name, []).append(last_record(folder / "log.csv") | {"parameters": parameters})
+            results.setdefault(variant.name, []).append(
+                log.by_category(log.read(folder / log.NAME)[-1]) | {"parameters": parameters}
+            )
             print(variant.name, results[variant.name][-1], flush=True)
     text = markdown(results, len(options.seeds), options)
     if options.markdown:
@@ -111,13 +112,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--markdown", type=Path, help="document whose section `ablation` is replaced (default: print)")
     return parser
-
-
-def last_record(log: Path) -> dict[str, float]:
-    """The last line of a training log: bits per point by category, without the other columns."""
-    with log.open(newline="") as lines:
-        *_, last = csv.DictReader(lines)
-    return {name: float(value) for name, value in last.items() if name not in NOT_CATEGORIES}
 
 
 def markdown(results: dict[str, list[dict[str, float]]], seeds: int, options: argparse.Namespace) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from anypcc_ros.codec.errors import FileError  # noqa: E402
 from anypcc_ros.codec.geometry import encode_occupancy  # noqa: E402
 from anypcc_ros.codec.kernels import native  # noqa: E402
 from anypcc_ros.codec.model.backend import context_model  # noqa: E402
@@ -16,6 +17,7 @@ from anypcc_ros.codec.model.floating import FloatNetwork, TorchSparseProduct  # 
 from anypcc_ros.codec.model.network import ModelConfig, layers  # noqa: E402
 from anypcc_ros.codec.occupancy import Correction  # noqa: E402
 from anypcc_ros.codec.octree import occupancy_pyramid, quantise, voxelise  # noqa: E402
+from anypcc_ros.training import log  # noqa: E402
 from anypcc_ros.training.dataset import TrainingCloud, load_clouds  # noqa: E402
 from anypcc_ros.training.export import load_checkpoint  # noqa: E402
 from anypcc_ros.training.export import quantise as quantise_network  # noqa: E402
@@ -53,6 +55,27 @@ def test_the_loss_falls_and_a_stopped_run_goes_on_as_if_it_had_not(clouds, tmp_p
     log = (tmp_path / "parts" / "log.csv").read_text().splitlines()
     assert log[0].startswith("step,seconds,train_bits_per_node")
     assert [line.split(",")[0] for line in log[1:]] == ["12", "24"]
+
+
+def test_the_log_of_a_run(tmp_path):
+    path = tmp_path / log.NAME
+    for step in (500, 750):
+        log.append(path, {"step": step, "seconds": 290, "train_bits_per_node": 4.0745678, "gs": 25.3})
+    assert path.read_text().splitlines() == [
+        "step,seconds,train_bits_per_node,gs",
+        "500,290,4.07457,25.3",
+        "750,290,4.07457,25.3",
+    ]
+    with path.open("a") as file:
+        file.write("1000,3")  # a run that was killed
+    assert [log.by_category(record) for record in log.read(path)] == [{"gs": 25.3}, {"gs": 25.3}]
+    with pytest.raises(FileError, match=r"has the columns step, .* gs, and this run step, .* medical"):
+        log.append(path, {"step": 1000, "seconds": 290, "train_bits_per_node": 4.0, "medical": 2.0})
+    log.append(path, {"step": 1000, "seconds": 290, "train_bits_per_node": 4.0, "gs": 2.0})
+    assert path.read_text().splitlines()[2:] == ["750,290,4.07457,25.3", "1000,290,4,2"]
+    path.write_text("step,seconds,train_bits_per_node\n")
+    with pytest.raises(FileError, match="not a training log: 0 lines"):
+        log.read(path)
 
 
 @pytest.mark.skipif(not native.available(), reason="the native kernels are not built")

@@ -101,7 +101,7 @@ def _directions(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``Surroundings.reach`` and ``elevation``."""
     x, y, z = np.clip(grid, -_FARTHEST, _FARTHEST).astype(np.float64).T
     across = x * x + y * y
-    reach = _bit_length(across + z * z)
+    _, reach = np.frexp(across + z * z)  # bit lengths
     reach = np.minimum(reach - reach.min(initial=64), 15).astype(np.uint8)
     slopes = z * _SLOPES_OF_ONE / np.maximum(np.floor(np.sqrt(across)), 1)
     classes = np.clip(slopes, -_SLOPES // 2, _SLOPES // 2 - 1).astype(np.int64) + _SLOPES // 2
@@ -140,13 +140,10 @@ class Context:
         return len(self.grid) + self._off_grid
 
 
-def _bit_length(values: np.ndarray) -> np.ndarray:
-    return np.frexp(values.astype(np.float64))[1]
-
-
 def _octave(squares: np.ndarray) -> np.ndarray:
     """Of the nearest of (N, 5): ``Surroundings.distance``."""
-    return _bit_length(_root(squares[:, 0])).astype(np.uint8)
+    _, bit_lengths = np.frexp(_root(squares[:, 0]).astype(np.float64))
+    return bit_lengths.astype(np.uint8)
 
 
 def _root(squares: np.ndarray) -> np.ndarray:

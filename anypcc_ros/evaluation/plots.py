@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from anypcc_ros.codec.errors import FileError
 from anypcc_ros.evaluation.results import Line, Result, by_category, by_cloud, models_of
 from anypcc_ros.files import atomic_write
 from anypcc_ros.optional import optional
+from anypcc_ros.training import log
 
 OURS = ("#1f5fbf", "#5aa0e6", "#0b2f66", "#8fb8de")  # by model, in order
 PEERS = {"RENO": "#c46a1b", "Draco": "#9a9a9a", "G-PCC": "#222222"}
-NOT_CATEGORIES = ("step", "seconds", "train_bits_per_node")
 _WORST = 60.0  # percent; a longer bar is cut and labelled, or it would flatten all others
 
 
@@ -83,17 +81,17 @@ def plot_training(logs: Sequence[Path], path: str | os.PathLike[str]) -> None:
 
     Raises FileError.
     """
-    runs = {log: _read_log(log) for log in logs}
-    names = list(dict.fromkeys(name for columns in runs.values() for name in columns if name not in NOT_CATEGORIES))
-    panels_of = ["train_bits_per_node", *names]
+    runs = {path: log.read(path) for path in logs}
+    panels_of = list(dict.fromkeys([log.TRAIN, *(name for records in runs.values() for name in log.by_category(records[-1]))]))
     figure, panels = _figure(math.ceil(len(panels_of) / 3), 3, 14.0, 3.2 * math.ceil(len(panels_of) / 3) + 0.4)
     for axes, name in zip(panels, panels_of, strict=False):
-        for i, (log, columns) in enumerate(runs.items()):
-            if name in columns:
-                axes.plot(columns["step"], columns[name], "-", color=f"C{i}", label=_log_name(log))
-                axes.annotate(f"{columns[name][-1]:.3f}", (columns["step"][-1], columns[name][-1]), fontsize=8,
+        for i, (run, records) in enumerate(runs.items()):
+            if name in records[-1]:
+                steps, values = ([record[column] for record in records] for column in (log.STEP, name))
+                axes.plot(steps, values, "-", color=f"C{i}", label=_run_name(run))
+                axes.annotate(f"{values[-1]:.3f}", (steps[-1], values[-1]), fontsize=8,
                               xytext=(2, 4), textcoords="offset points", ha="right")  # fmt: skip
-        training = name == "train_bits_per_node"
+        training = name == log.TRAIN
         axes.set_title("training crops" if training else f"validation: {name}", fontsize=10)
         axes.set_ylabel("bits per node" if training else "bits per point")
         axes.set_xlabel("steps")
@@ -105,21 +103,8 @@ def plot_training(logs: Sequence[Path], path: str | os.PathLike[str]) -> None:
     _save(figure, path)
 
 
-def _read_log(path: Path) -> dict[str, list[float]]:
-    """Columns of a training log: step, seconds, train_bits_per_node, and a category each."""
-    try:
-        with open(path, newline="") as lines:
-            rows = list(csv.DictReader(lines))
-        columns = {name: [float(row[name]) for row in rows] for name in rows[0]} if rows else {}
-    except (OSError, TypeError, ValueError) as error:
-        raise FileError(f"{path}: not a training log: {error}") from error
-    if not {"step", "train_bits_per_node"} <= set(columns):
-        raise FileError(f"{path}: not a training log: {len(columns)} columns, step and train_bits_per_node not among them")
-    return columns
-
-
-def _log_name(log: Path) -> str:
-    return log.parent.name if log.name == "log.csv" else log.stem
+def _run_name(path: Path) -> str:
+    return path.parent.name if path.name == log.NAME else path.stem
 
 
 def _peer_versus(line: Line, name: str) -> float | None:

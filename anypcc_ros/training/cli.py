@@ -10,6 +10,7 @@ from anypcc_ros.codec.config import CALIBRATIONS
 from anypcc_ros.codec.model.integer import save_model
 from anypcc_ros.codec.model.network import ModelConfig
 from anypcc_ros.command_line import new_file
+from anypcc_ros.training import log
 from anypcc_ros.training.dataset import load_clouds
 from anypcc_ros.training.export import load_checkpoint, model_card, quantise
 from anypcc_ros.training.loop import Trainer, TrainingConfig
@@ -65,10 +66,11 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
 def run_export(arguments: argparse.Namespace) -> int:
     """Quantise the averaged weights of a run and write the model and its card. Returns the exit status."""
     network, step = load_checkpoint(arguments.folder / "checkpoint.pt")
+    records = log.read(arguments.folder / log.NAME)
     model = quantise(network, arguments.output.stem, arguments.calibrate)
     save_model(model, arguments.output)
     card = arguments.output.with_suffix(".md")
-    card.write_text(model_card(model, step, arguments.folder / "log.csv", arguments.notes), encoding="utf-8")
+    card.write_text(model_card(model, step, records, arguments.notes), encoding="utf-8")
     print(f"{arguments.output}: model {model.hash}, {model.parameters} parameters, {step} steps; card in {card}")
     return 0
 

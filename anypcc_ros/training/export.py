@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from anypcc_ros.codec.model.integer import (
     IntegerModel,
 )
 from anypcc_ros.codec.model.network import LayerSpec, ModelConfig, layers
+from anypcc_ros.training import log
 
 _BIAS_LIMIT = 1 << 21  # of the 2**24 that a sum may reach
 
@@ -60,13 +61,12 @@ def load_checkpoint(path: Path) -> tuple[FloatNetwork, int]:
     return network, int(state["step"])
 
 
-def model_card(model: IntegerModel, step: int, log: Path, notes: str) -> str:
-    """Markdown that says what a model is, how it was trained and what it reached on the validation crops."""
-    with log.open(newline="") as lines:
-        last = list(csv.DictReader(lines))[-1]
+def model_card(model: IntegerModel, step: int, records: Sequence[Mapping[str, float]], notes: str) -> str:
+    """Markdown that says what a model is, how it was trained and, by the log's ``records``, what it reached on the validation
+    crops."""
+    last = records[-1]
     shape = ", ".join(f"{name} {value}" for name, value in model.config.to_dict().items())
-    figures = [(k, v) for k, v in last.items() if k not in ("step", "seconds", "train_bits_per_node")]
-    rows = "\n".join(f"| {category} | {float(bpp):.3f} |" for category, bpp in figures)
+    rows = "\n".join(f"| {category} | {bpp:.3f} |" for category, bpp in log.by_category(last).items())
     return f"""# Model `{model.name}`
 
 | | |
@@ -75,11 +75,11 @@ def model_card(model: IntegerModel, step: int, log: Path, notes: str) -> str:
 | shape | {shape} |
 | parameters | {model.parameters} |
 | calibrate | {model.calibrate}, unless told |
-| trained | {step} steps, {float(last["seconds"]) / 3600:.2f} hours |
+| trained | {step} steps, {last[log.SECONDS] / 3600:.2f} hours |
 
 {notes}
 
-Bits per point on crops of the validation clouds at step {last["step"]}, before quantisation
+Bits per point on crops of the validation clouds at step {last[log.STEP]:.0f}, before quantisation
 (LiDAR at 16 mm, rooms at 5 mm, the others on the grids of `training/loop.py`):
 
 | category | bpp |

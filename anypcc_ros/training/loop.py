@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import time
@@ -20,6 +19,7 @@ from torch.nn.functional import cross_entropy
 from anypcc_ros.codec.model.floating import FloatNetwork
 from anypcc_ros.codec.model.network import CodePart, ContextModel, ModelConfig, layers, plain_name
 from anypcc_ros.codec.neighbors import root_level
+from anypcc_ros.training import log
 from anypcc_ros.training.dataset import TrainingCloud
 from anypcc_ros.training.products import choose_product
 from anypcc_ros.training.sampling import Batch, Sampler, crop, forest
@@ -179,10 +179,9 @@ class Trainer:
                 if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
                     self._save()
                 if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
-                    record: dict[str, float] = {"step": self.step, "seconds": round(self.seconds)}
-                    record["train_bits_per_node"] = float(np.mean(recent))
+                    record = {log.STEP: self.step, log.SECONDS: round(self.seconds), log.TRAIN: float(np.mean(recent))}
                     record |= validate(self.average, batches)
-                    self._log(record)
+                    log.append(self.folder / log.NAME, record)
                     recent.clear()
                     yield record
 
@@ -221,12 +220,3 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds = state["step"], state["seconds"]
-
-    def _log(self, record: dict[str, float]) -> None:
-        path = self.folder / "log.csv"
-        new = not path.exists()
-        with path.open("a", newline="") as lines:
-            writer = csv.DictWriter(lines, fieldnames=list(record))
-            if new:
-                writer.writeheader()
-            writer.writerow({k: round(v, 5) if isinstance(v, float) else v for k, v in record.items()})
