@@ -31,7 +31,7 @@ from anypcc_ros.codec.bitstream import inspect  # noqa: E402
 from anypcc_ros.codec.cloud import PointCloud  # noqa: E402
 from anypcc_ros.codec.codec import Decoder, Encoder  # noqa: E402
 from anypcc_ros.codec.config import CodecConfig, TargetConfig  # noqa: E402
-from anypcc_ros.codec.octree import children_per_node, quantise, voxelise  # noqa: E402
+from anypcc_ros.codec.octree import quantise, voxelise  # noqa: E402
 from anypcc_ros.codec.rate import RateControl  # noqa: E402
 from anypcc_ros.evaluation import peers  # noqa: E402
 from anypcc_ros.evaluation.document import table, write_section  # noqa: E402
@@ -402,7 +402,7 @@ def _thinned(options: argparse.Namespace) -> None:
             (left_bytes, left), (filled_bytes, filled) = found
             gains = [f"{b - a:+.1f}" for a, b in ((left.d1_psnr, filled.d1_psnr), (left.d2_psnr, filled.d2_psnr))]
             more = f"{100 * (filled_bytes / left_bytes - 1):+.1f} %"
-            lines.append([_short(path.name), f"{children_per_node(cells):.2f}", more, *gains])
+            lines.append([_short(path.name), f"{voxelise(cells)[0].children_per_node():.2f}", more, *gains])
             print(lines[-1], flush=True)
     text = _head(options) + "\n\n" + table(["cloud", ">cells for each node", ">bytes", ">D1, dB", ">D2, dB"], lines)
     write_section(options.markdown, "thinned", text)

@@ -114,6 +114,19 @@ def test_keys_of_cells(dropped: int) -> None:
         native.grid_keys(grid << 3, low << 3, 0, keys)
 
 
+def test_points_by_coordinate() -> None:
+    grid = np.random.default_rng(1).integers(-40, 90, (5000, 3)) - [1 << 50, 0, -(1 << 40)]
+    low, high = native.grid_bounds(grid)
+    sizes = (high - low + 1) * [1, 0, 1]
+    x, y, z = native.axis_counts(grid, low, sizes)
+    assert np.array_equal(x, np.bincount(grid[:, 0] - low[0]))
+    assert not len(y)
+    assert np.array_equal(z, np.bincount(grid[:, 2] - low[2]))
+    for shift, less in (([0, 0, 1], 0), ([0, 0, 0], 1)):
+        with pytest.raises(IndexError):
+            native.axis_counts(grid, low + shift, sizes - [0, 0, less])
+
+
 def test_parents_may_replace_the_keys() -> None:
     keys = np.array([0, 1, 8, 9, 63, 64], np.uint64)
     codes = np.empty(6, np.uint8)
@@ -170,9 +183,10 @@ def test_positions_of_grid_points_and_their_repetition(dtype: type) -> None:
 @pytest.mark.parametrize("above", [0, 1, 2, 9])
 def test_children_per_node(above: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(4)
-    cells = octree.sort_cells(rng.integers(0, 300, (4000, 3)))[0]
-    found = octree.children_per_node(cells, above)
-    nodes = [len(np.unique(cells >> scales, axis=0)) for scales in (above, above + 1)]
+    grid = rng.integers(0, 300, (4000, 3))
+    cells = octree.voxelise(grid)[0]
+    found = cells.children_per_node(above)
+    nodes = [len(np.unique(cells.coords >> scales, axis=0)) for scales in (above, above + 1)]
     assert found == nodes[0] / nodes[1]
-    monkeypatch.setattr(octree, "_fits_native", lambda coords: False)
-    assert octree.children_per_node(cells, above) == found
+    monkeypatch.setattr(native, "available", lambda: False)
+    assert octree.voxelise(grid)[0].children_per_node(above) == found

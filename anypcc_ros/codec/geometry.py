@@ -15,7 +15,7 @@ from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.nearness import CellIndex
 from anypcc_ros.codec.neighbors import Level, root_level
 from anypcc_ros.codec.occupancy import CALIBRATED, Correction, OccupancyDecoder, OccupancyEncoder, Shorter, Witness
-from anypcc_ros.codec.octree import CHILD_COUNT, Place, Voxels, coarser_cells, occupancy_pyramid, sort_cells
+from anypcc_ros.codec.octree import CHILD_COUNT, Place, Voxels, coarser_cells, sort_cells
 
 LEVELS_BEHIND = 1
 """Levels whose prior is known and whose predictions nobody has begun yet, at most: each holds as much memory as all above."""
@@ -50,7 +50,7 @@ def encode_occupancy(
     """
     if not voxels.depth:
         return Occupancy(b"", [], voxels.coords)
-    pyramid = occupancy_pyramid(voxels)
+    pyramid = voxels.pyramid
     # All codes are known: the prior of the next level need not wait for the predictions of this one. (torch has threads of its
     # own, which do not like company.)
     ahead = correction.threads if isinstance(model.arithmetic, NativeArithmetic) else 1

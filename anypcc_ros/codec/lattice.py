@@ -15,6 +15,7 @@ import numpy as np
 from anypcc_ros.codec.counts import decode_counts, encode_counts
 from anypcc_ros.codec.entropy import decode_signed, decode_varint, encode_signed, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError
+from anypcc_ros.codec.kernels import native
 
 ISOLATED = 0.8
 """Share of the points without occupied neighbour planes from which an axis counts as a lattice. Clouds tell themselves
@@ -59,22 +60,27 @@ class Lattice:
 
 def find_lattice(grid: np.ndarray) -> Lattice:
     """The lattice axes of (N, 3) int64 grid coordinates."""
-    x, y, z = (_lattice_values(grid[:, axis]) for axis in range(3))
+    grid = np.ascontiguousarray(grid)
+    low, high = native.grid_bounds(grid) if native.available() else (grid.min(axis=0), grid.max(axis=0))
+    extent = high - low
+    sizes = np.where((extent > 0) & (extent < LONGEST_AXIS), extent + 1, 0)
+    if native.available():
+        counts = native.axis_counts(grid, low, sizes)
+    else:
+        counts = [np.bincount(grid[:, axis] - low[axis]) if sizes[axis] else sizes[:0] for axis in range(3)]
+    x, y, z = (_lattice_values(axis, int(first), len(grid)) for axis, first in zip(counts, low, strict=True))
     return Lattice((x, y, z))
 
 
-def _lattice_values(column: np.ndarray) -> np.ndarray | None:
-    low, high = int(column.min()), int(column.max())
-    if not 0 < high - low < LONGEST_AXIS:
-        return None
-    counts = np.bincount(column - low, minlength=high - low + 1)
+def _lattice_values(counts: np.ndarray, low: int, points: int) -> np.ndarray | None:
+    """``counts``: how many of the ``points`` have each coordinate of an axis from ``low`` on; empty for one to leave alone."""
     used = counts > 0
     crowded = np.zeros_like(used)
     crowded[1:] |= used[:-1]
     crowded[:-1] |= used[1:]
     # Few values, each shared by several points: otherwise their list costs more than it saves.
     values = np.flatnonzero(used)
-    if len(values) * 4 > len(column) or int(counts[used & ~crowded].sum()) < ISOLATED * len(column):
+    if not len(values) or len(values) * 4 > points or int(counts[used & ~crowded].sum()) < ISOLATED * points:
         return None
     return values + low
 

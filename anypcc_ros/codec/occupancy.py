@@ -142,7 +142,7 @@ class OccupancyEncoder(_OccupancyCoder):
                 self._aside.call(self._encode, logits[told], contexts, part, symbols[told])
             return symbols
         if self._rows is not part.rows:
-            self._rows, self._group_codes = part.rows, self._codes[part.rows]
+            self._rows, self._group_codes = part.rows, self._codes.take(part.rows)
         symbols = self._group_codes >> part.first_bit & ((1 << part.bits) - 1)
         # All codes, as the caller goes on filling in those of the part; only what a decoder knows is looked at.
         whole = replace(part, codes=self._codes)

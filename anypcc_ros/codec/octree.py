@@ -11,6 +11,7 @@ Conventions, normative for the bitstream (docs/bitstream.md):
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -40,13 +41,25 @@ class Voxels:
     """Occupied grid cells in Morton order.
 
     ``shift``: (3,) int64, grid coordinates of the cube's corner. ``coords``: (N, 3) int64 relative to it, unique.
-    ``counts``: (N,) int64 points per cell. ``depth``: smallest depth whose cube holds them all.
+    ``counts``: (N,) int64 points per cell. ``depth``: smallest depth whose cube holds them all. ``keys``: (N,) uint64, the
+    cells' Morton keys, if they are at hand.
     """
 
     shift: np.ndarray
     coords: np.ndarray
     counts: np.ndarray
     depth: int
+    keys: np.ndarray | None = None
+
+    @cached_property
+    def pyramid(self) -> list[np.ndarray]:
+        """Their ``occupancy_pyramid``, of which nobody may change anything."""
+        return occupancy_pyramid(self)
+
+    def children_per_node(self, above: int = 0) -> float:
+        """How many cells a node has on average: of the level above the cells, or of one so many levels above that."""
+        nodes = [*map(len, self.pyramid), len(self.coords)]
+        return nodes[-1 - above] / nodes[-2 - above] if above < self.depth else 1.0
 
     @property
     def first_points(self) -> np.ndarray:
@@ -108,6 +121,15 @@ def dequantise(coords: np.ndarray, step: float, origin: tuple[float, float, floa
         return xyz.astype(dtype)
 
 
+def on_grid_at(cells: np.ndarray, shift: np.ndarray, dropped: int = 0) -> np.ndarray:
+    """Grid coordinates (N, 3) int64 of the cells (N, 3) int64 ``dropped`` levels above a grid whose corner is ``shift``."""
+    grid = np.empty_like(cells)
+    for axis in range(3):  # in a quarter of the time of all at once
+        column = cells[:, axis] << dropped if dropped else cells[:, axis]
+        np.add(column, shift[axis], out=grid[:, axis])
+    return grid
+
+
 def repeat_rows(rows: np.ndarray, repeats: np.ndarray, points: int) -> np.ndarray:
     """Row i of (N, 3) ``repeats[i]`` times, int64 (N,), which are ``points`` in all."""
     if not native.available() or rows.dtype == np.int32:
@@ -141,26 +163,9 @@ def voxelise(grid: np.ndarray, drop_scales: int = 0, threads: int = 1) -> tuple[
         keys = np.empty(len(grid), np.uint64)
         native.grid_keys(grid, shift, drop_scales, keys, threads)
         coords, counts, order = _sort_keys_natively(keys, threads)
-    else:
-        coords, counts, order = sort_cells(grid - shift >> drop_scales)
+        return Voxels(shift, coords, counts, depth, keys[: len(coords)]), order
+    coords, counts, order = sort_cells(grid - shift >> drop_scales)
     return Voxels(shift, coords, counts, depth), order
-
-
-def children_per_node(coords: np.ndarray, above: int = 0) -> float:
-    """How many cells a node has on average: of the level above the cells (N, 3) int64, in Morton order, N >= 1, or of one so
-    many levels ``above`` that."""
-    if not _fits_native(coords):
-        return _count(coords, above) / _count(coords, above + 1)
-    keys, codes = _native_keys(coords), np.empty(len(coords), np.uint8)
-    children = nodes = len(keys)
-    for _ in range(above + 1):
-        children, nodes = nodes, native.parent_keys(keys[:nodes], keys[:nodes], codes[:nodes])
-    return children / nodes
-
-
-def _count(coords: np.ndarray, above: int) -> int:
-    """Nodes so many levels above the cells (N, 3) int64 in Morton order."""
-    return 1 + int(changes(coords >> above).sum())
 
 
 def coarser_cells(coords: np.ndarray, scales: int) -> np.ndarray:
@@ -200,12 +205,13 @@ def morton_order(local: np.ndarray) -> np.ndarray:
 def occupancy_pyramid(voxels: Voxels) -> list[np.ndarray]:
     """Occupancy codes of levels 0 to depth - 1, each (N_level,) uint8 in Morton order."""
     codes: list[np.ndarray] = []
-    if _fits_native(voxels.coords):
-        keys = _native_keys(voxels.coords)
+    if native.available() and (voxels.keys is not None or _fits_native(voxels.coords)):
+        keys = _native_keys(voxels.coords) if voxels.keys is None else voxels.keys
+        above = np.empty_like(keys)
         for _ in range(voxels.depth):
             occupancy = np.empty(len(keys), np.uint8)
-            parents = native.parent_keys(keys, keys, occupancy)
-            keys = keys[:parents]
+            parents = native.parent_keys(keys, above[: len(keys)], occupancy)
+            keys = above[:parents]
             codes.append(occupancy[:parents].copy())
         return codes[::-1]
     high, low = _morton_keys(voxels.coords)

@@ -23,7 +23,7 @@ from anypcc_ros.codec.model.backend import context_model
 from anypcc_ros.codec.model.delta import adapt, decode_delta
 from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.occupancy import Correction
-from anypcc_ros.codec.octree import dequantise, repeat_rows
+from anypcc_ros.codec.octree import dequantise, on_grid_at, repeat_rows
 
 ADDED = 16
 """Adaptations that a decoder keeps of those that it is given while it runs."""
@@ -58,7 +58,7 @@ class PositionDecoder:
             raise CorruptStreamError(f"the {info.voxels} decoded voxels fail their checksum")
         repeated = bitstream.COUNTS in chunks
         counts = later(self.config.threads, self._decode_counts, info, chunks[bitstream.COUNTS], coords) if repeated else None
-        grid = (coords << info.drop_scales if info.drop_scales else coords) + np.array(info.shift)
+        grid = on_grid_at(coords, np.array(info.shift), info.drop_scales)
         if bitstream.LATTICE in chunks:
             grid = self._restore_lattice(info, chunks[bitstream.LATTICE], grid)
         centre = ((1 << info.drop_scales) - 1) / 2

@@ -36,7 +36,7 @@ from anypcc_ros.codec.model.delta import adapt, encode_delta
 from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.nearness import CellIndex, squared_error
 from anypcc_ros.codec.occupancy import Correction, Witness
-from anypcc_ros.codec.octree import Voxels, quantise, repeat_rows, voxelise
+from anypcc_ros.codec.octree import Voxels, on_grid_at, quantise, repeat_rows, voxelise
 from anypcc_ros.codec.selective import least_told, worth_correcting
 from anypcc_ros.codec.trials import Trials
 
@@ -183,7 +183,7 @@ class PositionEncoder:
         if way.chunk:
             chunks[bitstream.ADAPTATION] = way.chunk
         chunks[bitstream.LIKELIEST] = bitstream.encode_filling(Filling(levels, step * math.sqrt(error)), numbers)
-        decoded = (occupancy.cells << dropped) + voxels.shift
+        decoded = on_grid_at(occupancy.cells, voxels.shift, dropped)
         # As in MPEG's recolouring, every decoded point has the fields of the nearest one of the cloud.
         nearest = CellIndex(voxels.coords).nearest(occupancy.cells) if fields else np.zeros(len(decoded), np.int64)
         rows = rows[voxels.first_points[nearest]]
@@ -261,7 +261,7 @@ def _decoded(grid: np.ndarray, rows: np.ndarray, lattice: Lattice, voxels: Voxel
     if lattice:
         return np.asarray(grid.take(rows, axis=0))
     # In the order of the cells, which is that of memory.
-    cells = (voxels.coords << dropped if dropped else voxels.coords) + voxels.shift
+    cells = on_grid_at(voxels.coords, voxels.shift, dropped)
     return cells if len(rows) == len(cells) else repeat_rows(cells, voxels.counts, len(rows))
 
 

@@ -7,7 +7,7 @@ where a sensor's beams tell a lot, and else one or two.
 from __future__ import annotations
 
 from anypcc_ros.codec.beams import Beams
-from anypcc_ros.codec.octree import Voxels, children_per_node
+from anypcc_ros.codec.octree import Voxels
 
 CROWDED = 2.2
 """Occupied cells per node from which on surfaces fill a level. Scan lines do so on coarse levels alone."""
@@ -31,4 +31,4 @@ def worth_correcting(voxels: Voxels, beams: Beams | None) -> bool:
     """``beams``: those that tell as much as ``least_told``, if there are any."""
     if beams is not None or len(voxels.coords) <= SMALL:
         return True
-    return any(children_per_node(voxels.coords, above) >= CROWDED for above in LOOKED_AT)
+    return any(voxels.children_per_node(above) >= CROWDED for above in LOOKED_AT)

@@ -68,7 +68,7 @@ _HOOKS: tuple[Hook, ...] = (
     (position_decoder, "cells_checksum", "container"),
     (bitstream, "write_stream", "container"),
     (bitstream, "read_stream", "container"),
-    (geometry, "occupancy_pyramid", "octree"),
+    (octree, "occupancy_pyramid", "octree"),
     (octree, "child_coords", "octree"),
     (geometry, "encode_raw", "container"),
     (geometry, "decode_raw", "container"),

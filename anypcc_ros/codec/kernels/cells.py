@@ -48,6 +48,18 @@ def grid_bounds(grid: Array) -> np.ndarray:
     return bounds
 
 
+def axis_counts(grid: Array, low: Array, sizes: Array) -> list[np.ndarray]:
+    """Of each axis how many of ``grid`` int64 (N, 3) have each of ``sizes`` (3,) coordinates from ``low`` (3,) on, both int64.
+
+    Axes of size 0 are left out. Raises IndexError for other coordinates of the rest.
+    """
+    counts = np.zeros(int(sizes.sum()), np.uint32)
+    addresses = address_of(low, "low", "int64", (3,)), address_of(sizes, "sizes", "int64", (3,))
+    count = int(grid.shape[0])
+    call("axis_counts", address_of(grid, "grid", "int64", (None, 3)), count, *addresses, counts.ctypes.data)
+    return np.split(counts, np.cumsum(sizes)[:2])
+
+
 def grid_keys(grid: Array, low: Array, dropped: int, keys: Array, threads: int = 0) -> None:
     """``keys`` uint64 (N,) of the cells (``grid`` int64 (N, 3) - ``low`` int64 (3,)) >> ``dropped``, in 0..2^21 - 1."""
     count = int(keys.shape[0])

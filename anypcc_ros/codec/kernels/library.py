@@ -15,7 +15,7 @@ Array: TypeAlias = Any
 """A NumPy array or a CPU torch tensor."""
 
 LIBRARY = Path(__file__).with_name("libanypcc_kernels.so")
-INTERFACE = 18
+INTERFACE = 19
 """What anypcc_interface() in src/dispatch.cpp must return: a library of another age is not called."""
 
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
@@ -74,6 +74,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "grid_positions": (c_long, (pointer, c_long, c_double, pointer, c_int)),
     "repeat_rows": (c_long, (pointer, c_int, pointer, c_long, pointer, c_long)),
     "grid_bounds": (c_long, (pointer, c_long, pointer)),
+    "axis_counts": (c_long, (pointer, c_long, *[pointer] * 3)),
     "grid_keys": (c_long, (pointer, c_long, pointer, c_int, pointer, c_int)),
     "morton_encode": (c_long, (pointer, c_long, pointer, c_int)),
     "morton_decode": (c_long, (pointer, c_long, pointer, c_int)),

@@ -16,6 +16,7 @@ import numpy as np
 
 from anypcc_ros.codec.kernels.attributes import ChannelKernel, row_surroundings, surroundings
 from anypcc_ros.codec.kernels.cells import (
+    axis_counts,
     child_coords,
     child_keys,
     grid_bounds,
@@ -72,6 +73,7 @@ __all__ = [
     "RangeEncoder",
     "active_isa",
     "available",
+    "axis_counts",
     "beam_bins",
     "child_coords",
     "child_keys",

@@ -273,6 +273,10 @@ int64_t anypcc_repeat_rows(const void* rows, int width, const int64_t* repeats, 
 // bounds (6,): the smallest coordinates of grid (count, 3), count >= 1, and the largest.
 int64_t anypcc_grid_bounds(const int64_t* grid, int64_t count, int64_t* bounds);
 
+// counts: of each axis in turn, how many of grid (count, 3) have each of the coordinates from low[axis] on, of which there are
+// sizes[axis], else kBadIndex; axes of size 0 are left out. Added to what is there.
+int64_t anypcc_axis_counts(const int64_t* grid, int64_t count, const int64_t* low, const int64_t* sizes, uint32_t* counts);
+
 // keys (count,), as below, of the cells (grid (count, 3) - low (3,)) >> dropped, which is not negative and has 21 bits,
 // else kBadIndex.
 int64_t anypcc_grid_keys(const int64_t* grid, int64_t count, const int64_t* low, int dropped, uint64_t* keys,

@@ -75,6 +75,24 @@ int64_t sort(uint64_t* keys, uint32_t* order, int64_t count) {
   return count;
 }
 
+// Of an occupancy code: the children, and the coordinate bits (x, y, z) of the first four.
+constexpr auto kOctants = [] {
+  struct {
+    uint8_t count[256], bits[256][12];
+  } octants{};
+  for (int code = 0; code < 256; ++code) {
+    for (int o = 0; o < 8; ++o) {
+      if ((code >> o & 1) == 0) continue;
+      const int at = 3 * octants.count[code]++;
+      if (at >= 12) continue;
+      octants.bits[code][at] = static_cast<uint8_t>(o >> 2);
+      octants.bits[code][at + 1] = static_cast<uint8_t>(o >> 1 & 1);
+      octants.bits[code][at + 2] = static_cast<uint8_t>(o & 1);
+    }
+  }
+  return octants;
+}();
+
 // Rounds the coordinates of points [begin, end), halves to even. Returns the largest magnitude, not finite if one of them is
 // not.
 template <class Real>
@@ -176,6 +194,20 @@ int64_t anypcc_grid_bounds(const int64_t* grid, int64_t count, int64_t* bounds) 
   return kOk;
 }
 
+int64_t anypcc_axis_counts(const int64_t* grid, int64_t count, const int64_t* low, const int64_t* sizes, uint32_t* counts) {
+  if (count < 0 || count > UINT32_MAX || sizes[0] < 0 || sizes[1] < 0 || sizes[2] < 0) return kBadArgument;
+  for (int axis = 0; axis < 3; counts += sizes[axis++]) {
+    const uint64_t size = static_cast<uint64_t>(sizes[axis]), first = static_cast<uint64_t>(low[axis]);
+    if (size == 0) continue;
+    for (int64_t i = 0; i < count; ++i) {
+      const uint64_t place = static_cast<uint64_t>(grid[3 * i + axis]) - first;
+      if (place >= size) return kBadIndex;
+      ++counts[place];
+    }
+  }
+  return kOk;
+}
+
 int64_t anypcc_grid_keys(const int64_t* grid, int64_t count, const int64_t* low, int dropped, uint64_t* keys, int threads) {
   if (count < 0 || dropped < 0 || dropped > 63) return kBadArgument;
   std::atomic<bool> valid{true};
@@ -231,15 +263,19 @@ int64_t anypcc_unique_keys(uint64_t* keys, int64_t count, int64_t* occurrences) 
 
 int64_t anypcc_parent_keys(const uint64_t* keys, int64_t count, uint64_t* parents, uint8_t* codes) {
   if (count < 0) return kBadArgument;
-  int64_t unique = 0;
-  for (int64_t i = 0; i < count; ++unique) {
+  // Without a branch: nobody foresees how many children a node has.
+  int64_t node = -1;
+  uint64_t last = UINT64_MAX;
+  unsigned code = 0;
+  for (int64_t i = 0; i < count; ++i) {
     const uint64_t parent = keys[i] >> 3;
-    unsigned code = 0;
-    for (; i < count && keys[i] >> 3 == parent; ++i) code |= 1u << (keys[i] & 7);
-    parents[unique] = parent;
-    codes[unique] = static_cast<uint8_t>(code);
+    const bool another = parent != last;
+    code = (another ? 0 : code) | 1u << (keys[i] & 7);
+    node += another;
+    parents[node] = last = parent;
+    codes[node] = static_cast<uint8_t>(code);
   }
-  return unique;
+  return node + 1;
 }
 
 int64_t anypcc_child_coords(const uint32_t* coords, const uint8_t* codes, int64_t count, uint32_t* children,
@@ -247,8 +283,22 @@ int64_t anypcc_child_coords(const uint32_t* coords, const uint8_t* codes, int64_
   if (count < 0) return kBadArgument;
   int64_t child = 0;
   for (int64_t i = 0; i < count; ++i) {
-    if (child + ones(codes[i]) > capacity) return kBadArgument;
+    const int here = kOctants.count[codes[i]];
+    if (child + here > capacity) return kBadArgument;
     const uint32_t x = coords[3 * i] << 1, y = coords[3 * i + 1] << 1, z = coords[3 * i + 2] << 1;
+    if (here <= 4 && child + 4 <= capacity) {
+      // Four in any case, which is foreseen; the next node's take the places of those that there are not.
+      const uint8_t* const bits = kOctants.bits[codes[i]];
+      uint32_t* const to = children + 3 * child;
+#pragma GCC unroll 4
+      for (int c = 0; c < 4; ++c) {
+        to[3 * c] = x | bits[3 * c];
+        to[3 * c + 1] = y | bits[3 * c + 1];
+        to[3 * c + 2] = z | bits[3 * c + 2];
+      }
+      child += here;
+      continue;
+    }
     for (unsigned left = codes[i]; left != 0; left &= left - 1, ++child) {
       const unsigned o = static_cast<unsigned>(__builtin_ctz(left));
       children[3 * child] = x | o >> 2;

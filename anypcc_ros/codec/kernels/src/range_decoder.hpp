@@ -2,6 +2,10 @@
 // several times faster, as nothing is built for a symbol that the search does not ask for.
 #pragma once
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "api.hpp"
 #include "isa.hpp"
 
@@ -47,12 +51,17 @@ inline int decode_symbol(RangeDecoder& state, const float* frequency, int size, 
   }
 }
 
-// The next of kCalibrated symbols whose parts of 2^kCoderPrecision end at these ascending bounds; -1 as above.
-inline int decode_bounded(RangeDecoder& state, const int32_t* bounds) {
-  const uint64_t unit = state.range >> kCoderPrecision, place = state.value / unit;
-  if (place >= uint64_t{1} << kCoderPrecision) return -1;
-  const int32_t wanted = static_cast<int32_t>(place);
-  // Counted over all of them: vectors do so sooner than a search with its mispredictions.
+// How many of kCalibrated ascending bounds are at most `wanted`; the last one is more. Looking at all of them takes less time than
+// a search, which would be mispredicted.
+inline int bounds_passed(const int32_t* bounds, int32_t wanted) {
+#ifdef __SSE2__
+  const __m128i limit = _mm_set1_epi32(wanted);
+  const auto above = [&](int first) {
+    return _mm_cmpgt_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bounds + first)), limit);
+  };
+  const __m128i low = _mm_packs_epi32(above(0), above(4)), high = _mm_packs_epi32(above(8), above(12));
+  return __builtin_ctz(static_cast<unsigned>(_mm_movemask_epi8(_mm_packs_epi16(low, high))));
+#else
   typedef int32_t Four __attribute__((vector_size(16)));
   Four passed = {};
   for (int j = 0; j < kCalibrated; j += 4) {
@@ -60,8 +69,18 @@ inline int decode_bounded(RangeDecoder& state, const int32_t* bounds) {
     __builtin_memcpy(&ends, bounds + j, sizeof(ends));
     passed -= ends <= wanted;
   }
-  const int symbol = passed[0] + passed[1] + passed[2] + passed[3];
-  const uint64_t begin = symbol == 0 ? 0 : static_cast<uint64_t>(bounds[symbol - 1]);
+  return passed[0] + passed[1] + passed[2] + passed[3];
+#endif
+}
+
+// The next of kCalibrated symbols whose parts of 2^kCoderPrecision end at these ascending bounds; -1 as above.
+inline int decode_bounded(RangeDecoder& state, const int32_t* bounds) {
+  const uint64_t unit = state.range >> kCoderPrecision, place = state.value / unit;
+  if (place >= uint64_t{1} << kCoderPrecision) return -1;
+  const int symbol = bounds_passed(bounds, static_cast<int32_t>(place));
+  // Without a branch, which would often be foreseen wrongly.
+  const int later = symbol > 0;
+  const uint64_t begin = static_cast<uint32_t>(bounds[symbol - later] & -later);
   state.value -= begin * unit;
   state.range = (static_cast<uint64_t>(bounds[symbol]) - begin) * unit;
   refill(state);
