@@ -48,7 +48,7 @@ class Bits:
     def __init__(self) -> None:
         self.levels: list[float] = []
 
-    def saw(self, part: CodePart, logits: np.ndarray, frequencies: np.ndarray, symbols: np.ndarray) -> None:
+    def saw(self, part: CodePart, logits: np.ndarray, frequencies: np.ndarray, symbols: np.ndarray, weight: float) -> None:
         if part.group == 0 and part.first_bit == 0:
             self.levels.append(0.0)
         chosen = frequencies[np.arange(len(symbols)), symbols]

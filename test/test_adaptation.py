@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,18 +17,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anypcc_ros.cli import main
-from anypcc_ros.codec import bitstream
+from anypcc_ros.codec import bitstream, geometry, position_encoder
 from anypcc_ros.codec.bitstream import inspect
+from anypcc_ros.codec.calibration import MOST_MOVED, WEIGHT_BITS
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
-from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.codec.config import CodecConfig, DecoderConfig, TargetConfig
 from anypcc_ros.codec.cutting import cut
 from anypcc_ros.codec.errors import AdaptationNotFoundError, ConfigError, CorruptStreamError, StreamError
 from anypcc_ros.codec.kernels import native
 from anypcc_ros.codec.model.adaptations import Adaptation, load_adaptation
+from anypcc_ros.codec.model.backend import context_model
 from anypcc_ros.codec.model.delta import Delta, LayerDelta, adapt, decode_delta, encode_delta
 from anypcc_ros.codec.model.integer import IntegerModel, load_model, save_model
-from anypcc_ros.codec.model.network import ModelConfig, layers
+from anypcc_ros.codec.model.network import CodePart, ContextModel, ModelConfig, layers
+from anypcc_ros.codec.rate import RateControl
 from anypcc_ros.codec.trials import Trials
 from anypcc_ros.files import write_cloud
 
@@ -161,9 +165,31 @@ def test_of_successive_clouds_the_first_tells_which_way_is_best_for_the_next() -
         tried.append((cloud, way))
         return sizes[way][cloud]
 
-    taken = [trials.best(partial(encode, cloud), lambda way, size: (size,))[0] for cloud in range(5)]
+    taken = [trials.next().best(partial(encode, cloud), lambda way, size: (size,))[0] for cloud in range(5)]
     assert taken == ["adapted", "adapted", "adapted", "plain", "plain"]
     assert tried == [(0, "plain"), (0, "adapted"), (1, "adapted"), (2, "adapted"), (3, "plain"), (3, "adapted"), (4, "plain")]
+
+
+@pytest.mark.parametrize("options", [{}, {"drop_scales": 1, "lossy": "likeliest"}])
+def test_a_frame_counts_once_however_often_it_is_encoded(model_file, shared_delta, scan, monkeypatch, options) -> None:
+    """Towards a target frames are encoded several times: every third one is tried both ways all the same."""
+    monkeypatch.setattr(position_encoder, "TRIED_EVERY", 3)
+    config = CodecConfig(**{"model": model_file, "step": 0.02, "adaptation": str(shared_delta), **options})
+    encoder, control = Encoder(config, successive=True), RateControl(TargetConfig(target_bytes=900, target_passes=2))
+    passes: list[list[ContextModel]] = []
+
+    def encode_occupancy(network: ContextModel, *arguments: Any, **options: Any) -> geometry.Occupancy:
+        passes[-1].append(network)
+        return encoded(network, *arguments, **options)
+
+    encoded = geometry.encode_occupancy
+    monkeypatch.setattr(geometry, "encode_occupancy", encode_occupancy)
+    for i in range(7):
+        passes.append([])
+        control.encode(encoder, PointCloud(scan.xyz[i % 2 :: 4] * np.float32(1 + i / 7)))
+    assert max(map(len, passes)) > 2
+    assert [len(set(networks)) for networks in passes] == [2, 1, 1, 2, 1, 1, 2]
+    assert all(networks[::2] == networks[:1] * (len(networks) // 2) for networks in passes[::3])
 
 
 def test_a_damaged_adaptation_and_one_of_another_model_are_refused(make_model, shared_delta, tmp_path) -> None:
@@ -189,6 +215,27 @@ def test_forged_adaptation_chunks_are_refused(tuned, decoder, payload) -> None:
 
 
 # -- Tuning
+
+
+@pytest.mark.parametrize("calibrate", ["never", "always"])
+def test_who_looks_on_is_told_what_the_codes_cost_and_what_the_network_counts(model, model_file, scan, calibrate) -> None:
+    class Looking:
+        bits, weights = 0.0, ()
+
+        def saw(self, part: CodePart, logits: Any, frequencies: np.ndarray, symbols: np.ndarray, weight: float) -> None:
+            self.bits += float((16 - np.log2(frequencies[np.arange(len(symbols)), symbols])).sum())
+            self.weights = *self.weights, weight
+
+    looking, encoder = Looking(), Encoder(CodecConfig(model=model_file, step=0.02, calibrate=calibrate))
+    data = encoder.watched_by(context_model(model, "auto", 1), looking).encode(scan)
+    chunks = {chunk.tag: chunk.size for chunk in inspect(data).chunks}
+    assert chunks[bitstream.OCCUPANCY] == pytest.approx(looking.bits / 8, abs=8)
+    if calibrate == "never":
+        assert set(looking.weights) == {1.0}
+    else:
+        first, *_, last = looking.weights  # both are means of what it was before the part and after it
+        assert 0 < abs(first - 1) <= MOST_MOVED / 2 / (1 << WEIGHT_BITS)
+        assert abs(last - 1) > abs(first - 1)
 
 
 def test_tuning_pays_for_a_model_that_knows_nothing_and_stays_with_its_stream(model_file, scan, tuned, decoder) -> None:

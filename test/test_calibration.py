@@ -65,6 +65,7 @@ def test_native_equals_reference(isa: str, count: int, tables: int) -> None:
     for seed in range(3):  # one after the other, as the parts of a level
         inputs = part(300, tables, count, seed)
         assert np.array_equal(found.replay(*inputs), reference.replay(*inputs))
+        assert np.array_equal(found.weights(tables), reference.weights(tables))
 
 
 EXTREMES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {

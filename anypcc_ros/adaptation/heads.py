@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, embedding, hardtanh
 
 from anypcc_ros.adaptation.changes import BIAS_SHIFT, WEIGHT_SHIFT, Changes, rate_at, rounded, tensor
 from anypcc_ros.codec.model.accelerated import Rows
-from anypcc_ros.codec.model.delta import Delta, LayerDelta
+from anypcc_ros.codec.model.delta import Delta, LayerDelta, adapt
 from anypcc_ros.codec.model.integer import (
     ACTIVATION_LIMIT,
     FREQUENCY_BITS,
@@ -40,12 +40,14 @@ _NATS = math.log(2) / LOGIT_STEPS_PER_BIT
 @dataclass(frozen=True, eq=False)
 class _Seen:
     """Nodes of one code part of one level, as the head met them. ``inputs``: (n, channels) integers; ``known``: (n,) the part
-    before it, if there is one; ``symbols``: (n,) what was coded; ``correction``: (n, S) float32 nats that calibration added
-    to the logits; ``weight``: nodes that each one stands for; ``bits``: what all nodes of the part have cost."""
+    before it, if there is one; ``symbols``: (n,) what was coded; ``trust``: what calibration multiplied the logits by;
+    ``correction``: (n, S) float32 nats that it then added; ``weight``: nodes that each one stands for; ``bits``: what all nodes
+    of the part have cost."""
 
     inputs: np.ndarray
     known: np.ndarray | None
     symbols: np.ndarray
+    trust: float
     correction: np.ndarray
     weight: float
     bits: float
@@ -55,19 +57,28 @@ class HeadTuner:
     """Tunes the prediction heads of a model to a cloud, or to several.
 
     Encode each with ``watched`` for a network and this tuner for a witness; then ``tune``. What is optimised is the cost
-    that is left after calibration: its corrections are taken as they were in that pass.
-    ``share``: as in ``Changes``. ``nodes``: of one code part of one level that are looked at; of larger ones they are drawn.
+    that is left after calibration: what it makes of the logits is taken as it was in the last pass, of which there is
+    another one halfway, as calibration learns something else from a network that is already tuned to the cloud.
+    ``network``: what a model runs on. ``share``: as in ``Changes``. ``nodes``: of one code part of one level that are looked
+    at; of larger ones they are drawn.
     """
 
-    def __init__(self, model: IntegerModel, network: ContextModel, share: float = 1.0, nodes: int = NODES) -> None:
-        self.model, self._share, self._limit = model, share, nodes
+    def __init__(
+        self, model: IntegerModel, network: Callable[[IntegerModel], ContextModel], share: float = 1.0, nodes: int = NODES
+    ) -> None:
+        self.model, self._network, self._share, self._limit = model, network, share, nodes
+        self.watched = self._watch(model)
+
+    def _watch(self, model: IntegerModel) -> ContextModel:
+        """The network of a model, watched. What was seen before is forgotten."""
+        network = self._network(model)
         self._arithmetic = network.arithmetic
         self._rng = np.random.default_rng(0)
         self._met: list[tuple[str, np.ndarray, np.ndarray, np.ndarray | None]] = []  # head, which rows, their inputs, known
         self._seen: dict[str, list[_Seen]] = defaultdict(list)
         self._parts = 0
         # All that is not defined here is the arithmetic's own.
-        self.watched = ContextModel(network.config, cast(Arithmetic, self))
+        return ContextModel(network.config, cast(Arithmetic, self))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._arithmetic, name)
@@ -81,40 +92,59 @@ class HeadTuner:
         self._met.append((hidden.removesuffix(".hidden"), rows, _inputs(x, rows), None if codes is None else codes[rows]))
         return logits
 
-    def saw(self, part: CodePart, logits: np.ndarray, frequencies: np.ndarray, symbols: np.ndarray) -> None:
+    def saw(self, part: CodePart, logits: np.ndarray, frequencies: np.ndarray, symbols: np.ndarray, weight: float) -> None:
         head, rows, inputs, known = self._met[self._parts]
         self._parts += 1
-        correction = np.log(frequencies[rows]) - logits[rows].astype(np.float32) * np.float32(_NATS)
+        correction = np.log(frequencies[rows]) - logits[rows].astype(np.float32) * np.float32(weight * _NATS)
         coded = frequencies[np.arange(len(symbols)), symbols]
         bits = FREQUENCY_BITS * len(symbols) - float(np.log2(coded).sum(dtype=np.float64))
-        self._seen[head].append(_Seen(inputs, known, symbols[rows], correction, len(symbols) / len(rows), bits))
+        self._seen[head].append(_Seen(inputs, known, symbols[rows], weight, correction, len(symbols) / len(rows), bits))
 
     @property
     def bits(self) -> float:
         """What all that was seen has cost."""
         return sum(part.bits for seen in self._seen.values() for part in seen)
 
-    def tune(self, steps: int) -> Delta:
-        """The changes, of at most so many steps; none where nothing was seen or nothing is worth its price."""
-        with _one_thread():
-            return self._tuned(steps)
-
-    def _tuned(self, steps: int) -> Delta:
+    def tune(self, steps: int, encode: Callable[[ContextModel], object]) -> Delta:
+        """The changes, of at most so many steps; none where nothing was seen or nothing is worth its price. ``encode``: another
+        pass of the same clouds, with this network and this tuner for a witness."""
         heads = [_Head(self.model, name, seen, self._share) for name, seen in sorted(self._seen.items())]
-        total = sum(head.bits for head in heads)
-        best, waited = math.inf, 0
-        recent: list[float] = []
-        for step in range(steps):
-            recent.append(sum(head.step(rate_at(step, steps)) for head in heads))
-            if len(recent) == CHECK_EVERY:
-                cost = float(np.mean(recent)) + sum(head.changes.price() for head in heads)
-                waited = waited + 1 if cost > best - WORTHWHILE * total else 0
-                best = min(best, cost)
-                recent.clear()
-                if waited == PATIENCE:
-                    break
-        changes = {name: change for head in heads for name, change in head.rounded().items()}
-        return Delta({name: change for name, change in changes.items() if any(map(np.any, change))}, WEIGHT_SHIFT, BIAS_SHIFT)
+        gains = _Gains(self.bits)
+        for half in range(2):
+            if half and (delta := _changes(heads)).layers:
+                encode(self._watch(adapt(self.model, delta)))
+                for head in heads:
+                    head.look_at(self._seen[head.name])
+            with _one_thread():
+                for step in range(half * steps // 2, (half + 1) * steps // 2):
+                    bits = sum(head.step(rate_at(step, steps)) for head in heads)
+                    if gains.stopped(bits, lambda: sum(head.changes.price() for head in heads)):
+                        return _changes(heads)
+        return _changes(heads)
+
+
+def _changes(heads: Sequence[_Head]) -> Delta:
+    """What all of them change."""
+    changes = {name: change for head in heads for name, change in head.rounded().items()}
+    return Delta({name: change for name, change in changes.items() if any(map(np.any, change))}, WEIGHT_SHIFT, BIAS_SHIFT)
+
+
+class _Gains:
+    """Whether more steps bring anything. ``bits``: what everything costs without any."""
+
+    def __init__(self, bits: float) -> None:
+        self._least, self._best, self._waited = WORTHWHILE * bits, math.inf, 0
+        self._recent: list[float] = []
+
+    def stopped(self, bits: float, price: Callable[[], float]) -> bool:
+        """After every step, which took so many bits: whether it was the last one."""
+        self._recent.append(bits)
+        if len(self._recent) == CHECK_EVERY:
+            cost = float(np.mean(self._recent)) + price()
+            self._waited = self._waited + 1 if cost > self._best - self._least else 0
+            self._best = min(self._best, cost)
+            self._recent.clear()
+        return self._waited == PATIENCE
 
 
 @contextmanager
@@ -144,20 +174,23 @@ class _Head:
     """One head: what it changes of its two layers, and the nodes that it is tuned on."""
 
     def __init__(self, model: IntegerModel, name: str, seen: Sequence[_Seen], share: float) -> None:
-        self._layers = f"{name}.hidden", f"{name}.out"
+        self.name, self._layers = name, (f"{name}.hidden", f"{name}.out")
         layers = [model.layers[layer] for layer in self._layers]
         self.changes = Changes(layers, share)
         self._scale = [tensor(layer.multiplier) / (1 << REQUANTISE_SHIFT) for layer in layers]
         self._generator = torch.Generator().manual_seed(0)
+        self.look_at(seen)
 
+    def look_at(self, seen: Sequence[_Seen]) -> None:
+        """From now on, the nodes of a pass."""
         self._inputs = torch.as_tensor(np.concatenate([part.inputs for part in seen]))
         self._symbols = torch.as_tensor(np.concatenate([part.symbols for part in seen]).astype(np.int64))
         self._correction = torch.as_tensor(np.concatenate([part.correction for part in seen]))
+        self._trust = torch.cat([torch.full((len(part.symbols), 1), part.trust) for part in seen])
         self._weight = torch.cat([torch.full((len(part.symbols),), part.weight) for part in seen])
         known = [part.known for part in seen if part.known is not None]
         self._known = torch.as_tensor(np.concatenate(known).astype(np.int64)) if known else None
         self._nodes = float(self._weight.sum())
-        self.bits = sum(part.bits for part in seen)
 
     def step(self, rate: float) -> float:
         """One step on some of the nodes; returns the bits that all would take."""
@@ -179,6 +212,7 @@ class _Head:
         bias = hidden_bias if self._known is None else embedding(_at(self._known, rows), hidden_bias)
         sums = _at(self._inputs, rows).float() @ hidden_weight[0] + bias
         hidden = rounded(hardtanh(sums * self._scale[0], 0.0, ACTIVATION_LIMIT))
-        logits = (hidden @ out_weight[0] + out_bias) * (self._scale[1] * _NATS) + _at(self._correction, rows)
-        costs = cross_entropy(logits, _at(self._symbols, rows), reduction="none")
+        logits = (hidden @ out_weight[0] + out_bias) * (self._scale[1] * _NATS)
+        corrected = logits * _at(self._trust, rows) + _at(self._correction, rows)
+        costs = cross_entropy(corrected, _at(self._symbols, rows), reduction="none")
         return (costs * _at(self._weight, rows)).sum() / math.log(2)

@@ -114,6 +114,9 @@ class Corrector(Protocol):
     each: no two of a node are equal.
     """
 
+    def weights(self, tables: int) -> np.ndarray:
+        """Those used for nodes with so many rows as they are now, (tables + 1,) integers; the last one is the network's."""
+
     def replay(self, logits: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> np.ndarray:
         """Frequencies (N, 16) float32 of a whole code part whose symbols are known, learning after every chunk."""
 
@@ -138,7 +141,6 @@ class Calibration:
         self._weights = np.full((MOST_TABLES + 1, MOST_TABLES + 1), 1 << WEIGHT_BITS, np.int64)
 
     def weights(self, tables: int) -> np.ndarray:
-        """Those used for nodes with so many rows, (tables + 1,) int64; the last one is the network's."""
         return self._weights[tables, : tables + 1]
 
     def frequencies(self, logits: np.ndarray, contexts: np.ndarray) -> np.ndarray:
@@ -196,6 +198,11 @@ class NativeCalibration:
     def __init__(self, rows: int) -> None:
         self._native = native.Calibration(rows, _NATIVE_EXP2)
         self._buffers = Buffers()
+
+    def weights(self, tables: int) -> np.ndarray:
+        weights = np.empty(tables + 1, np.int32)
+        self._native.weights(weights)
+        return weights
 
     def replay(self, logits: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> np.ndarray:
         frequencies = self._buffers.empty(logits.shape, np.float32)

@@ -62,6 +62,10 @@ class Encoder:
         lossy = lossy or self.config.lossy
         return self._with(self._positions.configured(step=step, drop_scales=drop_scales, truth=truth, lossy=lossy))
 
+    def for_one_cloud(self) -> Encoder:
+        """This encoder for the next cloud alone, which then counts as one of successive clouds, however often it is encoded."""
+        return self._with(self._positions.for_one_cloud())
+
     def watched_by(self, network: ContextModel, witness: Witness) -> Encoder:
         """This encoder with another network, and with somebody who looks on while octrees are encoded."""
         return self._with(self._positions.watched_by(network, witness))

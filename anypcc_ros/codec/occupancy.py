@@ -11,7 +11,15 @@ import numpy as np
 
 from anypcc_ros.codec.background import caller, later, several
 from anypcc_ros.codec.beams import Beams
-from anypcc_ros.codec.calibration import SYMBOLS, Corrector, corrector, decode_predicted, encode_predicted, predicted
+from anypcc_ros.codec.calibration import (
+    SYMBOLS,
+    WEIGHT_BITS,
+    Corrector,
+    corrector,
+    decode_predicted,
+    encode_predicted,
+    predicted,
+)
 from anypcc_ros.codec.contexts import CONTEXT_ROWS, Ancestry, GroupContexts
 from anypcc_ros.codec.entropy import SymbolDecoder, SymbolEncoder
 from anypcc_ros.codec.likeliest import FillingDecoder, FillingEncoder
@@ -76,9 +84,10 @@ class Shorter(NamedTuple):
 class Witness(Protocol):
     """Who looks on while codes are encoded."""
 
-    def saw(self, part: CodePart, logits: np.ndarray, frequencies: np.ndarray, symbols: np.ndarray) -> None:
+    def saw(self, part: CodePart, logits: np.ndarray, frequencies: np.ndarray, symbols: np.ndarray, weight: float) -> None:
         """``symbols`` (n,) uint8 of a part were predicted by ``logits`` (n, S) int32 and coded under ``frequencies`` (n, S)
-        float32, none of which it may keep. Called in the order of the parts, maybe some later."""
+        float32, none of which it may keep; in these the logits had this ``weight``, the mean of that before the part and after
+        it. Called in the order of the parts, maybe some later."""
 
 
 class OccupancyEncoder(_OccupancyCoder):
@@ -154,9 +163,10 @@ class OccupancyEncoder(_OccupancyCoder):
         """The symbols (n,) of a part, or of some rows of it, from their logits (n, S) and contexts (n, T)."""
         corrected = (self._calibration, contexts) if self._calibration and contexts is not None else None
         if self._witness:
+            before = _own_weight(corrected)
             frequencies = corrected[0].replay(logits, corrected[1], symbols) if corrected else predicted(logits)
             self._coder.encode(symbols, frequencies)
-            self._witness.saw(part, logits, frequencies, symbols)
+            self._witness.saw(part, logits, frequencies, symbols, (before + _own_weight(corrected)) / 2)
         elif corrected:
             corrected[0].encode(logits, corrected[1], symbols, self._coder)
         else:
@@ -177,6 +187,11 @@ class OccupancyEncoder(_OccupancyCoder):
         """After ``finish``: what it would have given without the last level, the last two, ..., as long as those are
         ``SMALLEST_CUT`` bytes and places are known."""
         return self._shorter
+
+
+def _own_weight(corrected: tuple[Corrector, np.ndarray] | None) -> float:
+    """What the network's logits count, as they are corrected with these contexts (n, T)."""
+    return float(corrected[0].weights(corrected[1].shape[1])[-1]) / (1 << WEIGHT_BITS) if corrected else 1.0
 
 
 class OccupancyDecoder(_OccupancyCoder):

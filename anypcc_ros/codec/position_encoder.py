@@ -8,7 +8,7 @@ import importlib
 import logging
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +38,7 @@ from anypcc_ros.codec.nearness import CellIndex, squared_error
 from anypcc_ros.codec.occupancy import Correction, Witness
 from anypcc_ros.codec.octree import Voxels, on_grid_at, quantise, repeat_rows, voxelise
 from anypcc_ros.codec.selective import least_told, worth_correcting
-from anypcc_ros.codec.trials import Trials
+from anypcc_ros.codec.trials import Trial, Trials
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class PositionEncoder:
             adapted = context_model(self.adaptation.applied(self.model), config.backend, config.threads)
             ways.append(_Way(adapted, bitstream.write_adaptation(shared=self.adaptation.hash)))
         always = self.adaptation and config.adaptation_use == "always"
-        self._ways = Trials(ways[-1:] if always else ways, TRIED_EVERY if successive else 1)
+        self._trial: Callable[[], Trial[_Way]] = Trials(ways[-1:] if always else ways, TRIED_EVERY if successive else 1).next
         self._beams = BeamFinder(successive)
         self._witness: Witness | None = None
         self._turn = threading.Lock()
@@ -109,7 +109,13 @@ class PositionEncoder:
         """This encoder with another network, and with somebody who looks on while octrees are encoded."""
         other = copy.copy(self)
         other._network, other._witness = network, witness
-        other._ways = Trials([_Way(network)], 1)
+        other._trial = Trials([_Way(network)], 1).next
+        return other
+
+    def for_one_cloud(self) -> PositionEncoder:
+        """This encoder for the next cloud, however often it is encoded."""
+        other, trial = copy.copy(self), self._trial()
+        other._trial = lambda: trial
         return other
 
     def encode(self, xyz: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray]) -> OnGrid:
@@ -117,10 +123,13 @@ class PositionEncoder:
         if not len(xyz):
             return no_points()
         grid = quantise(xyz, step, origin, self.config.threads)
-        filled = self._encode_filled(grid, step, origin, fields) if self.config.drop_scales else None
-        return filled or self._encode_cells(grid, step, origin, fields)
+        trial = self._trial()
+        filled = self._encode_filled(grid, step, origin, fields, trial) if self.config.drop_scales else None
+        return filled or self._encode_cells(grid, step, origin, fields, trial)
 
-    def _encode_cells(self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray]) -> OnGrid:
+    def _encode_cells(
+        self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray], trial: Trial[_Way]
+    ) -> OnGrid:
         """All cells as they are, but for dropped scales."""
         dropped = self.config.drop_scales
         # Scales are dropped on the grid itself: on a lattice a coarser cell would have no size.
@@ -137,7 +146,7 @@ class PositionEncoder:
         checksum = later(self.config.threads, cells_checksum, voxels.coords)
         decoded = later(self.config.threads, _decoded, grid, rows, lattice, voxels, dropped)
         with self._turn:
-            occupancy, adaptation = self._encode_occupancy(voxels, correction)
+            occupancy, adaptation = self._encode_occupancy(voxels, correction, trial)
         tag, payload = bitstream.OCCUPANCY, occupancy.payload
         if len(voxels.coords) <= geometry.RAW_VOXELS:
             raw = geometry.encode_raw(voxels.coords, voxels.depth)
@@ -156,7 +165,9 @@ class PositionEncoder:
         place = voxels.coords, voxels.shift, voxels.depth, dropped
         return OnGrid(*place, decoded(), rows, len(grid), correction.calibrated, checksum(), chunks)
 
-    def _encode_filled(self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray]) -> OnGrid | None:
+    def _encode_filled(
+        self, grid: np.ndarray, step: float, origin: Origin, fields: Mapping[str, np.ndarray], trial: Trial[_Way]
+    ) -> OnGrid | None:
         """Dropped scales filled in with the likeliest cells; None where they are better left out."""
         cells, _ = voxelise(grid)
         levels = filling.scales_to_fill(cells, self.config, fields)
@@ -172,7 +183,7 @@ class PositionEncoder:
             return occupancy, told.finish(), squared_error(cells.coords, occupancy.cells, dropped)
 
         with self._turn:
-            way, (occupancy, numbers, error) = self._ways.best(
+            way, (occupancy, numbers, error) = trial.best(
                 encode, lambda way, made: (_size(made[0].payload) + _size(made[1]) + _size(way.chunk), made[2])
             )
         if self.config.lossy == "auto" and error >= filling.error_of_middles(cells.coords, self.config.drop_scales):
@@ -203,23 +214,25 @@ class PositionEncoder:
         calibrated = worth_correcting(voxels, beams) if selective else self._calibrate == "always"
         return Correction(calibrated, beams, self.config.threads)
 
-    def _encode_occupancy(self, voxels: Voxels, correction: Correction) -> tuple[Occupancy, bytes]:
+    def _encode_occupancy(self, voxels: Voxels, correction: Correction, trial: Trial[_Way]) -> tuple[Occupancy, bytes]:
         """The octree's codes, and the chunk that says how the model was adapted, empty where it was not."""
         config = self.config
         encode = partial(geometry.encode_occupancy, voxels=voxels, dropped=config.drop_scales, correction=correction)
         if not config.adapt_steps:
-            way, occupancy = self._ways.best(
+            way, occupancy = trial.best(
                 lambda way: encode(way.network, witness=self._witness),
                 lambda way, made: (_size(made.payload) + _size(way.chunk),),
             )
             return occupancy, way.chunk
-        tuner = _tuning().HeadTuner(self.model, self._network)
-        plain = encode(tuner.watched, witness=tuner)
-        delta = tuner.tune(config.adapt_steps)
+        network = partial(context_model, backend=config.backend, threads=config.threads)
+        tuner = _tuning().HeadTuner(self.model, network)
+        watched = partial(encode, witness=tuner)
+        plain = watched(tuner.watched)
+        delta = tuner.tune(config.adapt_steps, watched)
         if not delta.layers:
             return plain, b""
         chunk = bitstream.write_adaptation(encode_delta(self.model, delta))
-        adapted = encode(context_model(adapt(self.model, delta), config.backend, config.threads))
+        adapted = encode(network(adapt(self.model, delta)))
         gain = len(plain.payload) - len(adapted.payload) - len(chunk) - bitstream.ENTRY_SIZE
         summary = f"{len(plain.payload)} bytes of octree, {len(adapted.payload)} and {len(chunk)} of weights if adapted"
         _log.info("%s: %s", summary, "adapted" if gain > 0 else "not adapted")

@@ -131,7 +131,7 @@ class RateControl:
         target = self.config.bytes_of(len(cloud), seconds)
         if not (len(cloud) and target > 0):
             return encoder.encode(cloud)
-        wanted = math.log(target)
+        encoder, wanted = encoder.for_one_cloud(), math.log(target)
         with self._lock:
             state = self._state
         if state is not None and state.filling and not _is_surface(encoder.config, cloud):

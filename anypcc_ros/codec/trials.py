@@ -20,20 +20,34 @@ class Trials(Generic[Way]):
         self._clouds = 0
         self._lock = threading.Lock()
 
-    def best(self, encode: Callable[[Way], Result], cost: Callable[[Way, Result], tuple[float, ...]]) -> tuple[Way, Result]:
-        """A way for the next cloud and what it makes of it. A later one is better than those before it where each of its costs
-        is no larger, and one is smaller."""
+    def next(self) -> Trial[Way]:
+        """What is tried with the next cloud, however often that is encoded."""
         with self._lock:
-            all_of_them = len(self._ways) > 1 and self._clouds % self._every == 0
+            all_of_them = self._clouds % self._every == 0
             self._clouds += 1
-            first, *others = self._ways if all_of_them else (self._best,)
-        way, result = first, encode(first)
+            return Trial(self._ways if all_of_them else (self._best,), self._found)
+
+    def _found(self, way: Way) -> None:
+        with self._lock:
+            self._best = way
+
+
+class Trial(Generic[Way]):
+    """The ways that are tried with one cloud. ``found``: who wants to know which was the best of several."""
+
+    def __init__(self, ways: Sequence[Way], found: Callable[[Way], None]) -> None:
+        self._ways, self._found = ways, found
+
+    def best(self, encode: Callable[[Way], Result], cost: Callable[[Way, Result], tuple[float, ...]]) -> tuple[Way, Result]:
+        """A way and what it makes of the cloud. A later one is better than those before it where each of its costs is no
+        larger, and one is smaller."""
+        way, *others = self._ways
+        result = encode(way)
         for other in others:
             tried = encode(other)
             pairs = list(zip(cost(other, tried), cost(way, result), strict=True))
             if all(new <= old for new, old in pairs) and any(new < old for new, old in pairs):
                 way, result = other, tried
         if others:
-            with self._lock:
-                self._best = way
+            self._found(way)
         return way, result

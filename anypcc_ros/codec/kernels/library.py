@@ -53,6 +53,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "softmax": (c_long, (pointer, pointer, c_long, c_int, pointer)),
     "calibration_new": (pointer, (c_long,)),
     "calibration_free": (None, (pointer,)),
+    "calibration_weights": (c_long, (pointer, c_int, pointer)),
     "calibration_replay": (c_long, (*[pointer] * 3, c_int, pointer, pointer, c_long, pointer, pointer)),
     "calibration_decode": (c_long, (*[pointer] * 3, c_int, pointer, pointer, c_long, pointer)),
     "face_cells": (c_long, (pointer, pointer, c_long, pointer, pointer, c_long, pointer, c_int)),

@@ -132,6 +132,11 @@ class Calibration:
             raise MemoryError(f"a calibration of {rows} rows: out of memory")
         self._exp2 = exp2
 
+    def weights(self, weights: Array) -> None:
+        """Write the ``weights`` int32 (tables + 1,) of nodes with so many tables."""
+        address = address_of(weights, "weights", "int32", (None,))
+        call("calibration_weights", self.handle, int(weights.shape[0]) - 1, address)
+
     def replay(self, logits: Array, contexts: Array, symbols: Array, frequencies: Array) -> None:
         """Write ``frequencies`` float32 (count, 16) for ``symbols`` uint8 (count,) that are known, learning from each chunk."""
         frequency = address_of(frequencies, "frequencies", "float32", (len(symbols), 16))

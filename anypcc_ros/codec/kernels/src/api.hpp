@@ -180,6 +180,9 @@ int64_t anypcc_softmax(const int32_t* logits, const uint32_t* exp2, int64_t coun
 anypcc::Calibration* anypcc_calibration_new(int64_t rows);
 void anypcc_calibration_free(anypcc::Calibration* calibration);
 
+// What each of so many tables counts, and the logits after them: weights (tables + 1,), 1 is 2^16.
+int64_t anypcc_calibration_weights(const anypcc::Calibration* calibration, int tables, int32_t* weights);
+
 // Symbols (count,) of a code part that are known, with logits (count, 16) and contexts (count, tables): predicts and learns,
 // a chunk of 16 at a time. Either writes frequencies (count, 16), or encodes the symbols if `words` is not null;
 // frequencies may then be null.

@@ -79,6 +79,12 @@ void anypcc_calibration_free(Calibration* calibration) {
   anypcc::Recycled<Calibration>::give(calibration, calibration->rows > anypcc::kLargeCalibration);
 }
 
+int64_t anypcc_calibration_weights(const Calibration* calibration, int tables, int32_t* weights) {
+  if (calibration == nullptr || tables < 1 || tables > anypcc::kMostTables) return anypcc::kBadArgument;
+  std::copy_n(calibration->weights[tables], tables + 1, weights);
+  return anypcc::kOk;
+}
+
 int64_t anypcc_calibration_replay(Calibration* calibration, const int32_t* logits, const int32_t* contexts,
                                   int tables, const uint32_t* exp2, const uint8_t* symbols, int64_t count,
                                   float* frequencies, anypcc::RangeEncoder* words) {
