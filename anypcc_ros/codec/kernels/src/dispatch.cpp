@@ -94,4 +94,4 @@ const char* anypcc_usable_isa(int index) {
   return nullptr;
 }
 
-int64_t anypcc_interface() { return 19; }
+int64_t anypcc_interface() { return 20; }
