@@ -62,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. ``--help`` and usage errors raise SystemExit, as argparse does."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        parser = _parser(arguments[0] if arguments else "")
-        options = parser.parse_args(arguments)
+        options = command_parser(arguments[0] if arguments else "").parse_args(arguments)
         options.command_line = shlex.join(["anypcc", *arguments])
         status: int = options.run(options)
     except ConfigError as error:
@@ -82,7 +81,8 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
-def _parser(command: str) -> argparse.ArgumentParser:
+def command_parser(command: str) -> argparse.ArgumentParser:
+    """All commands; ``command`` with its flags also where these are declared elsewhere."""
     parser = argparse.ArgumentParser(prog="anypcc", description="Learned point cloud compression.", epilog=CARRIED)
     parser.add_argument("--version", action="version", version=f"anypcc {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
