@@ -48,7 +48,10 @@ def make_nodes(context):
     if value("model"):
         given["model"] = value("model")
     if value("step"):
-        given["step"] = float(value("step"))  # `step:=1` is a number of metres, too
+        try:
+            given["step"] = float(value("step"))  # `step:=1` is a number of metres, too
+        except ValueError:
+            raise ValueError(f"step:={value('step')} is not a number of metres") from None
     parameters = {"encoder": [*file, given], "decoder": file}
     return [
         Node(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import resource
@@ -293,9 +292,7 @@ def command(source: Path, target: Path) -> list[str]:
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_was_stopped_can_be_started_again(inputs, out, name, stop):
     source = recordings.write_mcap(inputs / "in.mcap", clouds=1500)
-    # What runs in the background of a shell has interrupts ignored, and its children inherit that.
-    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(command(source, out / name), stderr=subprocess.DEVNULL, preexec_fn=heed) as running:
+    with subprocess.Popen(command(source, out / name), stderr=subprocess.DEVNULL) as running:
         while not list(out.iterdir()):
             time.sleep(0.01)
             assert running.poll() is None

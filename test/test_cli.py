@@ -197,6 +197,16 @@ def test_list_of_datasets_and_plot_of_training(folder: Path) -> None:
         (["evaluate", "frame.ply", "--step", "1", "--csv", "nowhere/x.csv"], 1, "nowhere/x.csv: cannot write: there is no"),
         (["benchmark", "frame.ply", "--step", "1", "--plot", "empty"], 1, "empty: not a regular file"),
         (["adapt", "frame.ply", "-o", "nowhere/x.apad"], 1, "nowhere/x.apad: cannot write"),
+        (
+            ["decode", "frame.apcc", "-o", "x.ply", "--model-dir", "nowhere"],
+            2,
+            "--model-dir 'nowhere': there is no such folder",
+        ),
+        (
+            ["decode", "frame.apcc", "-o", "x.ply", "--adaptation", "cut.apcc"],
+            1,
+            "cut.apcc: 1000 bytes that begin with b'APCC'",
+        ),
         (["info", "cut.apcc"], 1, "cut.apcc: "),
         (["info", "missing.apcc"], 1, "missing.apcc: cannot read: No such file"),
         (["evaluate", "frame.ply"], 2, "--step or --grid-bits"),

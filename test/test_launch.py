@@ -127,6 +127,8 @@ def test_wrong_arguments_are_refused():
         nodes_of(LAUNCH_FILE, nodes="neither")
     with pytest.raises(ValueError, match="unknown"):
         nodes_of(LAUNCH_FILE, speed="1")
+    with pytest.raises(ValueError, match="step:=fine is not a number of metres"):
+        nodes_of(LAUNCH_FILE, step="fine")
 
 
 def test_the_parameter_file_states_every_default():

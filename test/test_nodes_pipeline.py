@@ -6,11 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
-pytest.importorskip("anypcc_ros.msg", reason="needs ROS 2")
-
-from anypcc_ros.nodes.codec_node import Arrival, InOrder, NewestOnly
+from anypcc_ros.nodes.pipeline import Arrival, InOrder, NewestOnly
 
 
 def test_the_newest_waits_and_those_taken_are_numbered() -> None:

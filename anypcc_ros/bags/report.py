@@ -21,9 +21,9 @@ from anypcc_ros.bags.results import BagResult, DamageLog, TopicTotals
 from anypcc_ros.bags.transform import Reading, decode_message, read_message
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.config import DecoderConfig
+from anypcc_ros.evaluation.figures import new_figure
 from anypcc_ros.evaluation.pictures import before_after
 from anypcc_ros.files import atomic_write
-from anypcc_ros.optional import optional
 from anypcc_ros.pointcloud2 import cloud_from_message
 
 PICTURES = 6
@@ -196,8 +196,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _chart(topics: Sequence[TopicTotals]) -> str:
     """Bits per point and encode time against the time of recording."""
-    figure = optional("matplotlib.figure", "eval").Figure(figsize=(10.4, 4.6), dpi=120, layout="constrained")
-    optional("matplotlib.backends.backend_agg", "eval")
+    figure = new_figure(10.4, 4.6, dpi=120, layout="constrained")
     axes = figure.subplots(2, 1, sharex=True)
     start = min(frame.log_time for topic in topics for frame in topic.frames)
     for topic in topics:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from anypcc_ros.codec.attributes import Measured, decode_fields, encode_fields, 
 from anypcc_ros.codec.cloud import PointCloud, finite_rows
 from anypcc_ros.codec.cloud_info import CloudInfo
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
-from anypcc_ros.codec.errors import CorruptStreamError, LimitExceededError
+from anypcc_ros.codec.errors import ConfigError, CorruptStreamError, LimitExceededError
 from anypcc_ros.codec.exact import (
     Origin,
     decode_off_grid,
@@ -178,8 +179,13 @@ class Decoder:
     """Reconstructs clouds from streams, with whichever installed model each stream names. For several threads as Encoder."""
 
     def __init__(self, config: DecoderConfig | None = None, adaptations: Iterable[Adaptation] = ()) -> None:
-        """``adaptations``: those that streams may name, besides those of the configuration."""
+        """``adaptations``: those that streams may name, besides those of the configuration.
+
+        Raises ConfigError for a folder of models that is not there, FileError and StreamError subclasses for bad adaptations.
+        """
         self.config = config or DecoderConfig()
+        if self.config.model_dir and not Path(self.config.model_dir).is_dir():
+            raise ConfigError("model_dir", self.config.model_dir, "there is no such folder")
         self._positions = PositionDecoder(self.config, adaptations)
 
     def add_adaptation(self, adaptation: Adaptation) -> None:

@@ -118,8 +118,8 @@ def _cut_points(info: CloudInfo, chunks: dict[str, memoryview], scales: int) -> 
     root, words = bytes(chunks[bitstream.OCCUPANCY][:1]), bytes(chunks[bitstream.OCCUPANCY][1:])
     cuts = decode_cuts(chunks.get(bitstream.CUTS, memoryview(b"")), words)
     if scales > len(cuts):
-        can = f"only up to {len(cuts)}" if cuts else "none, as it is small"
-        raise CutError(f"{scales} scales: of this stream {can} can be cut off; decode it and encode it with drop_scales")
+        has = f"places for {len(cuts)} at most" if cuts else "no place to cut it, as it is small"
+        raise CutError(f"{scales} scales cannot be cut off: the stream has {has}; decode it and encode it with drop_scales")
     chosen, rest = cuts[scales - 1], cuts[scales:]
     payloads = {bitstream.OCCUPANCY: root + chosen.words}
     payloads |= {tag: bytes(chunks[tag]) for tag in (bitstream.BEAMS, bitstream.ADAPTATION) if tag in chunks}

@@ -12,8 +12,8 @@ import numpy as np
 
 from anypcc_ros.codec.kernels import native
 from anypcc_ros.evaluation.benchmark import OURS, Row, Sample, Spread
+from anypcc_ros.evaluation.figures import panels_of, save
 from anypcc_ros.evaluation.stages import STAGES
-from anypcc_ros.files import atomic_write
 from anypcc_ros.optional import optional
 
 FAR_ABOVE = 2.5
@@ -160,7 +160,7 @@ def plot(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
         panels.setdefault((row.file, row.step), []).append(row)
     colours = {name: f"C{i % 10}" for i, name in enumerate(dict.fromkeys(label(row) for row in rows))}
     columns = min(len(panels), 2)
-    figure, axes = _figure(columns, -(-len(panels) // columns))
+    figure, axes = _grid_of(columns, -(-len(panels) // columns))
     for ax, ((file, step), members) in zip(axes, panels.items(), strict=False):
         _panel(ax, members, colours)
         ax.set_title(f"{Path(file).stem}, step {step:g}", fontsize=9)
@@ -168,7 +168,7 @@ def plot(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
         ax.set_axis_off()
     handles = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _panel(ax: Any, rows: Sequence[Row], colours: Mapping[str, str]) -> None:
@@ -195,7 +195,7 @@ def _panel(ax: Any, rows: Sequence[Row], colours: Mapping[str, str]) -> None:
 
 def plot_growth(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
     """Time and peak memory against the number of points, as PNG. Raises FileError, MissingPackageError."""
-    figure, (times, memory) = _figure(2, 1)
+    figure, (times, memory) = _grid_of(2, 1)
     for i, ((file, step, name, threads), runs) in enumerate(_series(rows).items()):
         title = f"{Path(file).stem}, step {step:g}, {name}, {threads} thr."
         points = [row.points for row in runs]
@@ -213,7 +213,7 @@ def plot_growth(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
     memory.set(xscale="log", yscale="log", xlabel="points", ylabel="peak memory of the process, MB")
     _plain_numbers(memory.yaxis)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _series(rows: Sequence[Row]) -> dict[tuple[str, float, str, int], list[Row]]:
@@ -223,14 +223,13 @@ def _series(rows: Sequence[Row]) -> dict[tuple[str, float, str, int], list[Row]]
     return series
 
 
-def _figure(columns: int, lines: int) -> tuple[Any, list[Any]]:
-    figure_module = optional("matplotlib.figure", "eval")
-    figure = figure_module.Figure(figsize=(4.8 * columns, 3.4 * lines), dpi=110, layout="constrained")
-    axes = list(np.ravel(figure.subplots(lines, columns, squeeze=False)))
-    for ax in axes:
-        ax.grid(visible=True, which="major", alpha=0.3)
-        ax.tick_params(labelsize=8)
-    return figure, axes
+def _grid_of(columns: int, lines: int) -> tuple[Any, list[Any]]:
+    """A figure of so many panels, each with lines behind its curves."""
+    figure, panels = panels_of(lines, columns, 4.8 * columns, 3.4 * lines)
+    for axes in panels:
+        axes.grid(visible=True, which="major", alpha=0.3)
+        axes.tick_params(labelsize=8)
+    return figure, panels
 
 
 def _plain_numbers(axis: Any) -> None:
@@ -239,9 +238,3 @@ def _plain_numbers(axis: Any) -> None:
     axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=12))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(ticker.NullFormatter())
-
-
-def _save(figure: Any, path: str | os.PathLike[str]) -> None:
-    optional("matplotlib.backends.backend_agg", "eval")
-    with atomic_write(path) as out:
-        figure.savefig(out, format="png")

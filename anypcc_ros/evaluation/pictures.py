@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from anypcc_ros.codec.cloud import PointCloud
-from anypcc_ros.files import atomic_write
+from anypcc_ros.evaluation.figures import new_figure, save
 from anypcc_ros.optional import optional
 
 BACKGROUND = (0.043, 0.055, 0.078)  # near black, a little blue
@@ -32,14 +32,12 @@ def before_after(
     Both share camera, colours and detail, so what differs in the picture differs in the clouds. Points that
     are not finite are left out. Raises FileError, MissingPackageError.
     """
-    figure_module = optional("matplotlib.figure", "eval")
-    optional("matplotlib.backends.backend_agg", "eval")
     clouds = [cloud.finite()[0].xyz.astype(np.float64) for cloud in (before, after)]
     reference = next((xyz for xyz in clouds if len(xyz)), np.zeros((1, 3)))
     camera = Camera.around(reference)
     corner, side = _detail_window(reference)
 
-    figure = figure_module.Figure(figsize=(16, 12.6), dpi=100, facecolor=BACKGROUND)
+    figure = new_figure(16, 12.6, dpi=100, facecolor=BACKGROUND)
     grid = figure.add_gridspec(
         2,
         2,
@@ -67,8 +65,7 @@ def before_after(
             transform=detail.transAxes,
         )
     figure.text(0.014, 0.974, title, color=TEXT, fontsize=20, weight="bold", va="center")
-    with atomic_write(path) as out:
-        figure.savefig(out, format="png", facecolor=BACKGROUND)
+    save(figure, path)
 
 
 class Camera:

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from anypcc_ros.evaluation.figures import panels_of, save
 from anypcc_ros.evaluation.results import Line, Result, by_category, by_cloud, models_of
-from anypcc_ros.files import atomic_write
-from anypcc_ros.optional import optional
 from anypcc_ros.training import log
 
 OURS = ("#1f5fbf", "#5aa0e6", "#0b2f66", "#8fb8de")  # by model, in order
@@ -25,7 +24,7 @@ def plot_bits(results: Sequence[Result], path: str | os.PathLike[str], groups: M
     series = [(model, OURS[i % len(OURS)], [line.versus(model) for line in lines]) for i, model in enumerate(models)]
     series += [(name, PEERS[name], [_peer_versus(line, name) for line in lines]) for name in ("RENO", "Draco")]
     height = 1.2 + len(lines) * (0.16 * len(series) + 0.14)
-    figure, (axes,) = _figure(1, 1, 9.0, height)
+    figure, (axes,) = panels_of(1, 1, 9.0, height)
     bar = 0.8 / max(len(series), 1)
     for i, (name, colour, values) in enumerate(series):
         at = [row - 0.4 + bar * (i + 0.5) for row, value in enumerate(values) if value is not None]
@@ -44,13 +43,13 @@ def plot_bits(results: Sequence[Result], path: str | os.PathLike[str], groups: M
     axes.set_xlabel("bits per point, percent above (right) or below (left) the best G-PCC; number of clouds in brackets")
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper right", ncols=6, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_curves(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
     """A PNG with D1 PSNR against bits per point for every cloud that has lossy points. Raises FileError."""
     files = list(dict.fromkeys(row.file for row in results if not row.on_grid))
-    figure, panels = _figure(math.ceil(len(files) / 3), min(len(files), 3), 15.0, 4.2 * math.ceil(len(files) / 3) + 0.4)
+    figure, panels = panels_of(math.ceil(len(files) / 3), min(len(files), 3), 15.0, 4.2 * math.ceil(len(files) / 3) + 0.4)
     for axes, file in zip(panels, files, strict=False):
         grid = next(row.grid for row in results if row.file == file and not row.on_grid)
         rows = [r for r in results if (r.file, r.grid) == (file, grid) and r.d1_psnr is not None and math.isfinite(r.d1_psnr)]
@@ -73,7 +72,7 @@ def plot_curves(results: Sequence[Result], path: str | os.PathLike[str]) -> None
         axes.set_axis_off()
     if files:
         panels[0].legend(fontsize=8, loc="lower right")
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_training(logs: Sequence[Path], path: str | os.PathLike[str]) -> None:
@@ -82,9 +81,9 @@ def plot_training(logs: Sequence[Path], path: str | os.PathLike[str]) -> None:
     Raises FileError.
     """
     runs = {path: log.read(path) for path in logs}
-    panels_of = list(dict.fromkeys([log.TRAIN, *(name for records in runs.values() for name in log.by_category(records[-1]))]))
-    figure, panels = _figure(math.ceil(len(panels_of) / 3), 3, 14.0, 3.2 * math.ceil(len(panels_of) / 3) + 0.4)
-    for axes, name in zip(panels, panels_of, strict=False):
+    names = list(dict.fromkeys([log.TRAIN, *(name for records in runs.values() for name in log.by_category(records[-1]))]))
+    figure, panels = panels_of(math.ceil(len(names) / 3), 3, 14.0, 3.2 * math.ceil(len(names) / 3) + 0.4)
+    for axes, name in zip(panels, names, strict=False):
         for i, (run, records) in enumerate(runs.items()):
             if name in records[-1]:
                 steps, values = ([record[column] for record in records] for column in (log.STEP, name))
@@ -97,10 +96,10 @@ def plot_training(logs: Sequence[Path], path: str | os.PathLike[str]) -> None:
         axes.set_xlabel("steps")
         axes.grid(alpha=0.3)
         axes.margins(x=0.02, y=0.12)
-    for axes in panels[len(panels_of) :]:
+    for axes in panels[len(names) :]:
         axes.set_axis_off()
     panels[0].legend(fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _run_name(path: Path) -> str:
@@ -124,16 +123,3 @@ def _curve(axes: Any, rows: Sequence[Result], label: str, colour: str, style: st
     points = sorted((row.bpp, row.d1_psnr or 0.0) for row in rows)
     if points:
         axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=4, linewidth=1.2)
-
-
-def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, list[Any]]:
-    figure_module = optional("matplotlib.figure", "eval")
-    optional("matplotlib.backends.backend_agg", "eval")
-    figure = figure_module.Figure(figsize=(width, height), dpi=110, layout="constrained")
-    panels = figure.subplots(max(rows, 1), max(columns, 1), squeeze=False)
-    return figure, list(panels.ravel())
-
-
-def _save(figure: Any, path: str | os.PathLike[str]) -> None:
-    with atomic_write(path) as out:
-        figure.savefig(out, format="png")

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 import threading
 import time
 import traceback
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.serialization import deserialize_message
-from rclpy.signals import SignalHandlerOptions
 
 from anypcc_ros.codec.bitstream import StreamInfo
 from anypcc_ros.codec.config import option, validate
 from anypcc_ros.codec.errors import AnypccError
 from anypcc_ros.nodes.diagnostics import Frame, Statistics
 from anypcc_ros.nodes.parameters import ConfigParameters
-from anypcc_ros.nodes.start import StopSignal
+from anypcc_ros.nodes.pipeline import Arrival, InOrder, NewestOnly
 
 # Reliable, because best effort loses most clouds of megabytes between processes (a lost datagram is a lost cloud).
 # The subscription is emptied at once into a queue of our own that holds one message and counts what it drops; its own
@@ -66,13 +58,6 @@ class NodeConfig:
         validate(self)
 
 
-class Arrival(NamedTuple):
-    """A message as it came in: its serialized bytes, and when, in seconds of time.monotonic()."""
-
-    data: bytes
-    time: float
-
-
 class Result(NamedTuple):
     """A message to publish, what its stream says, and the numbers that go with it; see diagnostics.Frame."""
 
@@ -87,58 +72,6 @@ class Made(NamedTuple):
 
     result: Result
     stamp: tuple[int, int]
-
-
-class NewestOnly:
-    """A queue of one place: what is put in replaces what is there. Readers get numbers; close() sends them away."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._item: Arrival | None = None
-        self._taken = 0
-        self._closed = False
-
-    def put(self, item: Arrival) -> bool:
-        """Returns whether an item that nobody has taken was replaced."""
-        with self._changed:
-            replaced, self._item = self._item is not None, item
-            self._changed.notify()
-            return replaced
-
-    def take(self) -> tuple[int, Arrival] | None:
-        """Waits for an item: its number among those taken, from 0 on, and itself. None once the queue is closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._item is not None or self._closed)
-            item, self._item = self._item, None
-            if self._closed or item is None:
-                return None
-            number, self._taken = self._taken, self._taken + 1
-            return number, item
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-
-class InOrder:
-    """Lets threads finish in the order of their numbers, which are 0, 1, 2, ..."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._next = 0
-
-    @contextmanager
-    def turn(self, number: int) -> Iterator[None]:
-        """Waits until all lower numbers have had their turn."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._next == number)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._next += 1
-                self._changed.notify_all()
 
 
 class CodecNode(Node):
@@ -329,55 +262,3 @@ class CodecNode(Node):
             self._timer.reset()
         else:
             self._timer.cancel()
-
-
-def run(make_node: Callable[[], CodecNode], stop_signal: StopSignal, args: list[str] | None) -> int:
-    """Spin a node until the signal comes and clean up; the exit status of its process.
-
-    0 after the signal; 1 with a line on stderr where the start parameters are no good, or with a traceback where
-    spinning failed.
-    """
-    # rclpy's own handlers shut the context down under a spinning executor, which now and then raises.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = make_node()
-    except (AnypccError, InvalidParameterTypeException, InvalidParameterValueException) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        rclpy.shutdown()
-        return 1
-    spinner = Spinner(node)
-    spinner.start()
-    stop_signal.wait()
-    spinner.stop()
-    node.close()
-    node.destroy_node()
-    rclpy.shutdown()
-    return 1 if spinner.failed else 0
-
-
-class Spinner(threading.Thread):
-    """Runs a node's callbacks. Should one fail, the process gets a SIGTERM."""
-
-    def __init__(self, node: Node) -> None:
-        super().__init__(name="spinner", daemon=True)
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(node)
-        self._stopping = threading.Event()
-        self.failed = False
-
-    def run(self) -> None:
-        self.failed = True  # until it is known that nothing was raised
-        try:
-            while not self._stopping.is_set():
-                self._executor.spin_once()
-            self.failed = False
-        finally:
-            # A node whose callbacks have stopped must not look alive. What was raised goes on: Python prints it.
-            if self.failed:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    def stop(self) -> None:
-        """Returns once no callback runs any more."""
-        self._executor.create_task(self._stopping.set)  # a task, because spin_once waits on until it has done something
-        self.join()
-        self._executor.shutdown()

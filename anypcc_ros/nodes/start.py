@@ -31,7 +31,7 @@ def _start(module: str, node: str, args: list[str] | None) -> int:
             raise
         print(f"the nodes need ROS 2 (there is no Python module {error.name}): see README.md", file=sys.stderr)
         return 1
-    from anypcc_ros.nodes.codec_node import run
+    from anypcc_ros.nodes.spinning import run
 
     return run(make_node, stop_signal, args)
 

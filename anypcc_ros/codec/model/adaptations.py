@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from anypcc_ros.codec.errors import CorruptStreamError, FileError, LimitExceededError, NotAStreamError, UnsupportedVersionError
+from anypcc_ros.codec.errors import (
+    CorruptStreamError,
+    FileError,
+    LimitExceededError,
+    NotAStreamError,
+    StreamError,
+    UnsupportedVersionError,
+)
 from anypcc_ros.codec.model.delta import adapt, decode_delta
 from anypcc_ros.codec.model.integer import IntegerModel
 
@@ -67,7 +74,10 @@ def load_adaptation(path: Path) -> Adaptation:
             data = file.read(SIZE_LIMIT + 1)
     except OSError as error:
         raise FileError(f"{path}: cannot read: {error.strerror or error}") from error
-    return Adaptation.from_bytes(data)
+    try:
+        return Adaptation.from_bytes(data)
+    except StreamError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def adaptations_in(place: str) -> Iterator[Adaptation]:
