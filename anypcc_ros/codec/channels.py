@@ -74,7 +74,7 @@ class Direct(Channel):
         near = self.tokens[around.nearest[rows]]
         reach, middle = around.reach[rows], np.sort(near, axis=1)[:, 2]
         three = near[:, :3]
-        spread = _ROOTS[three.max(axis=1) - three.min(axis=1)]
+        spread = _ROOTS[_spread(near)]
         contexts = (
             (near[:, 0] + _ahead_of(three - near[:, :1], around.shares[rows])) * 8 + spread,
             near[:, 0] * 16 + reach,
@@ -100,16 +100,16 @@ class Residual(Channel):
 
     def contexts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         around = self.surroundings
-        self._predicted, ahead, spread = _predict(self._predictor, self.known, around, rows)
+        self._predicted, ahead, apart = _predict(self._predictor, self.known, around, rows)
         errors = self.tokens[around.nearest[rows]]
-        noise = errors.sum(axis=1) // NEIGHBORS
+        noise = errors.sum(axis=1)
         contexts = (
-            spread * 16 + around.distance[rows],
-            errors[:, 0] * 16 + (errors[:, 1] >> 4),
-            self._reference[rows] * 16 + (errors[:, 0] >> 4),
-            token_of(zigzag(ahead)) * 16 + (spread >> 4),
+            token_of(_spread(apart[:, :3])) * 16 + around.distance[rows],
+            errors[:, 0] * 16 + _coarse(errors[:, 1]),
+            self._reference[rows] * 16 + _coarse(noise // NEIGHBORS),
+            token_of(zigzag(ahead)) * 16 + _coarse(token_of(_spread(apart))),
         )
-        return np.stack(contexts, axis=1), noise >> 4
+        return np.stack(contexts, axis=1), _coarse(np.minimum(noise >> 1, 255))
 
     def split(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         residual = zigzag(values - self._predicted)
@@ -123,14 +123,18 @@ class Residual(Channel):
 def _predict(
     predictor: int, known: np.ndarray, around: Surroundings, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(M,) int64 each: predictions from values (N,); by how much they differ from the nearest value; and the class of how far
-    the three nearest values lie apart."""
+    """(M,) int64 each: predictions from values (N,); by how much they differ from the nearest value; and by how much the
+    values around do, (M, 5)."""
     near = known[around.nearest[rows]]
     apart = np.clip(near - near[:, :1], -_CLIPPED, _CLIPPED)
-    three = apart[:, :3]
-    ahead = np.sort(apart, axis=1)[:, 2] if predictor == _MEDIAN else _ahead_of(three, around.shares[rows])
+    ahead = np.sort(apart, axis=1)[:, 2] if predictor == _MEDIAN else _ahead_of(apart[:, :3], around.shares[rows])
     predicted = np.zeros(len(rows), np.int64) if predictor == _PLAIN else near[:, 0] + ahead
-    return predicted, ahead, token_of(three.max(axis=1) - three.min(axis=1))
+    return predicted, ahead, apart
+
+
+def _spread(near: np.ndarray) -> np.ndarray:
+    """How far the values of each row lie apart."""
+    return near.max(axis=1) - near.min(axis=1)
 
 
 def best_predictor(values: np.ndarray, around: Surroundings) -> tuple[int, float]:
@@ -171,6 +175,11 @@ def token_of(values: np.ndarray) -> np.ndarray:
     octave = np.maximum(_bit_length(values), 5) - 5
     classes = 16 + octave * 4 + ((values >> (octave + 2).astype(np.uint64)).view(np.int64) & 3)
     return np.where(values < 16, values.view(np.int64), classes)
+
+
+def _coarse(tokens: np.ndarray) -> np.ndarray:
+    """One of 16 classes (M,) of tokens, finer where they are small."""
+    return np.where(tokens < 48, tokens >> 2, 12 + (tokens >> 6))
 
 
 def rest_bits(tokens: np.ndarray) -> np.ndarray:

@@ -31,6 +31,8 @@ _ASCENDING = 0.9
 _FITS = 3
 _EDGE = 4  # columns' worth before the first one
 _TOLD = 4.0  # bits that a column may take
+_WINDOW = 8  # columns on either side by which one's azimuth is evened out
+_PARTS = 8  # of a gap, in which that is told
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,14 +154,15 @@ Times: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 def encode_times(times: Times, context: Context) -> list[bytes]:
     """Values as sums of one of their column, one of their turn, and what is left."""
     columns, turns, left = times
-    payloads = _in_a_row(columns), _in_a_row(turns), encode_channel(left, context.everywhere)[0]
+    payloads = _in_a_row(np.diff(columns, prepend=0)), _in_a_row(turns), encode_channel(left, context.everywhere)[0]
     return [piece for payload in payloads for piece in sized(payload)]
 
 
 def decode_times(data: memoryview, at: int, scan: Scan, context: Context) -> tuple[np.ndarray, int]:
     """Inverse of ``encode_times``: values, and the place after them. Raises StreamError subclasses."""
     payload, at = take_sized(data, at)
-    columns, _ = decode_channel(payload, in_a_row(scan.count))
+    gaps, _ = decode_channel(payload, in_a_row(scan.count))
+    columns = np.cumsum(gaps)
     payload, at = take_sized(data, at)
     turns, _ = decode_channel(payload, in_a_row(scan.rings))
     payload, at = take_sized(data, at)
@@ -228,12 +231,28 @@ def _find(field: int, rings: np.ndarray, grid: np.ndarray) -> tuple[Firing, np.n
         return None
     azimuths = _azimuths(grid)
     offsets, track, descending = _fit(rings, columns, azimuths, len(turns))
-    along = np.maximum.accumulate(track)
-    cut = int(along[0]) - _EDGE * max(int(along[-1] - along[0]) // len(along), 1)
-    firing = Firing(field, first, turns, offsets, descending, cut, along - cut)
-    beside = firing.beside_at(azimuths, columns, rings + first)
-    told = float(np.log2(1.0 + 2 * np.abs(beside)).mean())
+    found = []
+    for ascending in (_evened(track), track):
+        along = np.maximum.accumulate(ascending)
+        cut = int(along[0]) - _EDGE * max(int(along[-1] - along[0]) // len(along), 1)
+        firing = Firing(field, first, turns, offsets, descending, cut, along - cut)
+        beside = firing.beside_at(azimuths, columns, rings + first)
+        told = float(np.log2(1.0 + 2 * np.abs(beside)).mean())
+        uneven = float(np.log2(1.0 + np.abs(np.diff(along, 2))).sum()) / len(rings)
+        found.append((told + uneven, told, firing))
+    _, told, firing = min(found, key=lambda one: one[0])
     return (firing, columns) if told < _TOLD else None
+
+
+def _evened(track: np.ndarray) -> np.ndarray:
+    """Azimuths of columns (M,), as a sensor has them that turns evenly, but for columns that it left out: what a coarse grid
+    has made of them is no more than noise."""
+    gap = int(np.median(np.diff(track))) if len(track) > 1 else 1
+    even = gap * np.arange(len(track))
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(track - even, _WINDOW, mode="edge"), 2 * _WINDOW + 1)
+    late = np.partition(around, _WINDOW, axis=1)[:, _WINDOW]
+    part = max(abs(gap) // _PARTS, 1)
+    return even + late // part * part
 
 
 def _turns(rings: np.ndarray) -> np.ndarray | None:

@@ -1,10 +1,10 @@
 """Tokens of up to eight bits under several contexts at once: what each context has seen is mixed by learned weights.
 
 A token is one symbol of up to four bits, or two: the bits above the lowest four, then these. Every context counts the symbols
-that it sees, each a little for those beside it, too. The logarithms of the counts are added up with weights that follow the
-gradient of the code length: the "logistic mixing" of PAQ (Mahoney 2005), of whole distributions in place of single bits. All in
-integers, and in single precision where IEEE 754 rounds every step; within a block nothing is learned that the block's other
-tokens would need, so that a block is computed at once.
+that it sees, each a little for those beside it, too; of symbols that were all but certain only a few. The logarithms of the
+counts are added up with weights that follow the gradient of the code length: the "logistic mixing" of PAQ (Mahoney 2005), of
+whole distributions in place of single bits. All in integers, and in single precision where IEEE 754 rounds every step; within a
+block nothing is learned that the block's other tokens would need, so that a block is computed at once.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _WEIGHT_LIMIT = (1 << 19) - 1
 _COARSER = 4  # bits of a weight that only learning uses
 _FINER = 10  # bits of a gradient that are not summed
 _RATE = 5
+_SURE, _EVERY = 64_000, 4  # the share of 2^16 from which on only every fourth token is learned from
 
 
 class Mixer:
@@ -61,18 +62,20 @@ class Mixer:
     def learn(self, values: np.ndarray) -> None:
         """The part's values, (M,) int64, were these."""
         counts, weights = self._counts[self._part], self._weights[self._part]
-        symbols = np.arange(counts.shape[1])
-        errors = np.where(symbols == values[:, None], _ONE, 0) - self._shares
+        places, symbols = np.arange(len(values)), np.arange(counts.shape[1])
+        taught = (self._shares[places, values] < _SURE) | (places % _EVERY == 0)
+        rows, selector, told = self._rows[taught], self._selector[taught], values[taught][:, None]
+        errors = np.where(symbols == told, _ONE, 0) - self._shares[taught]
         gradient = np.zeros_like(weights)
-        np.add.at(gradient, self._selector, (errors[:, None] * self._logarithms >> _FINER).sum(axis=2))
-        members = np.bincount(self._selector, minlength=len(weights))
+        np.add.at(gradient, selector, (errors[:, None] * self._logarithms[taught] >> _FINER).sum(axis=2))
+        members = np.bincount(selector, minlength=len(weights))
         weights += gradient >> (_RATE + np.frexp(members)[1] // 2)[:, None]
         np.clip(weights, -_WEIGHT_LIMIT, _WEIGHT_LIMIT, out=weights)
-        apart = np.abs(symbols - values[:, None])
+        apart = np.abs(symbols - told)
         seen = np.where(apart == 0, _SEEN, np.where(apart == 1, _BESIDE, 0)).astype(np.float32)
-        np.add.at(counts, self._rows, seen[:, None])
-        while (large := counts[self._rows, values[:, None]] > _LIMIT).any():
-            halved = np.unique(self._rows[large])
+        np.add.at(counts, rows, seen[:, None])
+        while (large := counts[rows, told] > _LIMIT).any():
+            halved = np.unique(rows[large])
             counts[halved] = counts[halved] * _HALF + _UNSEEN * _HALF
         self._rows = (self._rows << self.parts[0]) + values[:, None]
         self._part += 1

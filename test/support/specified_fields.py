@@ -212,8 +212,9 @@ class Mixer:
                 scale = np.float32(65536) / np.float32(sum(frequencies))
                 seen.append((rows, logs, frequencies, [int(np.float32(f) * scale) for f in frequencies]))
             values = [int(decoder.decode(np.array([frequencies]))[0]) for _, _, frequencies, _ in seen]
+            taught = [i for i, (*_, shares) in enumerate(seen) if shares[values[i]] < 64000 or i % 4 == 0]
             for selector in range(len(weights)):
-                members = [i for i, s in enumerate(selectors) if s == selector]
+                members = [i for i in taught if selectors[i] == selector]
                 for kind in range(len(weights[selector])):
                     gradient = 0
                     for i in members:
@@ -222,11 +223,12 @@ class Mixer:
                             gradient += (65536 * (a == values[i]) - share) * log >> 10
                     weight = weights[selector][kind] + (gradient >> 5 + len(members).bit_length() // 2)
                     weights[selector][kind] = max(min(weight, (1 << 19) - 1), 1 - (1 << 19))
-            for (rows, *_), value in zip(seen, values, strict=True):
+            told = [(seen[i][0], values[i]) for i in taught]
+            for rows, value in told:
                 for row in rows:
                     for a in range(max(value - 1, 0), min(value + 2, len(row))):
                         row[a] += np.float32(32 if a == value else 1)
-            for (rows, *_), value in zip(seen, values, strict=True):
+            for rows, value in told:
                 for row in rows:
                     while row[value] > 1000:
                         row[:] = [c / np.float32(2) + np.float32(1) for c in row]
@@ -266,6 +268,10 @@ def token_of(number: int) -> int:
         return number
     octave = number.bit_length() - 5
     return 16 + 4 * octave + (number >> octave + 2) - 4
+
+
+def coarse(token: int) -> int:
+    return token // 4 if token < 48 else 12 + token // 64
 
 
 class Bits:
@@ -314,7 +320,7 @@ def channel(payload: bytes, points: list[Point], reference: list[int] | None = N
 def direct_contexts(i: int, points: list[Point], tokens: list[int], bits: int) -> tuple[list[int], int, int]:
     point = points[i]
     t = [tokens[other] for other in point.nearest]
-    spread = min(math.isqrt(max(t[:3]) - min(t[:3])), 7)
+    spread = min(math.isqrt(max(t) - min(t)), 7)
     contexts = [
         8 * mean(t, point.shares) + spread,
         16 * t[0] + point.reach,
@@ -331,15 +337,14 @@ def residual_contexts(
     x, t = [values[other] for other in point.nearest], [tokens[other] for other in point.nearest]
     d = [max(min(wrap(v - x[0]), 1 << 40), -(1 << 40)) for v in x]
     ahead = median(d) if kind == 254 else mean(d, point.shares)
-    spread = token_of(max(d[:3]) - min(d[:3]))
-    noise = sum(t) // 5
+    narrow, wide = (token_of(max(some) - min(some)) for some in (d[:3], d))
     contexts = [
-        16 * spread + point.distance,
-        16 * t[0] + t[1] // 16,
-        16 * (reference[i] if reference else 0) + t[0] // 16,
-        16 * token_of(zigzag(ahead)) + spread // 16,
+        16 * narrow + point.distance,
+        16 * t[0] + coarse(t[1]),
+        16 * (reference[i] if reference else 0) + coarse(sum(t) // 5),
+        16 * token_of(zigzag(ahead)) + coarse(wide),
     ]
-    return contexts, noise // 16, 0 if kind == 253 else wrap(x[0] + ahead)
+    return contexts, coarse(min(sum(t) // 2, 255)), 0 if kind == 253 else wrap(x[0] + ahead)
 
 
 # -- Tracks ------------------------------------------------------------------------------------------------------------
@@ -453,7 +458,7 @@ def part_of(
     if curve.rows == 3:
         assert scan
         columns, turns = (channel(sized(reader), row_of(size))[0] for size in scan.sizes)
-        channels.append(channel(sized(reader), around)[0] + columns[scan.columns] + turns[scan.turns])
+        channels.append(channel(sized(reader), around)[0] + np.cumsum(columns)[scan.columns] + turns[scan.turns])
     elif curve.rows:
         track = track_of(curve, grid, before)
         values = np.zeros(len(grid), np.int64)

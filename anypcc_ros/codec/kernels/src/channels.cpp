@@ -24,39 +24,38 @@ class Mixer {
   Mixer(int bits, const int64_t* sizes, int selectors)
       : parts_(bits > kPartBits ? 2 : 1),
         bits_{bits > kPartBits ? bits - kPartBits : bits, kPartBits},
-        selectors_(selectors),
-        stride_(1 + (parts_ - 1) * (1 << bits_[0])) {
+        selectors_(selectors) {
     int64_t contexts = 0;
     for (int k = 0; k < kMixed; ++k) {
       first_[k] = static_cast<uint32_t>(contexts);
       contexts += sizes[k];
     }
     places_.resize(contexts);
-    if (counts_ == nullptr) throw std::bad_alloc();
-    place();  // of no context
+    if (lines_ == nullptr) throw std::bad_alloc();
+    place(1);  // of no context
     for (auto& part : weights_) std::fill_n(part, kMaxSelectors * kMixed, kWeightSum / kMixed);
   }
   Mixer(const Mixer&) = delete;
   Mixer& operator=(const Mixer&) = delete;
-  ~Mixer() { Recycled<Counts>::give(counts_, used_ > kLarge); }
+  ~Mixer() { Recycled<Lines>::give(lines_, used_ > kLarge); }
 
   int parts() const { return parts_; }
   int bits(int part) const { return bits_[part]; }
 
-  void begin(int size) {
+  // A block of so many tokens; contexts (size, kMixed), selectors (size,).
+  void begin(int size, const uint32_t* contexts, const uint8_t* selectors) {
     size_ = size;
     part_ = 0;
-  }
-
-  // Of token i of the block; contexts (kinds,).
-  void set(int i, const uint32_t* contexts, int selector) {
-    for (int k = 0; k < kMixed; ++k) {
-      uint32_t& row = places_[first_[k] + contexts[k]];
-      if (row == 0) row = place();
-      rows_[i * kMixed + k] = row;
-      __builtin_prefetch(counts_->data() + static_cast<int64_t>(row) * kSymbols, 1);
+    std::memcpy(selector_, selectors, static_cast<size_t>(size));
+    for (int i = 0; i < size; ++i) {
+#pragma GCC unroll 4
+      for (int k = 0; k < kMixed; ++k) {
+        uint32_t& row = places_[first_[k] + contexts[i * kMixed + k]];
+        if (__builtin_expect(row == 0, 0)) row = place(parts_);
+        rows_[i * kMixed + k] = row;
+        __builtin_prefetch(lines_->data() + row, 1);
+      }
     }
-    selector_[i] = static_cast<uint8_t>(selector);
   }
 
   // For the next part: where the ranges of each token's symbols end, (size, kSymbols).
@@ -76,35 +75,58 @@ class Mixer {
 
   // The part's values (size,) were these.
   void learn(const uint8_t* values) {
-    if (part_ + 1 < parts_) fetch(values);
+    const bool more = part_ + 1 < parts_;
+    choose(values);
+    if (more) go_on(values);
     weigh(values);
     active_isa().count_mix(block(), values);
-    if (++part_ == parts_) return;
-    for (int i = 0; i < size_; ++i) {
-      for (int k = 0; k < kMixed; ++k) rows_[i * kMixed + k] += 1 + values[i];
-    }
+    if (more) std::memcpy(rows_, next_, sizeof(uint32_t) * static_cast<size_t>(size_ * kMixed));
+    ++part_;
   }
 
  private:
-  using Counts = GrowingBuffer<float>;
-  static constexpr int64_t kLarge = 1 << 20;  // rows
+  // Counts of the symbols of one part in one context; or, behind those of the first part of two, where those of the second one
+  // are after each value of the first, 0 where that was never seen.
+  union Line {
+    float counts[kSymbols];
+    uint32_t rows[kSymbols];
+  };
+  using Lines = GrowingBuffer<Line>;
+  static constexpr int64_t kLarge = 1 << 20;
   static constexpr float kUnseen = 2;
   static constexpr int kRate = 5;
+  static constexpr int kSure = 64000, kEvery = 4;  // of 2^16
   static constexpr int kCoarser = 4;  // bits of a weight that only learning uses
   static constexpr int32_t kWeightSum = 3 << 15, kWeightLimit = (1 << 19) - 1;
 
-  // Begins to fetch the rows of the next part.
-  void fetch(const uint8_t* values) const {
+  // Which tokens are worth learning from: of those that were all but certain only every fourth.
+  void choose(const uint8_t* values) {
+    taught_ = 0;
+    for (int i = 0; i < size_; ++i) {
+      teachers_[taught_] = static_cast<uint8_t>(i);
+      taught_ += (shares_[i * kSymbols + values[i]] < kSure) | (i % kEvery == 0);
+    }
+  }
+
+  // Finds the counts of the next part, and begins to fetch them.
+  void go_on(const uint8_t* values) {
     for (int i = 0; i < size_; ++i) {
       for (int k = 0; k < kMixed; ++k) {
-        __builtin_prefetch(counts_->data() + (int64_t{rows_[i * kMixed + k]} + 1 + values[i]) * kSymbols, 1);
+        const uint32_t first = rows_[i * kMixed + k];
+        uint32_t row = lines_->data()[first + 1].rows[values[i]];
+        if (row == 0) {
+          row = place(1);
+          lines_->data()[first + 1].rows[values[i]] = row;
+        }
+        next_[i * kMixed + k] = row;
+        __builtin_prefetch(lines_->data() + row, 1);
       }
     }
   }
 
   void weigh(const uint8_t* values) {
     int members[kMaxSelectors] = {};
-    for (int i = 0; i < size_; ++i) ++members[selector_[i]];
+    for (int j = 0; j < taught_; ++j) ++members[selector_[teachers_[j]]];
     std::memset(gradient_, 0, sizeof(int32_t) * static_cast<size_t>(selectors_ * kMixed * kSymbols));
     active_isa().weigh_mix(block(), values, gradient_);
     for (int s = 0; s < selectors_; ++s) {
@@ -118,29 +140,30 @@ class Mixer {
     }
   }
 
-  // The counts of one more context, which has seen nothing: of its tokens' first part, then of the second after each value of the first.
-  uint32_t place() {
+  // Counts that have seen nothing, with what follows them if there are two parts.
+  uint32_t place(int lines) {
     const int64_t begin = used_;
-    used_ += stride_;
-    std::fill_n(counts_->reserve(used_ * kSymbols) + begin * kSymbols, stride_ * kSymbols, kUnseen);
+    used_ += lines;
+    Line* const line = lines_->reserve(used_) + begin;
+    std::fill_n(line->counts, kSymbols, kUnseen);
+    if (lines > 1) std::fill_n(line[1].rows, kSymbols, 0);
     return static_cast<uint32_t>(begin);
   }
 
   MixBlock block() {
-    return {size_, 1 << bits_[part_], counts_->data(), rows_, selector_, bounds_, shares_};
+    return {size_, 1 << bits_[part_], lines_->data()->counts, rows_, selector_, bounds_, shares_, teachers_, taught_};
   }
 
   const int parts_, bits_[2], selectors_;
-  const int64_t stride_;
   uint32_t first_[kMixed];
   std::vector<uint32_t> places_;  // the row at which the counts of a context begin; 0 if it was never seen
-  Counts* counts_ = Recycled<Counts>::take();
+  Lines* lines_ = Recycled<Lines>::take();
   int64_t used_ = 0;
 
-  int part_ = 0, size_ = 0;
+  int part_ = 0, size_ = 0, taught_ = 0;
   int32_t weights_[2][kMaxSelectors * kMixed];  // in units of 2^-16
-  uint32_t rows_[kMixBlock * kMixed];
-  uint8_t selector_[kMixBlock];
+  uint32_t rows_[kMixBlock * kMixed], next_[kMixBlock * kMixed];
+  uint8_t selector_[kMixBlock], teachers_[kMixBlock];
   alignas(64) int32_t bounds_[kMixBlock * kSymbols], shares_[kMixBlock * kSymbols];
   alignas(64) int32_t gradient_[kMaxSelectors * kMixed * kSymbols];
 };
@@ -200,6 +223,9 @@ uint32_t token_of(uint64_t value) {
   return static_cast<uint32_t>(16 + 4 * octave + (value >> (octave + 2) & 3));
 }
 
+// One of 16 classes of tokens.
+uint32_t coarse(uint32_t token) { return token < 48 ? token >> 2 : 12 + (token >> 6); }
+
 int rest_bits(uint32_t token) { return token < 16 ? 0 : static_cast<int>(token - 16) / 4 + 2; }
 uint64_t least_of(uint32_t token) { return token < 16 ? token : uint64_t{4 + (token & 3)} << rest_bits(token); }
 
@@ -209,6 +235,17 @@ T median(const T* v) {
   const T low = std::max(std::min(v[0], v[1]), std::min(v[2], v[3]));
   const T high = std::min(std::max(v[0], v[1]), std::max(v[2], v[3]));
   return std::max(std::min(low, high), std::min(std::max(low, high), v[4]));
+}
+
+// How far the first so many lie apart.
+template <int Count, class T>
+T spread(const T* v) {
+  T low = v[0], high = v[0];
+  for (int j = 1; j < Count; ++j) {
+    low = std::min(low, v[j]);
+    high = std::max(high, v[j]);
+  }
+  return high - low;
 }
 
 // ---- the two kinds of channels ----
@@ -245,8 +282,7 @@ class Direct {
     int32_t near[kNeighbors];
     for (int j = 0; j < kNeighbors; ++j) near[j] = tokens[nearest[j]];
     const int32_t three = near[0] + ((share[0] * (near[1] - near[0]) + share[1] * (near[2] - near[0]) + 128) >> 8);
-    const int32_t spread = std::max({near[0], near[1], near[2]}) - std::min({near[0], near[1], near[2]});
-    const uint32_t root = kRoots.of[spread], reach = around_.reach[row] & 15;
+    const uint32_t root = kRoots.of[spread<kNeighbors>(near)], reach = around_.reach[row] & 15;
     context[0] = static_cast<uint32_t>(three) * 8 + root;
     context[1] = static_cast<uint32_t>(near[0]) * 16 + reach;
     context[2] = static_cast<uint32_t>(row >> part_) * 32 + static_cast<uint32_t>(median(near) >> coarse_);
@@ -285,14 +321,13 @@ class Residual {
     const bool alone = nearest[0] == row;  // the first point, which nothing is known before
     const int64_t first = alone ? 0 : known[nearest[0]];
     int64_t apart[kNeighbors];
-    uint32_t errors[kNeighbors], noise = 0;
+    uint32_t errors[kNeighbors], sum = 0;
     for (int j = 0; j < kNeighbors; ++j) {
       const int64_t difference = alone ? 0 : wrapping_difference(known[nearest[j]], first);
       apart[j] = std::min(std::max(difference, -kClipped), kClipped);
       errors[j] = tokens[nearest[j]];
-      noise += errors[j];
+      sum += errors[j];
     }
-    noise /= kNeighbors;
     int64_t ahead;
     if (kind_ == kMedian) {
       ahead = median(apart);
@@ -300,13 +335,13 @@ class Residual {
       ahead = (apart[1] * around_.shares[2 * row] + apart[2] * around_.shares[2 * row + 1] + 128) >> 8;
     }
     predicted_[i] = kind_ == kPlain ? 0 : wrapping_sum(first, ahead);
-    const int64_t spread = std::max({apart[0], apart[1], apart[2]}) - std::min({apart[0], apart[1], apart[2]});
-    const uint32_t wide = token_of(static_cast<uint64_t>(spread)), distance = around_.distance[row] & 15;
-    context[0] = wide * 16 + distance;
-    context[1] = errors[0] * 16 + (errors[1] >> 4);
-    context[2] = ((reference_ == nullptr ? 0 : reference_[row]) * 16) + (errors[0] >> 4);
-    context[3] = token_of(zigzag(ahead)) * 16 + (wide >> 4);
-    return static_cast<int>(noise >> 4);
+    const uint32_t wide = token_of(static_cast<uint64_t>(spread<kNeighbors>(apart)));
+    const uint32_t narrow = token_of(static_cast<uint64_t>(spread<3>(apart))), distance = around_.distance[row] & 15;
+    context[0] = narrow * 16 + distance;
+    context[1] = errors[0] * 16 + coarse(errors[1]);
+    context[2] = ((reference_ == nullptr ? 0 : reference_[row]) * 16) + coarse(sum / kNeighbors);
+    context[3] = token_of(zigzag(ahead)) * 16 + coarse(wide);
+    return static_cast<int>(coarse(std::min(sum / 2, 255u)));
   }
 
   uint32_t split(int64_t value, int64_t i, uint64_t* rest) const {
@@ -340,7 +375,7 @@ class Coding {
   int64_t encode(const int64_t* values, uint8_t* tokens, uint8_t* rests, uint32_t* words, int64_t* sizes) {
     RangeWriter coder;
     BitSink sink(rests);
-    uint8_t part[kMixBlock];
+    uint8_t part[kMixBlock], token[kMixBlock];
     int64_t begin = 0;
     for (int64_t b = 0; b < around_.blocks; begin += around_.lengths[b++]) {
       const int32_t* const rows = around_.order + begin;
@@ -348,18 +383,21 @@ class Coding {
       start(rows, size, values, tokens);
       for (int i = 0; i < size; ++i) {
         uint64_t rest = 0;
-        const uint32_t token = channel_.split(values[rows[i]], i, &rest);
-        tokens[rows[i]] = static_cast<uint8_t>(token);
-        sink.write(rest, channel_.rest(token));
+        const uint32_t one = channel_.split(values[rows[i]], i, &rest);
+        tokens[rows[i]] = token[i] = static_cast<uint8_t>(one);
+        sink.write(rest, channel_.rest(one));
       }
       int below = channel_.bits();
       for (int p = 0; p < mixer_.parts(); ++p) {
         below -= mixer_.bits(p);
         const int32_t* bounds = mixer_.predict();
+        RangeWriter state = coder;  // the compiler keeps this one in registers
+        const int mask = (1 << mixer_.bits(p)) - 1;
         for (int i = 0; i < size; ++i, bounds += kSymbols) {
-          part[i] = tokens[rows[i]] >> below & ((1 << mixer_.bits(p)) - 1);
-          encode_bounded(coder, words, bounds, part[i]);
+          part[i] = static_cast<uint8_t>(token[i] >> below & mask);
+          encode_bounded(state, words, bounds, part[i]);
         }
+        coder = state;
         mixer_.learn(part);
       }
     }
@@ -401,12 +439,12 @@ class Coding {
 
  private:
   void start(const int32_t* rows, int size, const int64_t* known, const uint8_t* tokens) {
-    mixer_.begin(size);
+    uint32_t contexts[kMixBlock * kMixed];
+    uint8_t selectors[kMixBlock];
     for (int i = 0; i < size; ++i) {
-      uint32_t context[kMixed];
-      const int selector = channel_.contexts(rows[i], i, known, tokens, context);
-      mixer_.set(i, context, selector);
+      selectors[i] = static_cast<uint8_t>(channel_.contexts(rows[i], i, known, tokens, contexts + i * kMixed));
     }
+    mixer_.begin(size, contexts, selectors);
   }
 
   const Surroundings& around_;

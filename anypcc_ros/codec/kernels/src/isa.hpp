@@ -87,6 +87,8 @@ struct MixBlock {
   const uint8_t* selector;  // (size,): which weights
   int32_t* bounds;          // (size, kSymbols): where each symbol's part of 2^kCoderPrecision ends, or it itself
   int32_t* shares;          // likewise: what was expected, in units of 2^-16
+  const uint8_t* teachers;  // (taught,): the tokens that are learned from
+  int64_t taught;
 };
 
 constexpr int kNeighbors = 5, kCandidates = 8;  // points around one, and those along each of two curves

@@ -14,14 +14,17 @@ inline FloatRowInMemory& counts_at(const MixBlock& b, int64_t i, int k) {
 constexpr int kBias = 127 << 8;
 inline Row biased_logarithms(FloatRow counts) { return (Row)counts >> 15; }
 
-inline int32_t largest_of(Row v) {
+// In all places.
+inline Row largest_of(Row v) {
   Four part[4];
   __builtin_memcpy(part, &v, sizeof(v));
   const Four a = part[0] > part[1] ? part[0] : part[1], b = part[2] > part[3] ? part[2] : part[3];
   Four four = a > b ? a : b;
   const Four crossed = ANYPCC_MIX(four, four, 2, 3, 0, 1);
   four = four > crossed ? four : crossed;
-  return four[0] > four[1] ? four[0] : four[1];
+  const Four beside = ANYPCC_MIX(four, four, 1, 0, 3, 2);
+  four = four > beside ? four : beside;
+  return Row{} + four[0];
 }
 
 // 1 + 2^(16 + e / 2^8), rounded down: the inverse.
@@ -36,6 +39,7 @@ void mix(const MixBlock& b, const int32_t* weights, const int32_t* beginnings) {
   const MixBlock at = b;  // the compiler cannot know that what is written is not this
   const Row symbols = kSymbolPlaces < at.symbols;
   const float room = static_cast<float>((1 << kCoderPrecision) - at.symbols);
+  // In two loops: of shorter chains of instructions more run at a time.
   for (int64_t i = 0; i < at.size; ++i) {
     const int32_t* const weight = weights + at.selector[i] * kMixed;
     UnsignedRow sum = UnsignedRow{} + static_cast<uint32_t>(beginnings[at.selector[i]]);  // which takes the bias off again
@@ -44,7 +48,10 @@ void mix(const MixBlock& b, const int32_t* weights, const int32_t* beginnings) {
       sum += (UnsignedRow)biased_logarithms(counts_at(at, i, k)) * static_cast<uint32_t>(weight[k]);
     }
     const Row mixed = symbols ? (Row)sum >> kShift : Row{} + INT32_MIN / 2;
-    const Row frequency = powers(most(mixed - largest_of(mixed), Row{} + kLowest)) & symbols;
+    row_at(at.shares + i * kSymbols) = powers(most(mixed - largest_of(mixed), Row{} + kLowest)) & symbols;
+  }
+  for (int64_t i = 0; i < at.size; ++i) {
+    const Row frequency = row_at(at.shares + i * kSymbols);
     Four until[4], before = kZero;  // the sums of the first 1, 2, ... frequencies
     __builtin_memcpy(until, &frequency, sizeof(frequency));
 #pragma GCC unroll 4
@@ -70,7 +77,8 @@ void mix(const MixBlock& b, const int32_t* weights, const int32_t* beginnings) {
 void weigh_mix(const MixBlock& b, const uint8_t* values, int32_t* gradient) {
   constexpr int kFiner = 10;
   const MixBlock at = b;
-  for (int64_t i = 0; i < at.size; ++i) {
+  for (int64_t j = 0; j < at.taught; ++j) {
+    const int64_t i = at.teachers[j];
     const Row error = ((kSymbolPlaces == static_cast<int32_t>(values[i])) & (1 << 16)) - row_at(at.shares + i * kSymbols);
     int32_t* const sums = gradient + static_cast<int64_t>(at.selector[i]) * kMixed * kSymbols;
 #pragma GCC unroll 4
@@ -84,7 +92,8 @@ void count_mix(const MixBlock& b, const uint8_t* values) {
   constexpr int kSeen = 32, kBeside = 1;
   const MixBlock at = b;
   Row large = {};
-  for (int64_t i = 0; i < at.size; ++i) {
+  for (int64_t j = 0; j < at.taught; ++j) {
+    const int64_t i = at.teachers[j];
     const int32_t value = values[i];
     const Row beside = ((kSymbolPlaces == value - 1) | (kSymbolPlaces == value + 1)) & (kSymbolPlaces < at.symbols);
     const FloatRow seen = __builtin_convertvector(((kSymbolPlaces == value) & kSeen) | (beside & kBeside), FloatRow);
@@ -99,7 +108,8 @@ void count_mix(const MixBlock& b, const uint8_t* values) {
   uint64_t any = 0;
   for (int j = 0; j < kSymbols; ++j) any |= large[j];
   if (any == 0) return;
-  for (int64_t i = 0; i < at.size; ++i) {
+  for (int64_t j = 0; j < at.taught; ++j) {
+    const int64_t i = at.teachers[j];
 #pragma GCC unroll 4
     for (int k = 0; k < kMixed; ++k) {
       FloatRowInMemory& counts = counts_at(at, i, k);
