@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.kernels import native
 from anypcc_ros.codec.model.integer import IntegerLayer, IntegerModel
 from anypcc_ros.codec.model.network import ModelConfig, layers
+from anypcc_ros.optional import MissingPackageError
 
 if TYPE_CHECKING:
     from ros_network import Peer
@@ -35,6 +36,15 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SAMPLE = Path(__file__).resolve().parents[1] / "sample" / "lidar"
 GOLDEN = Path(__file__).resolve().parent / "golden"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """What needs a package of an extra that is not installed is skipped."""
+    try:
+        return (yield)
+    except MissingPackageError as error:
+        pytest.skip(str(error))
 
 
 def random_model(config: ModelConfig, seed: int = 0) -> IntegerModel:

@@ -9,15 +9,16 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import laspy
 import numpy as np
-import plyfile
 import pytest
 
-from anypcc_ros import PointCloud
-from anypcc_ros.codec.errors import FileError
-from anypcc_ros.files import WRITABLE, atomic_write, read_cloud, unit_of, write_cloud
-from anypcc_ros.files.pcd import lzf_decompress
+laspy = pytest.importorskip("laspy", reason="needs the extra [files]")
+plyfile = pytest.importorskip("plyfile", reason="needs the extra [files]")
+
+from anypcc_ros import PointCloud  # noqa: E402
+from anypcc_ros.codec.errors import FileError  # noqa: E402
+from anypcc_ros.files import WRITABLE, atomic_write, read_cloud, unit_of, write_cloud  # noqa: E402
+from anypcc_ros.files.pcd import lzf_decompress  # noqa: E402
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_a_surface_is_filled_in_nearer_than_middles_for_the_same_bytes(ball, sca
 
 
 def test_every_point_has_a_decoded_one_within_the_stated_error_and_the_other_way_round(scan):
-    from scipy.spatial import cKDTree
+    cKDTree = pytest.importorskip("scipy.spatial", reason="needs the extra [eval]").cKDTree
 
     data = Encoder(CodecConfig(step=0.1, drop_scales=3, lossy="likeliest")).encode(PointCloud(scan.xyz))
     decoded = Decoder().decode(data).xyz
@@ -193,7 +193,7 @@ def test_cells_beyond_the_points_need_a_filling(golden, forge):
 
 
 def test_the_nearest_cell_is_found(ball):
-    from scipy.spatial import cKDTree
+    cKDTree = pytest.importorskip("scipy.spatial", reason="needs the extra [eval]").cKDTree
 
     cells, _ = voxelise(ball.astype(np.int64))
     places = cells.coords[::7] + np.random.default_rng(1).integers(-2, 3, (len(cells.coords[::7]), 3))
