@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from anypcc_ros.codec.config import CodecConfig, DecoderConfig, TargetConfig
+from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.errors import AnypccError, ConfigError, FileError, ModelNotFoundError
 from anypcc_ros.files import check_output, read_cloud
 
 if TYPE_CHECKING:
     from anypcc_ros.codec.cloud import PointCloud
 
-Config = TypeVar("Config", CodecConfig, DecoderConfig, TargetConfig)
+Config = TypeVar("Config")
 
 STEP_UNIT = "The step is in the cloud's own unit, metres for LiDAR; on integer coordinates a step of 1 is their grid."
 
@@ -45,13 +45,14 @@ def about(path: Path) -> Iterator[None]:
         raise CommandError(f"{path}: {error}") from error
 
 
-def _options(config: type[CodecConfig] | type[DecoderConfig] | type[TargetConfig]) -> dict[str, dataclasses.Field[Any]]:
+def _options(config: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    """The fields of a dataclass made of ``codec.config.option``, by name."""
     return {item.name: item for item in dataclasses.fields(config)}
 
 
 def add_option_flags(
     parser: Any,
-    config: type[CodecConfig] | type[DecoderConfig] | type[TargetConfig],
+    config: type[Any],
     only: Collection[str] = (),
     without: Collection[str] = (),
 ) -> None:
@@ -65,7 +66,7 @@ def add_option_flags(
         meta, default = item.metadata, item.default
         flag = "--" + name.replace("_", "-")
         shown = " ".join(v if isinstance(v, str) else f"{v:g}" for v in default) if isinstance(default, tuple) else default
-        text = f"{meta['help']} (default: {shown})" if shown not in ("", False) else meta["help"]
+        text = _help(item, f"default: {shown}" if shown not in ("", False) else "")
         if isinstance(default, bool):
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
         elif isinstance(default, tuple) and isinstance(default[0], str):
@@ -76,6 +77,12 @@ def add_option_flags(
             parser.add_argument(flag, choices=meta["choices"], default=default, help=text)
         else:
             parser.add_argument(flag, type=type(default), default=default, metavar=_metavar(item), help=text)
+
+
+def _help(item: dataclasses.Field[Any], addition: str) -> str:
+    """What argparse shows of an option."""
+    text = str(item.metadata["help"]).replace("%", "%%")
+    return f"{text} ({addition})" if addition else text
 
 
 def _metavar(item: dataclasses.Field[Any]) -> str:
@@ -99,15 +106,13 @@ def add_repeatable(parser: Any, name: str) -> None:
     meta, kind = item.metadata, type(item.default)
     shown = "" if name == "step" else f"; default: {item.default}"
     names: dict[str, Any] = {"choices": meta["choices"]} if meta["choices"] else {"metavar": _metavar(item)}
-    parser.add_argument(f"--{name}", type=kind, action="append", help=f"{meta['help']} (repeatable{shown})", **names)
+    parser.add_argument(f"--{name}", type=kind, action="append", help=_help(item, f"repeatable{shown}"), **names)
 
 
 def add_merging(parser: Any) -> None:
     """--merge-duplicates, on by default as in published figures."""
-    meta = _options(CodecConfig)["merge_duplicates"].metadata
-    parser.add_argument(
-        "--merge-duplicates", action=argparse.BooleanOptionalAction, default=True, help=f"{meta['help']} (default: on)"
-    )
+    text = _help(_options(CodecConfig)["merge_duplicates"], "default: on")
+    parser.add_argument("--merge-duplicates", action=argparse.BooleanOptionalAction, default=True, help=text)
 
 
 def add_grid_bits(parser: Any) -> None:

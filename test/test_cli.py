@@ -221,6 +221,7 @@ def test_list_of_datasets_and_plot_of_training(folder: Path) -> None:
         (["evaluate", "frame.ply", "missing.ply", "--step", "1", "--csv", "x.csv"], 1, "missing.ply: cannot read"),
         ([], 2, "COMMAND"),
         (["train"], 2, "--data"),
+        (["train", "--data", "x", "--val", "x", "--out", "x", "--decay", "2"], 2, "--decay 2.0: must be at most 1"),
         (["export"], 2, "RUN"),
     ],
 )
@@ -250,6 +251,16 @@ def test_an_old_output_survives_a_failure(folder: Path) -> None:
     (folder / "broken.apcc").write_bytes((folder / "frame.apcc").read_bytes()[:500])
     assert anypcc("decode", "broken.apcc", "-o", "old.ply", cwd=folder).returncode == 1
     assert (folder / "old.ply").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "command", ["encode", "decode", "info", "cut", "bag", "benchmark", "evaluate", "adapt", "train", "export"]
+)
+def test_every_command_explains_itself(folder: Path, command: str) -> None:
+    if command in ("train", "export"):
+        pytest.importorskip("torch")
+    done = anypcc(command, "--help", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_help_names_every_option_and_what_is_carried(folder: Path) -> None:

@@ -33,8 +33,10 @@ def option(
 
 
 def validate(config: Any) -> None:
-    """Check every field of a dataclass made of ``option`` against its metadata; raises ConfigError."""
+    """Check every field of a dataclass that is made of ``option`` against its metadata; raises ConfigError."""
     for item in fields(config):
+        if not item.metadata:
+            continue  # a configuration of its own, within this one
         value: Any = getattr(config, item.name)
         meta = item.metadata
         default: Any = item.default

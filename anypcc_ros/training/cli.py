@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 
 from anypcc_ros.codec.config import CALIBRATIONS
 from anypcc_ros.codec.model.integer import save_model
 from anypcc_ros.codec.model.network import ModelConfig
-from anypcc_ros.command_line import new_file
+from anypcc_ros.command_line import add_option_flags, config_from, new_file
 from anypcc_ros.training import log
 from anypcc_ros.training.dataset import load_clouds
 from anypcc_ros.training.export import load_checkpoint, model_card, quantise
@@ -24,22 +24,14 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=Path, metavar="RUN", help="begin with the layers of another run, as wide or narrower")
     parser.add_argument("--categories", nargs="+", help="train on these categories only (default: all)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    for item in fields(TrainingConfig):
-        if item.name != "model":
-            kind = type(item.default)
-            parser.add_argument(_flag(item.name), type=kind, default=item.default, help="(default: %(default)s)")
-    for item in fields(ModelConfig):
-        if isinstance(item.default, bool):
-            parser.add_argument(_flag(item.name), action=argparse.BooleanOptionalAction, default=item.default)
-        else:
-            parser.add_argument(_flag(item.name), type=int, default=item.default, help="(default: %(default)s)")
+    add_option_flags(parser, TrainingConfig, without={"model"})
+    add_option_flags(parser.add_argument_group("shape of the model"), ModelConfig)
 
 
 def run_train(arguments: argparse.Namespace) -> int:
     """Train, printing one line per validation. Returns the exit status."""
-    model = ModelConfig(**{item.name: getattr(arguments, item.name) for item in fields(ModelConfig)})
-    options = {item.name: getattr(arguments, item.name) for item in fields(TrainingConfig) if item.name != "model"}
-    trainer = Trainer(TrainingConfig(model=model, **options), arguments.out, arguments.device)
+    config = replace(config_from(arguments, TrainingConfig, without={"model"}), model=config_from(arguments, ModelConfig))
+    trainer = Trainer(config, arguments.out, arguments.device)
     if arguments.start is not None:
         taken = trainer.start_from(load_checkpoint(arguments.start / "checkpoint.pt")[0])
         print(f"{len(taken)} layers taken over from {arguments.start}", flush=True)
@@ -73,7 +65,3 @@ def run_export(arguments: argparse.Namespace) -> int:
     card.write_text(model_card(model, step, records, arguments.notes), encoding="utf-8")
     print(f"{arguments.output}: model {model.hash}, {model.parameters} parameters, {step} steps; card in {card}")
     return 0
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from anypcc_ros.codec.config import option
+from anypcc_ros.codec.config import validate as validate_options
 from anypcc_ros.codec.model.floating import FloatNetwork
 from anypcc_ros.codec.model.network import CodePart, ContextModel, ModelConfig, layers, plain_name
 from anypcc_ros.codec.neighbors import root_level
@@ -27,24 +29,28 @@ from anypcc_ros.training.sampling import Batch, Sampler, crop, forest
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """One training run. ``steps`` may be changed when a run is resumed: the plateau then ends later or sooner.
-
-    ``dense_share``: of the batches that are of surfaces. ``only``: layers are left as they are whose names do not begin so.
-    """
+    """One training run. Raises ConfigError for options out of range."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    steps: int = 20_000
-    points: int = 40_000
-    crops: int = 2
-    learning_rate: float = 2e-3
-    warmup: int = 200
-    decay: float = 0.25
-    averaging: float = 0.998
-    dense_share: float = 0.35
-    only: str = ""
-    seed: int = 0
-    validate_every: int = 500
-    checkpoint_every: int = 250
+    steps: int = option(
+        20_000,
+        "steps in all; may be another number when a run is resumed, and the plateau then ends later or sooner",
+        minimum=1,
+    )
+    points: int = option(40_000, "points of the clouds in one step, about", minimum=100)
+    crops: int = option(2, "pieces of clouds that make one step", minimum=1)
+    learning_rate: float = option(2e-3, "Adam's, on the plateau", minimum=0)
+    warmup: int = option(200, "steps in which the learning rate grows to the plateau", minimum=0)
+    decay: float = option(0.25, "share of the steps, the last ones, in which it falls to 1 %", minimum=0, maximum=1)
+    averaging: float = option(0.998, "what the averaged weights, which are exported, keep of themselves", minimum=0, maximum=1)
+    dense_share: float = option(0.35, "share of the steps that are of surfaces", minimum=0, maximum=1)
+    only: str = option("", "train only the layers whose names begin so, such as dense.")
+    seed: int = option(0, "of all random choices", minimum=0)
+    validate_every: int = option(500, "steps between two lines of the log", minimum=1)
+    checkpoint_every: int = option(250, "steps between two checkpoints", minimum=1)
+
+    def __post_init__(self) -> None:
+        validate_options(self)
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, plateau, cosine decay to 1 % over the last ``decay`` of the run."""

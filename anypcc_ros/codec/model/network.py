@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from anypcc_ros.codec.config import option
 from anypcc_ros.codec.errors import ModelFileError
 from anypcc_ros.codec.neighbors import CROSS_TAPS, Level
 
@@ -32,20 +33,17 @@ from anypcc_ros.codec.neighbors import CROSS_TAPS, Level
 class ModelConfig:
     """Shape of a Universal Context Model; both the float and the integer network are built from it.
 
-    ``channels``: width of every feature (multiple of 16). ``parent_convs``: residual 3x3x3 convolutions on the level
-    whose codes are known. ``child_convs``: the same on the level to be coded. ``carry``: hand features on from level to
-    level. ``dense_weights``: every layer has a second set of weights, for dense levels. The three groupings are the paper's
-    mechanisms; each can be switched off for ablation.
+    The three groupings are the paper's mechanisms; each can be switched off for ablation. Raises ModelFileError.
     """
 
-    channels: int = 32
-    parent_convs: int = 3
-    child_convs: int = 2
-    carry: bool = True
-    dense_weights: bool = False
-    spatial_grouping: bool = True
-    aggregation: bool = True
-    channel_grouping: bool = True
+    channels: int = option(32, "width of every feature, a multiple of 16")
+    parent_convs: int = option(3, "residual 3x3x3 convolutions on the level whose codes are known")
+    child_convs: int = option(2, "the same on the level to be coded")
+    carry: bool = option(True, "hand features on from level to level")
+    dense_weights: bool = option(False, "a second set of weights for dense levels")
+    spatial_grouping: bool = option(True, "half of the nodes, in a checkerboard, are coded after the others")
+    aggregation: bool = option(True, "they see the others' codes, through a convolution")
+    channel_grouping: bool = option(True, "the high half of a code sees the low one")
 
     def __post_init__(self) -> None:
         for field in fields(self):
