@@ -171,8 +171,8 @@ void level(const std::string& isa, int bits, int threads) {
     check(table == wanted && static_cast<int64_t>(rows.size()) == n, what + " neighbours");
 
     const int cin = 32, cout = 16;
-    const Weights weights(27, cin, cout, 1, false), up_weights(8, cin, cout, 1, false);
-    const anypcc::Layer layer = weights.layer(), up_layer = up_weights.layer();
+    const Weights weights(27, cin, cout, 1, false);
+    const anypcc::Layer layer = weights.layer();
     const auto x = numbers<uint8_t>(n * cin, 0, 127), above = numbers<uint8_t>(parents * cin, 0, 127);
     std::vector<uint8_t> expected(n * cout), found(n * cout);
     anypcc::Plan *plan = anypcc_plan_new(), *of_table = anypcc_plan_new();
@@ -182,9 +182,13 @@ void level(const std::string& isa, int bits, int threads) {
     anypcc_conv_int8(of_table, &layer, x.data(), nullptr, nullptr, 0, expected.data(), threads);
     check(found == expected, what + " conv_int8");
     anypcc_plan_build(of_table, one_tap.data(), nullptr, parents, n, 8, threads);
-    anypcc_up_int8(level, &up_layer, above.data(), parents, found.data(), threads);
-    anypcc_conv_int8(of_table, &up_layer, above.data(), nullptr, nullptr, 0, expected.data(), threads);
-    check(found == expected, what + " up_int8");
+    for (bool extreme : {false, true}) {
+      const Weights up_weights(8, cin, cout, 1, extreme);
+      const anypcc::Layer up_layer = up_weights.layer();
+      anypcc_up_int8(level, &up_layer, above.data(), parents, found.data(), threads);
+      anypcc_conv_int8(of_table, &up_layer, above.data(), nullptr, nullptr, 0, expected.data(), threads);
+      check(found == expected, what + " up_int8");
+    }
     for (int reader : {0, 1}) {
       const int64_t even = arrays.first_group, readers = reader == 0 ? even : n - even;
       for (int64_t i = 0; i < n; ++i) position[arrays.groups[i]] = static_cast<int32_t>(i < even ? i : i - even);

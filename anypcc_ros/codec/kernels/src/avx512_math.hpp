@@ -41,20 +41,28 @@ inline void rescale_row(const int32_t* sum, const int32_t* multiplier, int shift
   _mm512_storeu_si512(result, rescaled(sum, multiplier, shift));
 }
 
-inline void activate_row(const int32_t* sum, const Activation& activation, int column, const uint8_t* more, uint8_t* y) {
-  __m512i value;
-  if (activation.lowest != nullptr) {
-    const __m512i above = _mm512_max_epi32(_mm512_loadu_si512(sum), _mm512_loadu_si512(activation.lowest + column));
-    const __m512i within = _mm512_min_epi32(above, _mm512_loadu_si512(activation.highest + column));
-    const __m512i product = _mm512_mullo_epi32(within, _mm512_loadu_si512(activation.multiplier + column));
-    const __m512i half = _mm512_set1_epi32(static_cast<int32_t>(uint32_t{1} << (activation.shift - 1)));
-    value = _mm512_sra_epi32(_mm512_add_epi32(product, half), _mm_cvtsi32_si128(activation.shift));
-  } else {
-    value = rescaled(sum, activation.multiplier + column, activation.shift);
-  }
+inline __m512i bounded(__m512i sum, const Activation& activation, int column) {
+  const __m512i above = _mm512_max_epi32(sum, _mm512_loadu_si512(activation.lowest + column));
+  const __m512i within = _mm512_min_epi32(above, _mm512_loadu_si512(activation.highest + column));
+  const __m512i product = _mm512_mullo_epi32(within, _mm512_loadu_si512(activation.multiplier + column));
+  const __m512i half = _mm512_set1_epi32(static_cast<int32_t>(uint32_t{1} << (activation.shift - 1)));
+  return _mm512_sra_epi32(_mm512_add_epi32(product, half), _mm_cvtsi32_si128(activation.shift));
+}
+
+inline void narrowed(__m512i value, const uint8_t* more, uint8_t* y) {
   __m128i narrow = _mm512_cvtsepi32_epi8(value);
   if (more != nullptr) narrow = _mm_adds_epi8(narrow, _mm_loadu_si128(reinterpret_cast<const __m128i*>(more)));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(y), _mm_max_epi8(narrow, _mm_setzero_si128()));
+}
+
+inline void activate_vector(__m512i sum, const Activation& activation, int column, const uint8_t* more, uint8_t* y) {
+  narrowed(bounded(sum, activation, column), more, y);
+}
+
+inline void activate_row(const int32_t* sum, const Activation& activation, int column, const uint8_t* more, uint8_t* y) {
+  narrowed(activation.lowest != nullptr ? bounded(_mm512_loadu_si512(sum), activation, column)
+                                        : rescaled(sum, activation.multiplier + column, activation.shift),
+           more, y);
 }
 
 #include "block_tables.hpp"

@@ -29,12 +29,30 @@ constexpr int kBlockRows = 128;  // of a layer without taps: few enough for the 
 struct Scratch {
   Buffer<int32_t> sums;
   Buffer<uint8_t> hidden;
-  Pair pairs[kTileRows];
+  int32_t ins[kTileRows], outs[kTileRows];
 };
 thread_local Scratch scratch;
 
 Activation activation_of(const Layer& layer) {
   return {layer.multiplier, layer.lowest, layer.highest, layer.shift};
+}
+
+// y (., outputs), rows outs[i], or i where that is null, = activations of the rows of a layer's tap, at most kTileRows.
+void activated_rows(const Isa& isa, const Layer& layer, int tap, const RowSource<int32_t>& source, int64_t count,
+                    const uint8_t* x, const int32_t* outs, uint8_t* y) {
+  const int cin = layer.inputs, cout = layer.outputs;
+  const int8_t* const weight = layer.weight + int64_t{tap} * cin * cout;
+  const Activation activation = activation_of(layer);
+  if (isa.rows_activated != nullptr && activation.lowest != nullptr) {
+    isa.rows_activated({source, outs, activation, y}, count, x, weight, cin, cout);
+    return;
+  }
+  int32_t* const sums = scratch.sums.reserve(kTileRows * int64_t{cout});
+  isa.rows_int8(source, count, x, weight, sums, cin, cout);
+  if (outs == nullptr) return isa.activate(sums, activation, nullptr, nullptr, y, count, cout);
+  for (int64_t i = 0; i < count; ++i) {
+    isa.activate(sums + i * cout, activation, nullptr, nullptr, y + int64_t{outs[i]} * cout, 1, cout);
+  }
 }
 
 // Calls body(tile) for every tile, each on whichever thread is free; kOk or the last error.
@@ -107,15 +125,16 @@ int64_t up(const Level& level, const Layer& layer, const uint8_t* x, int64_t par
     int32_t start[kOctants + 2] = {};  // after the loops below the pairs of octant o end at start[o + 1]
     for (int64_t i = 0; i < rows; ++i) ++start[octant[i] + 2];
     for (int o = 2; o < kOctants + 2; ++o) start[o] += start[o - 1];
-    Pair* const pairs = scratch.pairs;
-    for (int64_t i = 0; i < rows; ++i) pairs[start[octant[i] + 1]++] = {parent[i], static_cast<int32_t>(i)};
-    int32_t* const sums = scratch.sums.reserve(kTileRows * int64_t{cout});
-    for (int64_t i = 0; i < rows; ++i) std::memcpy(sums + i * cout, layer.bias, sizeof(int32_t) * cout);
-    for (int o = 0; o < kOctants; ++o) {
-      isa.product_int8(pairs + start[o], start[o + 1] - start[o], x, layer.weight + int64_t{o} * cin * cout,
-                       sums, cin, cout);
+    int32_t *const ins = scratch.ins, *const outs = scratch.outs;
+    for (int64_t i = 0; i < rows; ++i) {
+      const int32_t at = start[octant[i] + 1]++;
+      ins[at] = parent[i];
+      outs[at] = static_cast<int32_t>(i);
     }
-    isa.activate(sums, activation_of(layer), nullptr, nullptr, y + first * cout, rows, cout);
+    for (int o = 0; o < kOctants; ++o) {
+      activated_rows(isa, layer, o, {0, ins + start[o], nullptr, layer.bias}, start[o + 1] - start[o], x, outs + start[o],
+                     y + first * cout);
+    }
     return kOk;
   });
 }
@@ -126,6 +145,11 @@ struct Rows {
   int64_t n_in;
   const int32_t* rows;
   const uint8_t* codes;
+
+  // Of the output rows from `first` on.
+  RowSource<int32_t> source(int64_t first, const int32_t* bias) const {
+    return {first, rows == nullptr ? nullptr : rows + first, codes == nullptr ? nullptr : codes + first, bias};
+  }
 
   bool valid(int64_t first, int64_t count, int bias_rows) const {
     uint32_t largest = 0;  // a negative row counts as huge
@@ -145,15 +169,6 @@ struct Rows {
   }
 };
 
-// sums (count, outputs) = bias[code] + x @ w for the output rows from `first` on; false for a bad index.
-bool linear_sums(const Isa& isa, const Layer& layer, const Rows& in, int64_t first, int64_t count,
-                 int32_t* sums) {
-  if (!in.valid(first, count, layer.rows)) return false;
-  const RowSource<int32_t> source{first, in.rows == nullptr ? nullptr : in.rows + first,
-                                  in.codes == nullptr ? nullptr : in.codes + first, layer.bias};
-  isa.rows_int8(source, count, in.x, layer.weight, sums, layer.inputs, layer.outputs);
-  return true;
-}
 
 // Calls body(first row, rows), false for a bad index, over [0, count) in tiles; the status of the whole.
 template <class Body>
@@ -170,11 +185,16 @@ int64_t linear(const Layer& layer, const Rows& in, int64_t count, const uint8_t*
                int threads) {
   const Isa& isa = active_isa();
   return for_rows(count, kBlockRows, threads, [&](int64_t first, int64_t rows) {
-    int32_t* const sums = scratch.sums.reserve(kTileRows * int64_t{layer.outputs});
-    if (!linear_sums(isa, layer, in, first, rows, sums)) return false;
+    if (!in.valid(first, rows, layer.rows)) return false;
     const int64_t offset = first * layer.outputs;
-    isa.activate(sums, activation_of(layer), residual == nullptr ? nullptr : residual + offset, nullptr,
-                 y + offset, rows, layer.outputs);
+    const RowSource<int32_t> source = in.source(first, layer.bias);
+    if (residual == nullptr) {
+      activated_rows(isa, layer, 0, source, rows, in.x, nullptr, y + offset);
+      return true;
+    }
+    int32_t* const sums = scratch.sums.reserve(kTileRows * int64_t{layer.outputs});
+    isa.rows_int8(source, rows, in.x, layer.weight, sums, layer.inputs, layer.outputs);
+    isa.activate(sums, activation_of(layer), residual + offset, nullptr, y + offset, rows, layer.outputs);
     return true;
   });
 }
@@ -182,15 +202,14 @@ int64_t linear(const Layer& layer, const Rows& in, int64_t count, const uint8_t*
 int64_t head(const Layer& hidden, const Layer& out, const Rows& in, int64_t count, int32_t* logits,
              int threads) {
   const Isa& isa = active_isa();
-  const int64_t width = hidden.outputs > out.outputs ? hidden.outputs : out.outputs;
   // 256 logits a row: fewer rows, so that they stay in the first-level cache.
   const int block_rows = out.outputs > 64 ? kBlockRows / 4 : kBlockRows;
   return for_rows(count, block_rows, threads, [&](int64_t first, int64_t rows) {
-    int32_t* const sums = scratch.sums.reserve(kBlockRows * width);
+    if (!in.valid(first, rows, hidden.rows)) return false;
     uint8_t* const activations = scratch.hidden.reserve(kBlockRows * int64_t{hidden.outputs});
-    if (!linear_sums(isa, hidden, in, first, rows, sums)) return false;
-    isa.activate(sums, activation_of(hidden), nullptr, nullptr, activations, rows, hidden.outputs);
-    linear_sums(isa, out, {activations, rows, nullptr, nullptr}, 0, rows, sums);
+    activated_rows(isa, hidden, 0, in.source(first, hidden.bias), rows, in.x, nullptr, activations);
+    int32_t* const sums = scratch.sums.reserve(kTileRows * int64_t{out.outputs});
+    isa.rows_int8({0, nullptr, nullptr, out.bias}, rows, activations, out.weight, sums, out.inputs, out.outputs);
     isa.rescale(sums, out.multiplier, out.shift, logits + first * out.outputs, rows, out.outputs);
     return true;
   });

@@ -31,6 +31,14 @@ struct Activation {
   int shift;
 };
 
+// Rows of a layer that go on as activations, which have bounds: output row outs[i] of y, or i where `outs` is null.
+struct ActivatedRows {
+  RowSource<int32_t> source;
+  const int32_t* outs;
+  Activation activation;
+  uint8_t* y;
+};
+
 constexpr int kCalibrated = 16;  // symbols of a calibrated code part
 constexpr int kSoftmaxRows = 64;  // whose frequencies are computed at a time
 
@@ -154,6 +162,9 @@ struct Isa {
                        int cin, int cout);
   void (*rows_int8)(const RowSource<int32_t>& source, int64_t count, const uint8_t* x, const int8_t* w,
                     int32_t* y, int cin, int cout);
+
+  // y = activations of the sums of `count` rows, which are never written; null where the two steps take less time.
+  void (*rows_activated)(const ActivatedRows& rows, int64_t count, const uint8_t* x, const int8_t* w, int cin, int cout);
 
   // dw += x[in]^T dy[out] over `count` pairs; dw (cin, cout).
   void (*outer_f32)(const Pair* pairs, int64_t count, const float* x, const float* dy, float* dw, int cin,

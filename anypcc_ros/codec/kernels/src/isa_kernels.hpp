@@ -19,6 +19,94 @@ inline void for_column_blocks(int columns, const Body& body, int column = 0) {
   if constexpr (Vectors > 1) for_column_blocks<Math, Vectors / 2>(columns, body, column);
 }
 
+// Whether sums become activations in the registers they are in. Those of 16 bytes hold too few of them for that to be worth it.
+constexpr bool kActivatedAtOnce = Int8Math::kLanes > 4;
+
+// round(sum * multiplier / 2^shift), halves up, of a product below 2^62 and a result that fits 32 bits. The
+// offset makes the shift one of an unsigned number: most instruction sets lack the arithmetic 64-bit shift.
+struct Rescale {
+  static constexpr uint64_t kOffset = uint64_t{1} << 62;
+  uint64_t add;
+  uint32_t subtract;
+  int shift;
+
+  explicit Rescale(int bits)
+      : add(kOffset + (uint64_t{1} << (bits - 1))),
+        subtract(static_cast<uint32_t>(kOffset >> bits)),
+        shift(bits) {}
+
+  int32_t operator()(int32_t sum, int32_t multiplier) const {
+    const uint64_t product = static_cast<uint64_t>(static_cast<int64_t>(sum) * multiplier) + add;
+    return static_cast<int32_t>(static_cast<uint32_t>(product >> shift) - subtract);
+  }
+};
+
+#ifndef ANYPCC_AVX512
+// Activations of sums in a register, which have bounds, of the columns from `column` on.
+inline void activate_vector(Int8Math::Vector sum, const Activation& activation, int column, const uint8_t* more, uint8_t* y) {
+  constexpr int kLanes = Int8Math::kLanes;
+  typedef int32_t Values __attribute__((vector_size(4 * kLanes)));
+  typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
+  Values value = (Values)sum, lowest, highest, multiplier;
+  __builtin_memcpy(&lowest, activation.lowest + column, sizeof(Values));
+  __builtin_memcpy(&highest, activation.highest + column, sizeof(Values));
+  __builtin_memcpy(&multiplier, activation.multiplier + column, sizeof(Values));
+  value = value > lowest ? value : lowest;
+  value = value < highest ? value : highest;
+  value = (value * multiplier + (1 << (activation.shift - 1))) >> activation.shift;
+  if (more != nullptr) {
+    Bytes bytes;
+    __builtin_memcpy(&bytes, more, sizeof(Bytes));
+    value += __builtin_convertvector(bytes, Values);
+    value = value < 127 ? value : 127;
+  }
+  value = value > 0 ? value : 0;
+  for (int j = 0; j < kLanes; ++j) y[j] = static_cast<uint8_t>(value[j]);
+}
+
+// 16 activations, of the columns from `column` on.
+inline void activate_row(const int32_t* sum, const Activation& activation, int column, const uint8_t* more, uint8_t* y) {
+  constexpr int kLanes = Int8Math::kLanes;
+  if (kActivatedAtOnce && activation.lowest != nullptr) {
+    for (int j = 0; j < 16; j += kLanes) {
+      activate_vector(Int8Math::load(sum + j), activation, column + j, more == nullptr ? nullptr : more + j, y + j);
+    }
+    return;
+  }
+  const int shift = activation.shift;
+  const int32_t* const multiplier = activation.multiplier + column;
+  int32_t value[16];
+  if (activation.lowest != nullptr) {
+    const int32_t half = static_cast<int32_t>(uint32_t{1} << ((shift - 1) & 31));
+    const int32_t *lowest = activation.lowest + column, *highest = activation.highest + column;
+    for (int j = 0; j < 16; ++j) {
+      const int32_t above = sum[j] > lowest[j] ? sum[j] : lowest[j];
+      const int32_t within = above < highest[j] ? above : highest[j];
+      value[j] = (within * multiplier[j] + half) >> shift;
+    }
+  } else {
+    const Rescale rescale(shift);
+    for (int j = 0; j < 16; ++j) {
+      const int32_t scaled = rescale(sum[j], multiplier[j]);
+      value[j] = scaled < 127 ? scaled : 127;
+    }
+  }
+  if (more != nullptr) {
+    for (int j = 0; j < 16; ++j) value[j] += more[j];
+  }
+  for (int j = 0; j < 16; ++j) {
+    const int32_t low = value[j] > 0 ? value[j] : 0;
+    y[j] = static_cast<uint8_t>(low < 127 ? low : 127);
+  }
+}
+
+// 16 results.
+inline void rescale_row(const int32_t* sum, const int32_t* multiplier, int shift, int32_t* result) {
+  const Rescale rescale(shift);
+  for (int j = 0; j < 16; ++j) result[j] = rescale(sum[j], multiplier[j]);
+}
+#endif
+
 // What a product works on, row by row: PairRows adds to what y holds, SourceRows begins anew.
 
 template <class Math>
@@ -30,6 +118,11 @@ struct PairRows {
   int64_t in(int64_t i) const { return pairs[i].in; }
   Sum* out(int64_t i, int cout) const { return y + static_cast<int64_t>(pairs[i].out) * cout; }
   const Sum* begin(int64_t i, int cout) const { return out(i, cout); }
+  template <int Vectors>
+  void end(int64_t i, int cout, int column, const typename Math::Vector (&sum)[Vectors]) const {
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) Math::store(out(i, cout) + column + v * Math::kLanes, sum[v]);
+  }
 };
 
 template <class Math>
@@ -39,9 +132,31 @@ struct SourceRows {
   Sum* y;
 
   int64_t in(int64_t i) const { return source.rows == nullptr ? source.first + i : source.rows[i]; }
-  Sum* out(int64_t i, int cout) const { return y + i * cout; }
   const Sum* begin(int64_t i, int cout) const {
     return source.bias + (source.codes == nullptr ? 0 : static_cast<int64_t>(source.codes[i]) * cout);
+  }
+  template <int Vectors>
+  void end(int64_t i, int cout, int column, const typename Math::Vector (&sum)[Vectors]) const {
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) Math::store(y + i * cout + column + v * Math::kLanes, sum[v]);
+  }
+};
+
+// The same, whose sums become activations at once.
+struct RowsToActivate {
+  SourceRows<Int8Math> rows;
+  const int32_t* outs;
+  const Activation& activation;
+  uint8_t* y;
+
+  int64_t in(int64_t i) const { return rows.in(i); }
+  const int32_t* begin(int64_t i, int cout) const { return rows.begin(i, cout); }
+  template <int Vectors>
+  void end(int64_t i, int cout, int column, const Int8Math::Vector (&sum)[Vectors]) const {
+    constexpr int kLanes = Int8Math::kLanes;
+    uint8_t* const to = y + (outs == nullptr ? i : outs[i]) * int64_t{cout} + column;
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) activate_vector(sum[v], activation, column + v * kLanes, nullptr, to + v * kLanes);
   }
 };
 
@@ -90,9 +205,7 @@ struct Product {
     }
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
-      Sum* const out = from.out(i + r, cout) + column;
-#pragma GCC unroll 8
-      for (int v = 0; v < Vectors; ++v) Math::store(out + v * Math::kLanes, sum[r][v]);
+      from.end(i + r, cout, column, sum[r]);
     }
   }
 
@@ -138,6 +251,11 @@ template <class Math>
 void rows(const RowSource<typename Math::Sum>& source, int64_t count, const typename Math::Input* x,
           const typename Math::Weight* w, typename Math::Sum* y, int cin, int cout) {
   multiply<Math>(SourceRows<Math>{source, y}, count, x, w, cin, cout);
+}
+
+void rows_activated(const ActivatedRows& rows, int64_t count, const uint8_t* x, const int8_t* w, int cin, int cout) {
+  const RowsToActivate source{{rows.source, nullptr}, rows.outs, rows.activation, rows.y};
+  multiply<Int8Math>(source, count, x, w, cin, cout);
 }
 
 // ---- weight gradient ----
@@ -196,62 +314,6 @@ struct OuterProduct {
 
 // ---- integer activation and softmax: plain loops, which the compiler turns into this set's vectors ----
 
-// round(sum * multiplier / 2^shift), halves up, of a product below 2^62 and a result that fits 32 bits. The
-// offset makes the shift one of an unsigned number: most instruction sets lack the arithmetic 64-bit shift.
-struct Rescale {
-  static constexpr uint64_t kOffset = uint64_t{1} << 62;
-  uint64_t add;
-  uint32_t subtract;
-  int shift;
-
-  explicit Rescale(int bits)
-      : add(kOffset + (uint64_t{1} << (bits - 1))),
-        subtract(static_cast<uint32_t>(kOffset >> bits)),
-        shift(bits) {}
-
-  int32_t operator()(int32_t sum, int32_t multiplier) const {
-    const uint64_t product = static_cast<uint64_t>(static_cast<int64_t>(sum) * multiplier) + add;
-    return static_cast<int32_t>(static_cast<uint32_t>(product >> shift) - subtract);
-  }
-};
-
-#ifndef ANYPCC_AVX512
-// 16 activations, of the columns from `column` on.
-inline void activate_row(const int32_t* sum, const Activation& activation, int column, const uint8_t* more, uint8_t* y) {
-  const int shift = activation.shift;
-  const int32_t* const multiplier = activation.multiplier + column;
-  int32_t value[16];
-  if (activation.lowest != nullptr) {
-    const int32_t half = static_cast<int32_t>(uint32_t{1} << ((shift - 1) & 31));
-    const int32_t *lowest = activation.lowest + column, *highest = activation.highest + column;
-    for (int j = 0; j < 16; ++j) {
-      const int32_t above = sum[j] > lowest[j] ? sum[j] : lowest[j];
-      const int32_t within = above < highest[j] ? above : highest[j];
-      value[j] = (within * multiplier[j] + half) >> shift;
-    }
-  } else {
-    const Rescale rescale(shift);
-    for (int j = 0; j < 16; ++j) {
-      const int32_t scaled = rescale(sum[j], multiplier[j]);
-      value[j] = scaled < 127 ? scaled : 127;
-    }
-  }
-  if (more != nullptr) {
-    for (int j = 0; j < 16; ++j) value[j] += more[j];
-  }
-  for (int j = 0; j < 16; ++j) {
-    const int32_t low = value[j] > 0 ? value[j] : 0;
-    y[j] = static_cast<uint8_t>(low < 127 ? low : 127);
-  }
-}
-
-// 16 results.
-inline void rescale_row(const int32_t* sum, const int32_t* multiplier, int shift, int32_t* result) {
-  const Rescale rescale(shift);
-  for (int j = 0; j < 16; ++j) result[j] = rescale(sum[j], multiplier[j]);
-}
-#endif
-
 void activate(const int32_t* sum, const Activation& activation, const uint8_t* residual,
               const int32_t* residual_rows, uint8_t* y, int64_t rows, int cout) {
   for (int64_t i = 0; i < rows; ++i, sum += cout, y += cout) {
@@ -285,6 +347,7 @@ constexpr Isa isa_table(const char* name) {
           rows<FloatMath>,
           product<Int8Math>,
           rows<Int8Math>,
+          kActivatedAtOnce ? rows_activated : nullptr,
           OuterProduct<FloatMath>::all,
           activate,
           rescale,
