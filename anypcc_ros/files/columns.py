@@ -19,8 +19,9 @@ def coordinates(columns: list[np.ndarray]) -> np.ndarray:
         dtype = np.dtype(np.float32 if common.itemsize <= 4 else np.float64)
     elif common.kind in "iu":
         dtype = np.dtype(np.int32 if common.itemsize < 4 or common == np.int32 else np.int64)
-        if common == np.uint64 and any(len(c) and c.max() > np.iinfo(np.int64).max for c in columns):
-            raise FileError("coordinates beyond the range of int64")
+        largest = max((int(column.max()) for column in columns if len(column)), default=0)
+        if largest > np.iinfo(np.int64).max:
+            raise FileError(f"coordinates up to {largest}, beyond the range of int64")
     else:
         raise FileError(f"coordinates of type {common}; numbers are needed")
     return np.stack(columns, axis=1).astype(dtype, copy=False)

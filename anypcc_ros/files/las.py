@@ -79,8 +79,8 @@ def _write_columns(out: IO[bytes], columns: Mapping[str, np.ndarray], compressed
         optional("lazrs", "files")
     others = {name: values for name, values in columns.items() if name not in ("x", "y", "z")}
     xyz = np.stack([columns[axis] for axis in "xyz"], axis=1)
-    if not np.isfinite(xyz).all():
-        raise FileError("a point that is not finite, which LAS cannot hold")
+    if bad := int((~np.isfinite(xyz)).any(axis=1).sum()):
+        raise FileError(f"{bad} of {len(xyz)} points are not finite, which LAS cannot hold")
     form = max(map(laspy.PointFormat, POINT_FORMATS), key=lambda form: (len(_standard(form, others)), -form.size))
     standard = _standard(form, others)
     header = laspy.LasHeader(point_format=form, version="1.4" if form.id >= 6 else "1.2")

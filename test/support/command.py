@@ -1,4 +1,4 @@
-"""The anypcc command, run as a user runs it: in a process of its own."""
+"""The anypcc command, run as a user runs it, in a process of its own; or in this one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import anypcc_ros
+from anypcc_ros import cli
 
 PACKAGE = Path(anypcc_ros.__file__).parents[1]
 """Where the package under test is: installed or in the checkout, as in this process."""
@@ -18,3 +19,11 @@ def anypcc(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "anypcc_ros.cli", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(PACKAGE)}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=280, check=False)
+
+
+def status_of(*arguments: object) -> int:
+    """The exit status of ``anypcc ARGUMENTS`` in this process and its current folder, which takes a tenth of the time."""
+    try:
+        return cli.main(list(map(str, arguments)))
+    except SystemExit as stopped:  # as argparse ends it
+        return int(stopped.code or 0)
