@@ -15,7 +15,7 @@ from anypcc_ros.codec.channels import DIRECT_BITS, best_predictor, decode_channe
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.entropy import decode_varint, encode_varint
 from anypcc_ros.codec.errors import CorruptStreamError, TruncatedError
-from anypcc_ros.codec.firing import Firing, Scan, ScanReader, Times, decode_times, encode_scan, encode_times, times_of
+from anypcc_ros.codec.firing import Found, Scan, ScanReader, Times, decode_times, encode_scan, encode_times, times_of
 from anypcc_ros.codec.layout import FieldInfo
 from anypcc_ros.codec.representation import NOTHING, Kind, Represented, as_integers, find_lattice, represent, restore
 from anypcc_ros.codec.surroundings import Context, in_a_row
@@ -27,6 +27,7 @@ _UNFORETOLD = 3.0  # bits of a value from which on tracks are tried
 _FORETOLD = 2.0  # bits that columns and turns leave of times at most
 _GAP_BITS = 6.0  # of a column's azimuth, or its time
 _UNSURE = 1.0  # bits by which estimates may be wrong
+_EVEN = 1.0  # bits of a value that tracks take at least
 
 
 def encode_fields(
@@ -78,33 +79,31 @@ def decode_fields(
 class Measured:
     """A firing sequence, and where it has the points, which is only looked for when somebody asks.
 
-    ``find``: gives both, the columns (N,) in the codec's order, if there is one. ``used``: whether the stream needs it.
+    ``find``: gives it, of the points in the codec's order, if there is one. ``used``: whether the stream needs it.
     """
 
-    def __init__(self, find: Callable[[], tuple[Firing, np.ndarray] | None]) -> None:
+    def __init__(self, find: Callable[[], Found | None]) -> None:
         self._find = find
         self.used = False
         self._scan: Scan | None = None
-        self._rings = self._beside = NOTHING
         self._payload = b""
 
     @cached_property
-    def _found(self) -> tuple[Firing, np.ndarray] | None:
+    def _found(self) -> Found | None:
         return self._find()
 
     def scan(self, sources: Sources) -> Scan | None:
         """If there is one, and the rings are among the fields that are known."""
-        if self._scan is None and self._found and self._found[0].field < len(sources):
-            firing, columns = self._found
-            rings = sources[firing.field]
+        if self._scan is None and self._found and self._found.firing.field < len(sources):
+            rings = sources[self._found.firing.field]
             if rings is not None:
-                self._scan, self._rings = firing.scan(columns, rings), rings
+                self._scan = self._found.firing.scan(self._found.columns, rings)
         return self._scan
 
     def encode(self, context: Context) -> bytes:
         """The scan, once it is known."""
         if self._scan and self._found and not self._payload:
-            self._payload = encode_scan(self._found[0], self._scan, self._left(self._found[0], self._scan, context), context)
+            self._payload = encode_scan(self._found.firing, self._scan, self._found.beside, context)
         return self._payload
 
     def price(self, context: Context) -> int:
@@ -115,13 +114,7 @@ class Measured:
         """About how many bits for each point that is."""
         if self.used or self._found is None:
             return 0.0
-        left = zigzag(self._left(self._found[0], scan, context))
-        return float(np.log2(1.0 + left).mean()) + _GAP_BITS * scan.count / len(context)
-
-    def _left(self, firing: Firing, scan: Scan, context: Context) -> np.ndarray:
-        if not len(self._beside):
-            self._beside = firing.beside(scan, context.grid_everywhere, self._rings)
-        return self._beside
+        return float(np.log2(1.0 + zigzag(self._found.beside)).mean()) + _GAP_BITS * scan.count / len(context)
 
 
 def sources_of(fields: Mapping[str, np.ndarray]) -> Sources:
@@ -140,12 +133,16 @@ def _encode_field(
         parts = [represent(np.ascontiguousarray(column), step) for column in values.reshape(len(values), count).T]
     payload = b""
     if len(values):
-        curves = [_curve(part, context, sources) for part in parts]
-        scan = measured.scan(sources) if measured and count == 1 and curves[0][1] > _UNSURE else None
-        foretold = _foretold(parts[0], values, curves[0][1], context, scan, measured) if measured and scan else None
-        if not (foretold and foretold.surely):
-            coded = (encode_part(part, curve, context, sources) for part, (curve, _) in zip(parts, curves, strict=True))
-            payload = b"".join(coded)
+        bits = [_bits(part, context) for part in parts]
+        scan = measured.scan(sources) if measured and count == 1 and bits[0] > _UNSURE else None
+        foretold = _foretold(parts[0], values, context, scan, measured) if measured and scan else None
+        if not (foretold and foretold.bits < _EVEN):
+            curves = [_curve(part, least, context, sources) for part, least in zip(parts, bits, strict=True)]
+            if foretold and not foretold.bits < curves[0][1] + _UNSURE:
+                foretold = None
+            if not (foretold and foretold.bits + _UNSURE < curves[0][1]):
+                coded = (encode_part(part, curve, context, sources) for part, (curve, _) in zip(parts, curves, strict=True))
+                payload = b"".join(coded)
         if measured and foretold:
             by_scan = b"".join([_head(foretold.part, Curve(SCANNED)), *encode_times(foretold.times, context)])
             if not payload or len(by_scan) + measured.price(context) < len(payload):
@@ -212,17 +209,15 @@ def _head(part: Represented, curve: Curve) -> bytes:
 
 
 class _Foretold(NamedTuple):
-    """Values as numbers, these as sums of their columns' and turns', and whether that is surely less than anything else."""
+    """Values as numbers, these as sums of their columns' and turns', and about how many bits each takes then."""
 
     part: Represented
     times: Times
-    surely: bool
+    bits: float
 
 
-def _foretold(
-    part: Represented, values: np.ndarray, bits: float, context: Context, scan: Scan, measured: Measured
-) -> _Foretold | None:
-    """What a scan makes of values (N,) or (N, 1) that take about so many bits each otherwise, if it may be less."""
+def _foretold(part: Represented, values: np.ndarray, context: Context, scan: Scan, measured: Measured) -> _Foretold | None:
+    """What a scan makes of values (N,) or (N, 1), if it leaves little of them."""
     if part.kind == Kind.LIST:
         values = values.reshape(-1)
         kind = Kind.FLOAT_BITS if values.dtype.kind == "f" else Kind.INTEGERS
@@ -230,17 +225,23 @@ def _foretold(
         part = lattice or Represented(kind, (as_integers(values),), NOTHING)
     times = times_of(part.channels[0], scan)
     left = float(np.log2(1.0 + zigzag(times[2])).mean())
-    cost = left + _GAP_BITS * scan.count / len(values) + measured.estimate(scan, context)
-    return _Foretold(part, times, cost + _UNSURE < bits) if left < _FORETOLD and cost < bits + _UNSURE else None
+    bits = left + _GAP_BITS * scan.count / len(values) + measured.estimate(scan, context)
+    return _Foretold(part, times, bits) if left < _FORETOLD else None
 
 
-def _curve(part: Represented, context: Context, sources: Sources) -> tuple[Curve, float]:
-    """A track for values that the surroundings do not foretell, or none; and about how many bits each takes, 0 for few."""
+def _bits(part: Represented, context: Context) -> float:
+    """About how many bits each of the values takes, 0 for few different ones."""
     values = part.channels[0]
     if part.kind == Kind.COLOURS or int(values.max()) - int(values.min()) < 1 << DIRECT_BITS:
-        return Curve(), 0.0
-    _, bits = best_predictor(values, context.everywhere)
-    return curve_along(values, context.grid_everywhere, sources, bits) if bits > _UNFORETOLD else (Curve(), bits)
+        return 0.0
+    return best_predictor(values, context.everywhere)[1]
+
+
+def _curve(part: Represented, bits: float, context: Context, sources: Sources) -> tuple[Curve, float]:
+    """A track for values that the surroundings do not foretell, or none; and about how many bits each takes then."""
+    if bits <= _UNFORETOLD:
+        return Curve(), bits
+    return curve_along(part.channels[0], context.grid_everywhere, sources, bits)
 
 
 def decode_part(

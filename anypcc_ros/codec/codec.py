@@ -24,7 +24,7 @@ from anypcc_ros.codec.exact import (
     on_grid,
     suitable_grid,
 )
-from anypcc_ros.codec.firing import Firing, ScanReader, ascends, find_firing
+from anypcc_ros.codec.firing import Found, ScanReader, ascends, find_firing
 from anypcc_ros.codec.images import context_of, decode_image, encode_image, find_image, pixels_of, within
 from anypcc_ros.codec.layout import Layout
 from anypcc_ros.codec.model.adaptations import Adaptation
@@ -134,10 +134,10 @@ class Encoder:
             return on_grid(xyz, step, origin)
         return finite_rows(xyz) if self.config.order == "original" else np.ones(len(xyz), bool)
 
-    def _firing(self, fields: Mapping[str, np.ndarray], rows: np.ndarray, context: Context) -> tuple[Firing, np.ndarray] | None:
+    def _firing(self, fields: Mapping[str, np.ndarray], rows: np.ndarray, context: Context) -> Found | None:
         """How a spinning sensor measured the points, if that may serve: their order is wanted, or there are times.
 
-        ``fields``: of points in the codec's order, which were given at these rows (N,). Also the points' columns (N,).
+        ``fields``: of points in the codec's order, which were given at these rows (N,).
         """
         kept = [name for name in fields if self.config.policy(name).kind == "exact" or self.config.policy(name).step]
         columns = [(i, fields[name]) for i, name in enumerate(kept) if fields[name].ndim == 1]

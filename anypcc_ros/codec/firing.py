@@ -9,7 +9,7 @@ that of the message, and times grow.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -69,15 +69,11 @@ class Firing:
 
     def _expected(self, azimuth: np.ndarray, rings: np.ndarray) -> np.ndarray:
         azimuth = -azimuth if self.descending else azimuth
-        along = (azimuth - (self.offsets[rings - self.first] + self.cut) * _UNIT) % TURN
+        along = azimuth - ((self.offsets + self.cut) * _UNIT)[rings - self.first] & TURN - 1
         return np.searchsorted((self.columns[1:] + self.columns[:-1]) * (_UNIT // 2), along)
 
-    def beside(self, scan: Scan, grid: np.ndarray, rings: np.ndarray) -> np.ndarray:
-        """By how much (N,) int64 the columns of points at grid coordinates (N, 3) of these rings (N,) differ from those."""
-        return self.beside_at(_azimuths(grid), scan.columns, rings)
-
-    def beside_at(self, azimuths: np.ndarray, columns: np.ndarray, rings: np.ndarray) -> np.ndarray:
-        """The same of points in these columns (N,) at azimuths (N,) in 2^-32 turn."""
+    def beside(self, azimuths: np.ndarray, columns: np.ndarray, rings: np.ndarray) -> np.ndarray:
+        """By how much the columns (N,) int64 of points at azimuths (N,) in 2^-32 turn differ from those."""
         return _centred(columns - self._expected(azimuths, rings), len(self.columns))
 
     def scan(self, columns: np.ndarray, rings: np.ndarray) -> Scan:
@@ -141,7 +137,8 @@ def _in_a_row(values: np.ndarray) -> bytes:
 
 
 def _centred(values: np.ndarray, count: int) -> np.ndarray:
-    return (values + count // 2) % count - count // 2
+    values = values + count // 2
+    return (values & count - 1 if count & count - 1 == 0 else values % count) - count // 2
 
 
 # -- Times: the sum of the column's and the turn's ---------------------------------------------------------------------
@@ -174,9 +171,12 @@ def times_of(values: np.ndarray, scan: Scan) -> Times:
     """Values (N,) int64, taken apart."""
     turns = np.zeros(scan.rings, np.int64)
     for _ in range(_FITS):
-        columns = _medians(scan.columns, values - turns[scan.turns], scan.count)
-        turns = _medians(scan.turns, values - columns[scan.columns], scan.rings)
-    return columns, turns, values - columns[scan.columns] - turns[scan.turns]
+        columns, before = _medians(scan.columns, values - turns[scan.turns], scan.count), turns
+        by_column = values - columns[scan.columns]
+        turns = _medians(scan.turns, by_column, scan.rings)
+        if np.array_equal(turns, before):
+            break
+    return columns, turns, by_column - turns[scan.turns]
 
 
 # -- What an encoder may find ------------------------------------------------------------------------------------------
@@ -189,8 +189,16 @@ def ascends(values: np.ndarray) -> bool:
     return float(np.count_nonzero(values[1:] >= values[:-1])) > _ASCENDING * len(values) and len(np.unique(values[:256])) > 2
 
 
-def find_firing(field: int, rings: np.ndarray, grid: np.ndarray, given: np.ndarray) -> tuple[Firing, np.ndarray] | None:
-    """The firing sequence of points (N,) at grid coordinates (N, 3), and their columns (N,), if there is one.
+class Found(NamedTuple):
+    """A firing sequence, the columns (N,) of the points, and by how much they differ from those that azimuths tell, int64."""
+
+    firing: Firing
+    columns: np.ndarray
+    beside: np.ndarray
+
+
+def find_firing(field: int, rings: np.ndarray, grid: np.ndarray, given: np.ndarray) -> Found | None:
+    """The firing sequence of points (N,) at grid coordinates (N, 3), if there is one.
 
     ``field`` as in Firing; ``rings``: its values (N,) int64; ``given``: the points (N,) in the order in which they were
     measured.
@@ -198,12 +206,14 @@ def find_firing(field: int, rings: np.ndarray, grid: np.ndarray, given: np.ndarr
     if not len(rings) or not 2 <= int(rings.max()) - int(rings.min()) < MOST_ROWS:
         return None
     first = given[:_FIRST]
-    if not _follow(rings[first]) or (len(first) < len(given) and _find(field, rings[first], grid[first]) is None):
+    if not _follow(rings[first]):
         return None
-    if found := _find(field, rings[given], grid[given]):
-        columns = np.empty_like(found[1])
-        columns[given] = found[1]
-        return found[0], columns
+    if len(first) < len(given) and _find(field, rings[first], _azimuths(grid[first])) is None:
+        return None
+    if found := _find(field, rings[given], _azimuths(grid[given])):
+        columns, beside = np.empty_like(found.columns), np.empty_like(found.beside)
+        columns[given], beside[given] = found.columns, found.beside
+        return Found(found.firing, columns, beside)
     return None
 
 
@@ -217,8 +227,8 @@ def _follow(rings: np.ndarray) -> bool:
     return int(most.sum()) > _FOLLOWING * len(rings)
 
 
-def _find(field: int, rings: np.ndarray, grid: np.ndarray) -> tuple[Firing, np.ndarray] | None:
-    """The same of points in the order in which they were measured."""
+def _find(field: int, rings: np.ndarray, azimuths: np.ndarray) -> Found | None:
+    """The same of points at these azimuths (N,), in the order in which they were measured."""
     first = int(rings.min())
     rings = rings - first
     if not 2 <= int(rings.max()) < MOST_ROWS:
@@ -229,19 +239,18 @@ def _find(field: int, rings: np.ndarray, grid: np.ndarray) -> tuple[Firing, np.n
     columns = np.concatenate([[0], np.cumsum(np.diff(turns[rings]) < 0)])
     if len(rings) < _FEWEST * (int(columns[-1]) + 1):
         return None
-    azimuths = _azimuths(grid)
     offsets, track, descending = _fit(rings, columns, azimuths, len(turns))
     found = []
     for ascending in (_evened(track), track):
         along = np.maximum.accumulate(ascending)
         cut = int(along[0]) - _EDGE * max(int(along[-1] - along[0]) // len(along), 1)
         firing = Firing(field, first, turns, offsets, descending, cut, along - cut)
-        beside = firing.beside_at(azimuths, columns, rings + first)
+        beside = firing.beside(azimuths, columns, rings + first)
         told = float(np.log2(1.0 + 2 * np.abs(beside)).mean())
         uneven = float(np.log2(1.0 + np.abs(np.diff(along, 2))).sum()) / len(rings)
-        found.append((told + uneven, told, firing))
-    _, told, firing = min(found, key=lambda one: one[0])
-    return (firing, columns) if told < _TOLD else None
+        found.append((told + uneven, told, Found(firing, columns, beside)))
+    _, told, best = min(found, key=lambda one: one[0])
+    return best if told < _TOLD else None
 
 
 def _evened(track: np.ndarray) -> np.ndarray:
