@@ -8,6 +8,7 @@ Colours have a module of their own.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -79,7 +80,8 @@ def represent(values: np.ndarray, step: float = 0.0) -> Represented:
     if values.dtype.kind != "f":
         return _represent_integers(as_integers(values), values.dtype, step)
     if step:
-        lossy = _on_lattice(values, Kind.PRODUCTS, step, _within(values, step))
+        numbers = _numbers(values, Kind.PRODUCTS, step)
+        lossy = _on_lattice(values, numbers, Kind.PRODUCTS, step, _within(values, numbers, step))
         if lossy is not None:
             return lossy
     return _represent_floats(values)
@@ -213,7 +215,7 @@ def find_lattice(values: np.ndarray) -> Represented | None:
     places = int(finite.max()) - int(finite.min())
     sample = np.unique(finite[:: max(len(finite) // _SAMPLE, 1)])
     probe = from_integers(sample, values.dtype)
-    for kind, factor in _lattices(from_integers(np.unique(finite[:_GAPS]), values.dtype)):
+    for kind, factor in _lattices(finite, values.dtype):
         numbers = _numbers(probe, kind, factor)
         on = _same_bits(_lattice_values(numbers, kind, factor, values.dtype), probe)
         if (len(on) - np.count_nonzero(on)) * _RARE > len(on) or not on.any():
@@ -223,29 +225,29 @@ def find_lattice(values: np.ndarray) -> Represented | None:
             continue
         numbers = _numbers(values, kind, factor)
         on = _same_bits(_lattice_values(numbers, kind, factor, values.dtype), values)
-        found = _on_lattice(values, kind, factor, on)
+        found = _on_lattice(values, numbers, kind, factor, on)
         if found is not None:
             return found
     return None
 
 
-def _lattices(ascending: np.ndarray) -> list[tuple[Kind, float]]:
-    """Lattices to try, the coarsest first, then that of the smallest gap between these finite values."""
-    tried = []
+def _lattices(finite: np.ndarray, dtype: np.dtype) -> Iterator[tuple[Kind, float]]:
+    """Lattices to try, the coarsest first, then that of the smallest gap between values that have these integers."""
     for divisor in _DIVISORS:
-        tried.append((Kind.QUOTIENTS, float(divisor)))
+        yield Kind.QUOTIENTS, float(divisor)
         if divisor & divisor - 1:  # dividing by powers of two is multiplying
-            tried += [(Kind.PRODUCTS, 1 / divisor), (Kind.PRODUCTS, float(np.float32(1 / divisor)))]
-    exact = ascending.astype(np.float64)
+            yield Kind.PRODUCTS, 1 / divisor
+            yield Kind.PRODUCTS, float(np.float32(1 / divisor))
+    exact = from_integers(np.unique(finite[:_GAPS]), dtype).astype(np.float64)
     gaps = np.diff(np.clip(exact, -_EXACT, _EXACT))
     gap = float(gaps[gaps > 1 / _EXACT].min(initial=math.inf))
     if gap < math.inf:
         for value in sorted(exact[:: len(exact) // _SAMPLE + 1].tolist(), key=abs):  # refined by ever larger values
             number = round(value / gap) if abs(value / gap) < _EXACT else 0
             gap = value / number if number else gap
-        tried += [(Kind.PRODUCTS, factor) for factor in (float(f"{gap:.9g}"), gap, float(np.float32(gap)))]
-        tried.append((Kind.QUOTIENTS, 1 / gap))
-    return tried
+        for factor in (float(f"{gap:.9g}"), gap, float(np.float32(gap))):
+            yield Kind.PRODUCTS, factor
+        yield Kind.QUOTIENTS, 1 / gap
 
 
 def _numbers(values: np.ndarray, kind: Kind, factor: float) -> np.ndarray:
@@ -267,17 +269,16 @@ def _same_bits(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return one.view(integers) == other.view(integers)
 
 
-def _within(values: np.ndarray, step: float) -> np.ndarray:
-    """Where the product lattice of ``step`` comes within half of it."""
-    restored = _lattice_values(_numbers(values, Kind.PRODUCTS, step), Kind.PRODUCTS, step, values.dtype)
+def _within(values: np.ndarray, numbers: np.ndarray, step: float) -> np.ndarray:
+    """Where the product lattice of ``step`` comes within half of it with these numbers."""
+    restored = _lattice_values(numbers, Kind.PRODUCTS, step, values.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         return np.abs(restored.astype(np.float64) - values.astype(np.float64)) <= step / 2
 
 
-def _on_lattice(values: np.ndarray, kind: Kind, factor: float, on: np.ndarray) -> Represented | None:
-    """The values as numbers of a lattice, but for those which are not ``on`` it; None where a good part is not."""
+def _on_lattice(values: np.ndarray, numbers: np.ndarray, kind: Kind, factor: float, on: np.ndarray) -> Represented | None:
+    """The values with their numbers on a lattice, but for those which are not ``on`` it; None where a good part is not."""
     beside = np.flatnonzero(~on)
-    numbers = _numbers(values, kind, factor)
     if not len(beside):
         return Represented(kind, (numbers,), NOTHING, factor)
     invalid = len(values) - np.count_nonzero(np.isfinite(values))
