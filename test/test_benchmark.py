@@ -14,7 +14,7 @@ from anypcc_ros import CodecConfig, Decoder, DecoderConfig, Encoder, PointCloud
 from anypcc_ros.codec import position_encoder
 from anypcc_ros.codec.errors import InputError
 from anypcc_ros.codec.kernels import native
-from anypcc_ros.evaluation import benchmark, benchmark_report, peers
+from anypcc_ros.evaluation import benchmark, benchmark_report, machine, peers
 from anypcc_ros.evaluation.benchmark import Row, Spread
 from anypcc_ros.evaluation.stages import STAGES, Stopwatch, recording
 from anypcc_ros.files import read_cloud, write_cloud
@@ -192,7 +192,7 @@ def test_growth(part: Path) -> None:
 def test_tables() -> None:
     ours = row(encode_stages={"grid": 0.05, "entropy": 0.1}, decode_stages={"entropy": 0.2})
     text = benchmark_report.markdown([ours, row("Draco")], "anypcc benchmark a/b.npz")
-    assert benchmark_report.machine() in text
+    assert machine.describe() in text
     assert "    anypcc benchmark a/b.npz\n" in text
     times = "250 ms (200–500) | 250 ms (200–500) | 0.00 | 0.00"
     assert f"| b | 0.02 | anypcc standard | 1 | 1250 | **10.000** | {times} | 50 | yes |" in text

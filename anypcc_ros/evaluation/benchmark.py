@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,9 +24,9 @@ from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.errors import AnypccError, InputError
-from anypcc_ros.codec.kernels import native
 from anypcc_ros.evaluation import peers
 from anypcc_ros.evaluation.evaluate import grid_points, matching_decoder, same_points, unique_cells
+from anypcc_ros.evaluation.machine import current_memory, peak_memory, resolved_backend, resolved_threads
 from anypcc_ros.evaluation.peers import PeerRun
 from anypcc_ros.evaluation.rows import csv_text
 from anypcc_ros.evaluation.stages import STAGES, recording
@@ -325,41 +323,3 @@ def measure_peer(path: Path, config: CodecConfig, peer: str, repeats: int) -> Ro
         decode=Spread.of([run.decode_s for run in runs[1:]]),
         exact=True,  # the peers check what they decode and raise
     )
-
-
-# ---- what it runs on
-
-
-def resolved_backend(config: CodecConfig) -> str:
-    """The backend that "auto" means here."""
-    if config.backend != "auto":
-        return config.backend
-    return "native" if native.available() else "torch"
-
-
-def resolved_threads(config: CodecConfig) -> int:
-    """The number of threads that 0 means here."""
-    return config.threads or ((os.cpu_count() or 1) if resolved_backend(config) == "native" else 1)
-
-
-def current_memory() -> int:
-    """Bytes of memory that this process has now; 0 where the system does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return 0  # not Linux
-
-
-def peak_memory() -> int | None:
-    """Most bytes of memory this process has had so far; None where the system does not tell."""
-    try:
-        # Unlike ru_maxrss, this does not begin at the size of the process that started this one.
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        pass  # not Linux
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

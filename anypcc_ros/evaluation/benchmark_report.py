@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from anypcc_ros.codec.kernels import native
+from anypcc_ros.evaluation import machine
 from anypcc_ros.evaluation.benchmark import OURS, Row, Sample, Spread
 from anypcc_ros.evaluation.figures import panels_of, save
 from anypcc_ros.evaluation.stages import STAGES
@@ -18,31 +17,6 @@ from anypcc_ros.optional import optional
 
 FAR_ABOVE = 2.5
 """Codecs with so many times our bpp would make the others look alike in a figure."""
-
-
-def machine() -> str:
-    """One line: processor, cores, system, Python, and the instructions that the native kernels use."""
-    kernels = f"kernels {native.active_isa()}" if native.available() else "no native kernels"
-    cores = os.cpu_count() or 1
-    return f"{_processor()}, {cores} core{'s' * (cores > 1)}, {_system()}, Python {platform.python_version()}, {kernels}"
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    except OSError:
-        pass  # not Linux
-    return platform.processor() or platform.machine()
-
-
-def _system() -> str:
-    try:
-        return platform.freedesktop_os_release()["PRETTY_NAME"]
-    except (OSError, KeyError):
-        return f"{platform.system()} {platform.release()}"
 
 
 # ---- tables
@@ -83,7 +57,7 @@ def endurance_markdown(samples: Sequence[Sample], command: str) -> str:
 
 
 def _heading(command: str) -> list[str]:
-    return [machine(), "", f"    {command}", ""]
+    return [machine.describe(), "", f"    {command}", ""]
 
 
 def _codec_table(rows: Sequence[Row]) -> list[str]:
