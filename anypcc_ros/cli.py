@@ -58,6 +58,10 @@ ELSEWHERE = {
 """Commands whose module declares their flags (``add_NAME_arguments``) and runs them (``run_NAME``)."""
 
 
+MISSED = 0.03
+"""Part of a target that a stream may be off without a word."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. ``--help`` and usage errors raise SystemExit, as argparse does."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -129,7 +133,8 @@ def _encode(options: argparse.Namespace) -> int:
     from anypcc_ros.codec.codec import Encoder
     from anypcc_ros.codec.rate import RateControl
 
-    rate = RateControl(config_from(options, TargetConfig))
+    target = config_from(options, TargetConfig)
+    rate = RateControl(target)
     _check_stream_output(options)
     cloud = read_cloud(options.input, metres=True)
     for policy in _unused_policies(config, cloud):
@@ -147,6 +152,9 @@ def _encode(options: argparse.Namespace) -> int:
     print(f"{options.output}: {_summary(info)}, {seconds:.3f} s")
     if config.adapt_steps:
         print(f"{options.output}: {_adaptation_summary(info)}")
+    wanted = target.bytes_of(len(cloud), 0)
+    if wanted and abs(len(data) - wanted) > MISSED * wanted:
+        print(f"{options.output}: {len(data)} bytes, no grid comes nearer to the {wanted:.0f} wanted", file=sys.stderr)
     if info.left_out:
         print(f"{options.input}: {info.left_out} of {len(cloud)} points are not finite, left out", file=sys.stderr)
     return 0

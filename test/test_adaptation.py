@@ -316,6 +316,15 @@ def test_adapt_makes_a_file_that_saves_more_than_it_costs(model_file, scan, tmp_
     assert load_adaptation(Path(scene)).hash in capsys.readouterr().out
 
 
+def test_adapting_to_no_points_is_refused(model_file, scan, tmp_path, capsys) -> None:
+    good, empty, scene = tmp_path / "good.ply", tmp_path / "empty.ply", tmp_path / "scene.apad"
+    write_cloud(good, scan)
+    write_cloud(empty, PointCloud(np.full((3, 3), np.nan, np.float32)))
+    assert main(["adapt", str(good), str(empty), "-o", str(scene), "--model", model_file]) == 1
+    assert f"{empty}: 3 points, none of them with finite coordinates" in capsys.readouterr().err
+    assert not scene.exists()
+
+
 def test_encode_says_whether_adapting_paid(model_file, scan, tmp_path, capsys) -> None:
     write_cloud(tmp_path / "scan.ply", scan)
     for step, said in (("0.02", "bytes of weights to"), ("4", "no adaptation is worth its bytes")):

@@ -71,6 +71,10 @@ def test_encode_to_a_size(folder: Path) -> None:
     done = anypcc("encode", "frame.ply", "-o", "sized.apcc", "--step", "0.05", "--target-bytes", "60000", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert (folder / "sized.apcc").stat().st_size == pytest.approx(60_000, rel=0.0101)
+    assert not done.stderr
+    done = anypcc("encode", "frame.ply", "-o", "least.apcc", "--target-bytes", "10", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert f"{(folder / 'least.apcc').stat().st_size} bytes, no grid comes nearer to the 10 wanted" in done.stderr
 
 
 def test_evaluate_writes_one_row_per_file_and_step(folder: Path) -> None:

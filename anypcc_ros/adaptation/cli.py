@@ -10,6 +10,7 @@ from pathlib import Path
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Encoder
 from anypcc_ros.codec.config import CodecConfig
+from anypcc_ros.codec.errors import FileError
 from anypcc_ros.codec.model.adaptations import SUFFIX
 from anypcc_ros.command_line import about, add_option_flags, config_from, new_file, positive_count
 from anypcc_ros.files import atomic_write, read_cloud
@@ -62,8 +63,12 @@ def run_adapt(arguments: argparse.Namespace) -> int:
 
 
 def _cloud(path: Path) -> PointCloud:
-    """As ``anypcc encode`` reads it, positions alone."""
-    return PointCloud(read_cloud(path, metres=True).finite()[0].xyz)
+    """As ``anypcc encode`` reads it, positions alone. Raises FileError where there are none."""
+    cloud = read_cloud(path, metres=True)
+    finite = cloud.finite()[0].xyz
+    if not len(finite):
+        raise FileError(f"{path}: {len(cloud)} points, none of them with finite coordinates to adapt to")
+    return PointCloud(finite)
 
 
 def _compare(
