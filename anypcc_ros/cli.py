@@ -44,6 +44,9 @@ Subparsers = Any  # argparse does not name the type publicly
 
 CARRIED = "All fields of a cloud are carried, bit for bit unless --fields says otherwise."
 LIMITS = ("max_points", "max_field_bytes", "max_bytes")
+MISSED = 0.03
+"""Part of a target that a stream may be off without a word."""
+
 ELSEWHERE = {
     "bag": ("anypcc_ros.bags.cli", "compress the point clouds of rosbags, restore and verify them"),
     "benchmark": (
@@ -56,10 +59,6 @@ ELSEWHERE = {
     "export": ("anypcc_ros.training.cli", "turn a training checkpoint into a model file"),
 }
 """Commands whose module declares their flags (``add_NAME_arguments``) and runs them (``run_NAME``)."""
-
-
-MISSED = 0.03
-"""Part of a target that a stream may be off without a word."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -36,6 +36,7 @@ from anypcc_ros.codec.rate import RateControl  # noqa: E402
 from anypcc_ros.evaluation import peers  # noqa: E402
 from anypcc_ros.evaluation.document import table, write_section  # noqa: E402
 from anypcc_ros.evaluation.evaluate import step_of_bits  # noqa: E402
+from anypcc_ros.evaluation.figures import panels_of, save  # noqa: E402
 from anypcc_ros.evaluation.metrics import distortion  # noqa: E402
 from anypcc_ros.evaluation.rows import read_csv, write_csv  # noqa: E402
 from anypcc_ros.files import read_cloud  # noqa: E402
@@ -231,12 +232,11 @@ def _short(file: str) -> str:
 
 
 def _plot(points: list[Point], path: Path) -> None:
-    figures, ticker = optional("matplotlib.figure", "eval"), optional("matplotlib.ticker", "eval")
+    ticker = optional("matplotlib.ticker", "eval")
     files = list(dict.fromkeys(point.file for point in points))
-    figure = figures.Figure(figsize=(4.2 * len(files), 7.6), layout="constrained")
-    panels = figure.subplots(2, len(files), squeeze=False)
+    figure, panels = panels_of(2, len(files), 4.2 * len(files), 7.6)
     for column, file in enumerate(files):
-        for axes, measure in zip(panels[:, column], ("d1", "d2"), strict=True):
+        for axes, measure in zip(panels[column :: len(files)], ("d1", "d2"), strict=True):
             for family, (colour, style) in list(FAMILIES.items())[:4]:
                 curve = [p for p in _sorted(points) if p.file == file and _family(p.codec) == family]
                 label = {"filled in": "scales filled in", "left out": "scales left out"}.get(family, f"G-PCC {family}")
@@ -251,8 +251,8 @@ def _plot(points: list[Point], path: Path) -> None:
             axes.set_xlabel("bits per point")
             axes.set_ylabel(f"{measure.upper()} PSNR, dB")
             axes.set_title(_short(file), fontsize=9)
-    panels[0, 0].legend(fontsize=8)
-    figure.savefig(path, dpi=100)
+    panels[0].legend(fontsize=8)
+    save(figure, path)
 
 
 # ---- targets

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import anypcc, status_of
+from command import anypcc, check_failure
 
 from anypcc_ros import CodecConfig, Decoder, DecoderConfig, Encoder, PointCloud
 from anypcc_ros.codec import position_encoder
@@ -278,7 +278,4 @@ def test_failures(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(part.parent)
-    assert status_of("benchmark", *arguments) == status
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert message in printed.err
+    check_failure(["benchmark", *arguments], status, message, capsys)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import anypcc, status_of
+from command import anypcc, check_failure, status_of
 
 from anypcc_ros import CodecConfig, PointCloud
 from anypcc_ros.evaluation.cli import DATASET_NAMES
@@ -180,6 +180,7 @@ def test_list_of_datasets_and_plot_of_training(folder: Path) -> None:
         (["encode", "missing.ply", "-o", "x.apcc"], 1, "missing.ply: cannot read: No such file"),
         (["encode", "frame.apcc", "-o", "x.apcc"], 1, "frame.apcc: cannot read .apcc"),
         (["encode", "frame.ply", "-o", "x.apcc", "--model", "nonesuch"], 1, "model nonesuch is not installed"),
+        (["encode", "frame.ply", "-o", "x.apcc", "--model", "random.ply"], 1, "random.ply: the file of a model is called *"),
         (["encode", "frame.ply", "-o", "nowhere/x.apcc"], 1, "nowhere/x.apcc: cannot write"),
         (["encode", "frame.ply", "-o", "x.apcc", "--step", "-1"], 2, "--step -1.0: must be at least"),
         (["encode", "frame.ply", "-o", "x.apcc", "--drop-scales", "99"], 2, "--drop-scales 99: must be at most 20"),
@@ -245,10 +246,7 @@ def test_failures(
         (folder / name).write_bytes(np.random.default_rng(0).bytes(1000))
     before = sorted(folder.iterdir())
     monkeypatch.chdir(folder)
-    assert status_of(*arguments) == status
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert message in printed.err
+    check_failure(arguments, status, message, capsys)
     assert sorted(folder.iterdir()) == before
 
 

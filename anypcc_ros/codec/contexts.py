@@ -38,15 +38,12 @@ _PARTS = 2 * 2  # halves of the codes of either group
 _SIZES = (1024, 256, 256, 4096)
 _OF_ALL_LEVELS = (False, False, False, True)
 _BEYOND_EDGES = 4096  # in the second table's place for the high halves of the first group, of all levels
-_FIRST = np.cumsum(
-    [
-        0,
-        *(size * _PARTS * (1 if all_levels else _LEVELS) for size, all_levels in zip(_SIZES, _OF_ALL_LEVELS, strict=True)),
-        _BEYOND_EDGES,
-        BEAM_CONTEXTS,
-    ]
-)
-CONTEXT_ROWS = int(_FIRST[-1])
+_ROWS = [
+    *(size * _PARTS * (1 if all_levels else _LEVELS) for size, all_levels in zip(_SIZES, _OF_ALL_LEVELS, strict=True)),
+    _BEYOND_EDGES,
+    BEAM_CONTEXTS,
+]
+*_FIRST, _FIRST_BEYOND_EDGES, _FIRST_OF_BEAMS, CONTEXT_ROWS = (int(first) for first in np.cumsum([0, *_ROWS]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +76,12 @@ class GroupContexts:
         level, part = min(self._finer, _LEVELS - 1), high * 2 + self._group
         classes = [part if all_levels else level * _PARTS + part for all_levels in _OF_ALL_LEVELS]
         beams = self._beams.tables(self._finer, high) if self._beams else []
-        fixed = [int(first) + class_ * size for first, class_, size in zip(_FIRST, classes, _SIZES, strict=False)]
+        fixed = [first + class_ * size for first, class_, size in zip(_FIRST, classes, _SIZES, strict=True)]
         beyond_edges = None
         if high and not self._group:
             beyond_edges = edge_cells(self._level, self.nodes, self._codes, self._threads)
-            fixed[1] = int(_FIRST[-3])
-        first = np.array([*fixed, *(int(_FIRST[-2]) + row for _, row in beams)], np.int32)
+            fixed[1] = _FIRST_BEYOND_EDGES
+        first = np.array([*fixed, *(_FIRST_OF_BEAMS + row for _, row in beams)], np.int32)
         columns = np.array([column for column, _ in beams], np.int32)
         if native.available():
             contexts = np.empty((len(self.nodes), len(first)), np.int32)

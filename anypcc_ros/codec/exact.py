@@ -28,7 +28,8 @@ def suitable_grid(xyz: np.ndarray, step: float, origin: Origin) -> tuple[float, 
     found = 1 / lattice.factor if lattice.kind == Kind.QUOTIENTS else lattice.factor
     with np.errstate(invalid="ignore"):
         between = np.spacing(np.abs(xyz[np.isfinite(xyz) & (xyz != 0)])).astype(np.float64)
-    return (found, nowhere) if np.log2(found / between).mean() >= _COARSER else (step, origin)
+    coarser = between.size > 0 and np.log2(found / between).mean() >= _COARSER
+    return (found, nowhere) if coarser else (step, origin)
 
 
 def on_grid(xyz: np.ndarray, step: float, origin: Origin) -> np.ndarray:

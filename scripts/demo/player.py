@@ -14,11 +14,12 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
-from rosbags.highlevel import AnyReader
+from rosbags.highlevel import AnyReader, AnyReaderError
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Empty, Header
 
 from anypcc_ros.codec.cloud import PointCloud
+from anypcc_ros.command_line import positive_count
 from anypcc_ros.nodes.conversion import message_from_cloud
 
 HANDSHAKE = "handshake"
@@ -32,9 +33,12 @@ WAIT = 30.0
 
 
 def read_clouds(bag: Path, topic: str) -> list[PointCloud2]:
-    with AnyReader([bag]) as reader:
-        connections = [connection for connection in reader.connections if connection.topic == topic]
-        clouds = [deserialize_message(raw, PointCloud2) for _, _, raw in reader.messages(connections)]
+    try:
+        with AnyReader([bag]) as reader:
+            connections = [connection for connection in reader.connections if connection.topic == topic]
+            clouds = [deserialize_message(raw, PointCloud2) for _, _, raw in reader.messages(connections)]
+    except AnyReaderError as error:
+        raise SystemExit(f"player: {bag}: {error}") from error
     if not clouds:
         raise SystemExit(f"player: no clouds on {topic} in {bag}")
     return clouds
@@ -63,8 +67,10 @@ def main() -> int:
     parser.add_argument("bag", type=Path)
     parser.add_argument("--topic", required=True)
     parser.add_argument("--rate", type=float, required=True, help="clouds per second")
-    parser.add_argument("--frames", type=int, required=True, help="how many to publish in all")
+    parser.add_argument("--frames", type=positive_count, required=True, help="how many to publish in all")
     options = parser.parse_args()
+    if not options.rate > 0:
+        parser.error(f"--rate {options.rate} is not positive")
 
     clouds = read_clouds(options.bag, options.topic)
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)

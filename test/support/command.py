@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 import anypcc_ros
 from anypcc_ros import cli
@@ -27,3 +30,11 @@ def status_of(*arguments: object) -> int:
         return cli.main(list(map(str, arguments)))
     except SystemExit as stopped:  # as argparse ends it
         return int(stopped.code or 0)
+
+
+def check_failure(arguments: Sequence[object], status: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """That ``anypcc ARGUMENTS`` in this process and its current folder ends so, says so and prints nothing else."""
+    assert status_of(*arguments) == status
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err

@@ -22,10 +22,12 @@ def installed(extra: str = "") -> dict[str, str]:
 def by_name(name: str) -> IntegerModel:
     """The installed model of that name, or the model in the file if the name ends in .safetensors.
 
-    Raises ModelNotFoundError, ModelFileError.
+    Raises ModelNotFoundError, ModelFileError; the latter for another file as well.
     """
     path = Path(name) if name.endswith(SUFFIX) else SHIPPED / f"{name}{SUFFIX}"
     if not path.is_file():
+        if Path(name).is_file():
+            raise ModelFileError(f"{name}: the file of a model is called *{SUFFIX}")
         raise ModelNotFoundError(name, installed())
     return _load(path, path.stat().st_mtime_ns)
 

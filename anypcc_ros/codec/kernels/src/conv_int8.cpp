@@ -169,7 +169,6 @@ struct Rows {
   }
 };
 
-
 // Calls body(first row, rows), false for a bad index, over [0, count) in tiles; the status of the whole.
 template <class Body>
 int64_t for_rows(int64_t count, int tile_rows, int threads, const Body& body) {
