@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures everything that docs/rate.md, docs/adaptation.md and docs/experiments.md have a command of scripts/lossy.py,
-# splats.py, shared_adaptation.py or adaptation_table.py for, and writes its tables and plots: about a quarter of an hour of CPU.
+# splats.py, shared_adaptation.py or adaptation_table.py for, and writes its tables and plots: about 20 minutes of CPU.
 #
 #   bash scripts/results_lossy.sh            # all of it
 #   bash scripts/results_lossy.sh targets    # one of: targets fields centroids thinned curves splats shared tuned
