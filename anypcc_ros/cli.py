@@ -305,10 +305,14 @@ def _adaptation_summary(info: StreamInfo) -> str:
 
 
 def _summary(info: StreamInfo) -> str:
-    grid = f"step {info.step:.6g}" + (f", {info.drop_scales} scales dropped" if info.drop_scales else "")
+    grid = f"step {info.step:.6g}" + (f", {_scales(info.drop_scales)} dropped" if info.drop_scales else "")
     if info.filled_scales:
-        grid += f", {info.filled_scales} scales filled in (rms error {info.rms_error:.4g})"
+        grid += f", {_scales(info.filled_scales)} filled in (rms error {info.rms_error:.4g})"
     return f"{info.points} points, {info.voxels} voxels, {grid}, {info.size} bytes, {info.bpp:.3f} bpp"
+
+
+def _scales(count: int) -> str:
+    return "1 scale" if count == 1 else f"{count} scales"
 
 
 def _on_grid_bits(config: CodecConfig, cloud: PointCloud, bits: int | None) -> CodecConfig:

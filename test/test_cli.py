@@ -56,7 +56,7 @@ def test_info(folder: Path) -> None:
 def test_cut(folder: Path) -> None:
     done = anypcc("cut", "frame.apcc", "-o", "shorter.apcc", "--drop-scales", "1", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "1 scales dropped" in done.stdout
+    assert "1 scale dropped" in done.stdout
     assert "dropped intensity" in done.stderr
     dropped = ("--step", "0.02", "--drop-scales", "1", "--fields", "*=drop")
     again = anypcc("encode", "frame.ply", "-o", "again.apcc", *dropped, cwd=folder)
@@ -125,13 +125,13 @@ def test_scales_of_a_surface_are_filled_in(folder: Path) -> None:
     ball = np.unique(np.rint(direction / np.linalg.norm(direction, axis=1, keepdims=True) * 25).astype(np.int32), axis=0)
     np.savez(folder / "ball.npz", xyz=ball)
     done = anypcc("encode", "ball.npz", "-o", "ball.apcc", "--step", "1", "--drop-scales", "1", cwd=folder)
-    assert "1 scales filled in (rms error 0." in done.stdout
+    assert "1 scale filled in (rms error 0." in done.stdout
     assert re.search(r"rms_error +0\.", anypcc("info", "ball.apcc", cwd=folder).stdout)
     cut = anypcc("cut", "ball.apcc", "-o", "cut.apcc", "--drop-scales", "1", cwd=folder)
     assert cut.returncode == 1
     assert "filled in" in cut.stderr
     told = anypcc("encode", "ball.npz", "-o", "ball.apcc", "--step", "1", "--drop-scales", "1", "--lossy", "scales", cwd=folder)
-    assert "1 scales dropped" in told.stdout
+    assert "1 scale dropped" in told.stdout
 
 
 def test_points_that_are_not_finite_are_dropped_and_counted(folder: Path) -> None:

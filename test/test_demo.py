@@ -71,6 +71,22 @@ def test_the_checker_notices(tmp_path):
     assert "NOT EXACT" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("bag", "rate", "status", "message"),
+    [
+        ("nowhere", "10", 1, "player: nowhere: "),
+        (str(ROOT / "sample" / "lidar"), "10", 1, "player: no clouds on /nothing in "),
+        ("nowhere", "0", 2, "--rate 0.0 is not positive"),
+    ],
+)
+def test_a_player_without_clouds_says_so(tmp_path, bag, rate, status, message):
+    command = [sys.executable, str(DEMO / "player.py"), bag, "--topic", "/nothing", "--rate", rate, "--frames", "1"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout) == (status, "")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_compare_notices_one_point(compare):
     step = 0.02
     rng = np.random.default_rng(0)

@@ -36,8 +36,9 @@ def read_clouds(bag: Path, topic: str) -> list[PointCloud2]:
     try:
         with AnyReader([bag]) as reader:
             connections = [connection for connection in reader.connections if connection.topic == topic]
-            clouds = [deserialize_message(raw, PointCloud2) for _, _, raw in reader.messages(connections)]
-    except AnyReaderError as error:
+            messages = reader.messages(connections) if connections else []  # of no connections: all messages
+            clouds = [deserialize_message(raw, PointCloud2) for _, _, raw in messages]
+    except (AnyReaderError, OSError) as error:
         raise SystemExit(f"player: {bag}: {error}") from error
     if not clouds:
         raise SystemExit(f"player: no clouds on {topic} in {bag}")
