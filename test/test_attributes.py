@@ -155,6 +155,16 @@ def test_a_step_bounds_the_error_that_the_stream_states(round_trip, dtype, step)
         assert field.size < round_trip(numbered(400, value=values), step=1.0)[1].fields[0].size
 
 
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+def test_a_field_of_one_column_is_as_one_of_values(round_trip, dtype):
+    values = np.arange(500).astype(dtype)
+    for policy, allowed in (("a=exact", 0.0), ("a=step:10", 5.0)):
+        back, info = round_trip(numbered(500, a=values[:, None]), fields=(policy,))
+        assert back.fields["a"].shape == (500,)
+        error = np.abs(back.fields["a"].astype(float) - back.xyz[:, 0]).max()
+        assert error == info.fields[0].largest_error <= allowed
+
+
 def test_the_first_pattern_that_matches_decides(round_trip):
     fields = {name: np.arange(50) for name in ("intensity", "t", "time", "ring", "other")}
     policies = ("intensity=exact", "t?=drop", "t*=step:5", "r[a-i]ng=drop", "*=step:3")

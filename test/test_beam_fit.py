@@ -85,6 +85,14 @@ def test_clouds_without_beams_get_none():
     assert find(box, {"ring": rng.integers(0, 32, len(box))}) is None
 
 
+def test_sensors_too_far_from_the_origin_of_the_grid_have_no_beams(sweep):
+    """Their places are beyond what a stream can say of them."""
+    xyz, ring = sweep
+    for origin, step in (((4.5e5, 5.4e6, 0.0), 1e-4), ((0.0, 0.0, 18_000.0), 1e-6)):
+        data = Encoder(CodecConfig(step=step, origin=origin)).encode(PointCloud(xyz.astype(np.float64), {"ring": ring}))
+        assert len(Decoder().decode(data)) == len(xyz)
+
+
 def test_beams_make_the_stream_smaller_and_it_decodes_alike(sweep, monkeypatch):
     xyz, ring = sweep
     cloud, encoder = PointCloud(xyz, {"ring": ring.astype(np.uint16)}), Encoder(CodecConfig(step=STEP, fields=("*=drop",)))

@@ -13,7 +13,8 @@ from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.cutting import cut
-from anypcc_ros.codec.errors import CutError, StreamError
+from anypcc_ros.codec.entropy import encode_varint
+from anypcc_ros.codec.errors import CorruptStreamError, CutError, StreamError
 
 WITHOUT_FIELDS = ("*=drop",)
 
@@ -135,6 +136,17 @@ def test_a_forged_table_is_refused(stream):
             assert Decoder().decode(cut(shorter, 1)).xyz.tobytes() == expected  # the other entries were forged
         except (CutError, StreamError):
             continue
+
+
+def test_a_table_of_more_cuts_than_levels_is_refused(stream):
+    """Each of a few bytes, and as long as the stream once it is put together."""
+    info, layout, chunks = bitstream.read_stream(stream, DecoderConfig())
+    payloads = {tag: bytes(payload) for tag, payload in chunks.items()}
+    words = len(payloads[bitstream.OCCUPANCY]) // 4 - 1
+    entry = encode_varint(1) + bytes(4) + encode_varint(words) + encode_varint(0)
+    forged = bitstream.write_stream(info, payloads | {bitstream.CUTS: entry * (info.coded_depth + 1)}, layout)
+    with pytest.raises(CorruptStreamError, match="cuts of"):
+        cut(forged, 1)
 
 
 def test_the_table_is_small_and_without_it_the_stream_decodes_alike(stream):

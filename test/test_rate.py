@@ -84,6 +84,52 @@ def test_clouds_without_points_and_controls_without_target(encoder, scan):
     assert RateControl(TargetConfig()).encode(encoder, scan) == encoder.encode(scan)
 
 
+@pytest.mark.parametrize("few", [1, 3, 20])
+def test_a_few_points_at_the_start_do_not_mislead(encoder, sample_cloud, few):
+    """As of a sensor that is covered: no grid gives them the size wanted."""
+    control = RateControl(TargetConfig(target_bytes=12_500))
+    control.encode(encoder, sample_cloud.take(np.arange(few)))
+    sizes = [len(control.encode(encoder, sample_cloud.take(np.arange(first, 16_000)))) for first in (0, 100)]
+    assert sizes == pytest.approx([12_500] * 2, rel=0.03)
+
+
+def test_a_cloud_that_grows_again_slowly_meets_its_target(encoder, sample_cloud):
+    control = RateControl(TargetConfig(target_bytes=12_500))
+    for points in 3 * 1.8 ** np.arange(15):
+        data = control.encode(encoder, sample_cloud.take(np.arange(int(points))))
+    assert len(data) == pytest.approx(12_500, rel=0.1)
+
+
+def test_positions_do_not_suffer_for_what_fields_take(encoder, sample_cloud):
+    """Which no grid makes less where every point is kept."""
+    keeping = Encoder(replace(encoder.config, order="original"))
+    data = RateControl(TargetConfig(target_bpp=1.0)).encode(keeping, sample_cloud)
+    assert inspect(data).step < 1.0
+    assert len(data) > len(sample_cloud) / 8
+
+
+def test_a_search_stays_within_what_grids_can_be(encoder):
+    rng = np.random.default_rng(0)
+    wide = PointCloud(rng.normal(size=(500, 3)) * 5_000.0)
+    data = RateControl(TargetConfig(target_bpp=200.0)).encode(encoder, wide)  # finer than 2^32 cells across would be
+    assert len(Decoder().decode(data)) == 500
+    large = PointCloud((rng.normal(size=(500, 3)) * 1e6).astype(np.float32))
+    data = RateControl(TargetConfig(target_bytes=10)).encode(Encoder(CodecConfig(step=1000.0)), large)  # beyond a step of 1e6
+    assert inspect(data).points == 500
+    far = PointCloud(np.concatenate([large.xyz, [[1e20, 0, 0]]]).astype(np.float32))
+    data = RateControl(TargetConfig(target_bpp=80.0)).encode(Encoder(CodecConfig(step=0.01, exact=True)), far)
+    assert np.array_equal(np.sort(Decoder().decode(data).xyz, axis=0), np.sort(far.xyz, axis=0))
+
+
+@pytest.mark.parametrize("keeping", [{"order": "original"}, {"exact": True}])
+def test_another_configuration_begins_anew(encoder, sample_cloud, keeping):
+    """Even where scales were dropped, which every point's being kept forbids."""
+    control = RateControl(TargetConfig(target_bpp=2.0))
+    assert inspect(control.encode(encoder, sample_cloud)).drop_scales > 0
+    data = control.encode(Encoder(replace(encoder.config, **keeping)), sample_cloud)
+    assert len(Decoder().decode(data)) == len(sample_cloud)
+
+
 def test_two_targets_are_refused():
     with pytest.raises(ConfigError, match="not together with target_bpp"):
         TargetConfig(target_bpp=1.0, target_bitrate=5.0)
@@ -91,10 +137,16 @@ def test_two_targets_are_refused():
 
 def test_period_of_frames():
     period = FramePeriod()
-    assert period.after(5.0) == DEFAULT_PERIOD
-    assert [period.after(5.0 + 0.05 * i) for i in (1, 2, 4)] == pytest.approx([0.05, 0.05, 0.2 / 3])
-    assert period.after(1.0) == DEFAULT_PERIOD  # played again
-    assert period.after(1.2) == pytest.approx(0.2)
+    assert period.after(5.0, 0.0) == DEFAULT_PERIOD
+    assert [period.after(5.0 + 0.05 * i, i) for i in (1, 2, 4)] == pytest.approx([0.05, 0.05, 0.2 / 3])
+    assert period.after(1.0, 5.0) == DEFAULT_PERIOD  # played again
+    assert period.after(1.2, 6.0) == pytest.approx(0.2)
+    assert period.after(20.0, 7.0) == DEFAULT_PERIOD  # after a pause
+
+
+def test_period_of_frames_without_stamps():
+    period = FramePeriod()
+    assert [period.after(0.0, came) for came in (3.0, 3.2, 3.4)] == pytest.approx([DEFAULT_PERIOD, 0.2, 0.2])
 
 
 @pytest.fixture(scope="module")

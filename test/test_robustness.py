@@ -11,13 +11,22 @@ import numpy as np
 import pytest
 
 from anypcc_ros.codec import bitstream
+from anypcc_ros.codec.bitstream import inspect
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.cloud_info import CloudInfo
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 from anypcc_ros.codec.counts import encode_counts
 from anypcc_ros.codec.entropy import encode_signed, encode_varint
-from anypcc_ros.codec.errors import CorruptStreamError, InputError, ModelFileError, StreamError, UnsupportedVersionError
+from anypcc_ros.codec.errors import (
+    CorruptStreamError,
+    InputError,
+    LimitExceededError,
+    ModelFileError,
+    StreamError,
+    UnsupportedVersionError,
+)
+from anypcc_ros.codec.layout import FieldInfo, Layout, encode_layout
 from anypcc_ros.codec.octree import quantise
 
 PAIR = np.array([[0, 0, 0], [5, 1, 2]])
@@ -38,15 +47,28 @@ def round_trip(golden, decoder):
     return run
 
 
-def raw_stream(cells: np.ndarray = PAIR, depth: int = 3, chunks: dict[str, bytes] | None = None, **changes) -> bytes:
+def raw_stream(
+    cells: np.ndarray = PAIR, depth: int = 3, chunks: dict[str, bytes] | None = None, layout: Layout | None = None, **changes
+) -> bytes:
     """A stream of raw cells with right checksums, with other chunks and another CLOU than an encoder would write."""
     bits = (cells[:, :, None] >> np.arange(depth)[::-1]) & 1
     info = CloudInfo(
         dtype="float64", step=1.0, origin=(0.0, 0.0, 0.0), shift=(0, 0, 0), points=len(cells), voxels=len(cells),
         depth=depth, drop_scales=0, checksum=zlib.crc32(cells.astype("<u4").tobytes()), model_name="", model_hash="",
     )  # fmt: skip
-    payloads = {"RAWC": np.packbits(bits.astype(np.uint8).ravel()).tobytes(), **(chunks or {})}
-    return bitstream.write_stream(replace(info, **changes), payloads)
+    payloads = {"RAWC": np.packbits(bits.astype(np.uint8).ravel()).tobytes()} if len(cells) else {}
+    return bitstream.write_stream(replace(info, **changes), payloads | (chunks or {}), layout)
+
+
+def part(kind: int, factor: float, channels: int, curve: bytes = b"\0") -> bytes:
+    """A field's part of zeros."""
+    zeros = struct.pack("<Bq", 0, 0) + encode_varint(0)
+    return struct.pack("<Bd", kind, factor) + b"\0" + curve + (encode_varint(len(zeros)) + zeros) * channels
+
+
+def field_stream(values: bytes, dtype: str, count: int = 1, name: str = "a") -> bytes:
+    field = FieldInfo(name, dtype, count, "exact", 0.0, 0.0, len(values))
+    return raw_stream(chunks={"ATTR": values}, layout=Layout(fields=(field,)))
 
 
 def large_counts(*excess: int) -> bytes:
@@ -145,6 +167,54 @@ def test_forged_lattices_are_refused(decoder, lattice):
     # Points without cells of their own, as after merging, must not count as room for lattice coordinates.
     with pytest.raises(StreamError):
         decoder.decode(raw_stream(chunks={"LATT": lattice}, points=20_000_000))
+
+
+ONE_ROW = encode_varint(2) + encode_varint(0) + bytes(4)
+
+
+def test_forged_fields_are_refused(decoder):
+    assert decoder.decode(field_stream(part(6, 1.0, 3), "uint8", 3)).fields["a"].shape == (2, 3)
+    assert decoder.decode(field_stream(part(5, 2.0**52, 1), "uint8")).fields["a"].tolist() == [0, 0]
+    for values, dtype, count in (
+        (part(6, 1.0, 1, ONE_ROW), "uint32", 1),  # colours along a track, packed and not
+        (part(6, 1.0, 1, ONE_ROW), "uint8", 3),
+        (part(6, 1.0, 9), "uint8", 9),  # more channels than a colour has
+        (part(5, 2.0**63, 1), "uint8", 1),
+        (part(6, 1e300, 4), "uint32", 1),
+        (part(0, 1.0, 1), "uint8", 2),  # of the second value nothing
+    ):
+        with pytest.raises(StreamError):
+            decoder.decode(field_stream(values, dtype, count))
+
+
+@pytest.mark.parametrize("count", [1 << 31, 1 << 62, (1 << 63) - 1])
+def test_an_empty_cloud_has_no_endless_fields(decoder, count):
+    layout = Layout(fields=(FieldInfo("a", "float64", count, "exact", 0.0, 0.0, 0),))
+    with pytest.raises(LimitExceededError):
+        decoder.decode(raw_stream(np.zeros((0, 3), np.int64), 0, layout=layout))
+    with pytest.raises(LimitExceededError):
+        decoder.decode(raw_stream(np.zeros((0, 3), np.int64), 0, layout=Layout(height=count)))
+
+
+def test_the_name_of_a_field_is_unicode_text(decoder):
+    plain = field_stream(part(0, 1.0, 1), "uint8", name="öa")
+    assert list(decoder.decode(plain).fields) == ["öa"]
+    info, layout, payloads = bitstream.read_stream(plain, DecoderConfig())
+    described = encode_layout(layout)
+    for name in (b"\xed\xa0\x80", b"\xff\xfe\xfd"):  # a lone surrogate, which no ROS string can be, and no UTF-8 at all
+        forged = bitstream.write_stream(info, payloads | {"FLDS": described.replace("öa".encode(), name)})
+        with pytest.raises(CorruptStreamError, match="UTF-8"):
+            decoder.decode(forged)
+    with pytest.raises(InputError, match="not Unicode"):
+        PointCloud(np.zeros((1, 3)), {"\ud800": np.zeros(1)})
+
+
+def test_bounds_beyond_float64_are_infinite():
+    filled = struct.pack("<Bd", 2, 0.0)
+    assert inspect(raw_stream(chunks={"LIKE": filled}, step=1.7e308)).axis_error == np.inf
+    assert inspect(raw_stream(depth=32, drop_scales=29, step=1.7e308)).to_dict()["point_error"] == np.inf
+    with pytest.raises(CorruptStreamError, match="200 of 3 levels"):
+        inspect(raw_stream(chunks={"LIKE": struct.pack("<Bd", 200, 0.0)}))
 
 
 @pytest.mark.parametrize("step", [1e300, 1.7e308])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import NamedTuple
 
@@ -39,8 +39,9 @@ def encode_fields(
     decoded: dict[str, np.ndarray] = {}
     for name, values in fields.items():
         policy = config.policy(name)
-        native = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
-        count = 1 if native.ndim == 1 else native.shape[1]
+        count = 1 if values.ndim == 1 else values.shape[1]
+        one = values[:, 0] if values.shape[1:] == (1,) else values  # as it will be decoded
+        native = np.ascontiguousarray(one, values.dtype.newbyteorder("="))
         payload, error = b"", 0.0
         if policy.kind != "drop":
             payload, decoded[name] = _encode_field(name, native, policy.step, context, sources_of(decoded), measured)
@@ -147,31 +148,31 @@ def _encode_field(
             by_scan = b"".join([_head(foretold.part, Curve(SCANNED)), *encode_times(foretold.times, context)])
             if not payload or len(by_scan) + measured.price(context) < len(payload):
                 measured.used, parts, payload = True, [foretold.part], by_scan
-    return payload, _values_of(parts, values.dtype, count, len(values)) if step else values
+    return payload, _values_of(iter(parts), values.dtype, count, len(values)) if step else values
 
 
 def _decode_field(info: FieldInfo, data: memoryview, context: Context, sources: Sources, scan: Scan | None) -> np.ndarray:
-    parts: list[Represented] = []
     at = 0
-    while len(context) and len(parts) < info.count and at < len(data):
-        part, at = decode_part(data, at, info.count, context, sources, scan)
-        parts.append(part)
-        if part.kind == Kind.COLOURS:
-            break
+
+    def parts() -> Iterator[Represented]:
+        nonlocal at
+        while True:
+            part, at = decode_part(data, at, info.count, context, sources, scan)
+            yield part
+
+    values = _values_of(parts(), np.dtype(info.dtype), info.count, len(context))
     if at != len(data):
         raise CorruptStreamError(f"{len(data) - at} bytes after field {info.name!r}")
-    return _values_of(parts, np.dtype(info.dtype), info.count, len(context))
+    return values
 
 
-def _values_of(parts: list[Represented], dtype: np.dtype, count: int, points: int) -> np.ndarray:
-    if not points:
-        return np.zeros(points if count == 1 else (points, count), dtype)
-    if parts and parts[0].kind == Kind.COLOURS:
-        return colours.restore_colours(parts[0], dtype, packed=count == 1)
-    if len(parts) != count:
-        raise CorruptStreamError(f"{len(parts)} of {count} values for each point")
+def _values_of(parts: Iterator[Represented], dtype: np.dtype, count: int, points: int) -> np.ndarray:
+    """Restores one part before it asks for the next: a part takes up to eight times the memory of its values."""
     values = np.empty((points, count), dtype)
-    for column, part in enumerate(parts):
+    for column in range(count if points else 0):
+        part = next(parts)
+        if part.kind == Kind.COLOURS and not column:
+            return colours.restore_colours(part, dtype, packed=count == 1)
         values[:, column] = restore(part, dtype)
     return values[:, 0].copy() if count == 1 else values
 
@@ -266,6 +267,8 @@ def decode_part(
         listed, _ = decode_channel(payload, in_a_row(size))
         listed = np.cumsum(listed) if kind == Kind.LIST else listed
     curve, at = Curve.unpack(data, at)
+    if kind == Kind.COLOURS and curve.rows != AROUND:
+        raise CorruptStreamError("colours along a track")
     channels, reference = [], None
     if curve.rows == SCANNED:
         if scan is None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from anypcc_ros.codec.beam_fit import TOLD_ALIKE, Sample, Sensor, fit_sensor, integer_beams, seen_again, some_rows
-from anypcc_ros.codec.beams import Beams
+from anypcc_ros.codec.beams import LIMIT, Beams
 
 _LONGEST_WAIT = 15
 """Clouds in which no beams are looked for, at most, after some in which there were none."""
@@ -47,11 +47,14 @@ class BeamFinder:
         ``fields``: the cloud's. ``least``: bits per point that they have to tell of the positions, as the fit estimates it.
         """
         axis = -4 * np.asarray(origin) / step
+        if np.abs(axis).max() > LIMIT:
+            return None
         sample = Sample.of(4.0 * grid[some_rows(np.arange(len(grid)))] - axis)
         sensor = self._next(grid, axis, fields, sample, step, least) if self._successive else fit_sensor(grid, axis, fields)
         if not sensor or sensor.told < least:
             return None
-        return integer_beams(sensor, axis, float(np.quantile(sample.rho, 0.95)))
+        beams = integer_beams(sensor, axis, float(np.quantile(sample.rho, 0.95)))
+        return beams if max(np.abs(beams.slopes).max(), np.abs(beams.heights).max()) <= LIMIT else None
 
     def _next(
         self, grid: np.ndarray, axis: np.ndarray, fields: Mapping[str, np.ndarray], sample: Sample, step: float, least: float

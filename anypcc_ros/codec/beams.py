@@ -33,7 +33,9 @@ BEAM_CONTEXTS = 2 * _CLASSES * _KINDS * _BINS * _BINS
 MAX_BEAMS = 512
 MAX_COLUMNS = 1 << 13
 SLOPE_BITS, TURN_BITS = 24, 32
-_LIMIT = 1 << 36  # of slopes and heights: their products with a distance stay within int64
+LIMIT = 1 << 36
+"""Of a sensor's place, slopes and heights: their products with a distance stay within int64."""
+
 LATERAL_LIMIT = 1 << 20
 _DISTANCE_LIMIT = 1 << 24  # of a coordinate, in quarter cells: a squared distance is exact in float64
 
@@ -192,11 +194,11 @@ def _encode_differences(values: np.ndarray) -> bytes:
 def decode_beams(data: bytes | memoryview) -> Beams:
     """Inverse of ``encode_beams``. Raises StreamError subclasses."""
     reader = _Reader(data)
-    axis = np.array([reader.signed(_LIMIT), reader.signed(_LIMIT)])
+    axis = np.array([reader.signed(LIMIT), reader.signed(LIMIT)])
     count = reader.unsigned(MAX_BEAMS)
     if not count:
         raise CorruptStreamError("a chunk of beams without a beam")
-    slopes, heights = reader.scaled(count, SLOPE_BITS, _LIMIT), reader.differences(count, _LIMIT)
+    slopes, heights = reader.scaled(count, SLOPE_BITS, LIMIT), reader.differences(count, LIMIT)
     columns = reader.unsigned(MAX_COLUMNS)
     phases = laterals = np.zeros(count, np.int64)
     if columns:

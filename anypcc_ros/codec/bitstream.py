@@ -122,9 +122,10 @@ class StreamInfo:
         0 where it comes back bit for bit: exact streams, and integers on their own grid. With scales filled in: from that of
         some decoded point, and as far from any decoded one to some point of the cloud.
         """
-        on_grid = math.ldexp(self.step, self.drop_scales + self.filled_scales) - math.ldexp(self.step, self.drop_scales)
+        cell = self.step * 2.0**self.drop_scales
+        on_grid = cell * (2.0**self.filled_scales - 1) if self.filled_scales else 0.0
         own_grid = self.step == 1 and not self.drop_scales and "int" in self.dtype and all(v.is_integer() for v in self.origin)
-        return 0.0 if self.exact else on_grid + (0.0 if own_grid else math.ldexp(self.step, self.drop_scales - 1))
+        return 0.0 if self.exact else on_grid + (0.0 if own_grid else cell / 2)
 
     @property
     def point_error(self) -> float:
@@ -186,9 +187,12 @@ def read_stream(data: Buffer, limits: DecoderConfig) -> tuple[CloudInfo, Layout,
     points = max(cloud.points, cloud.voxels) + layout.off_grid
     if points > limits.max_points:
         raise LimitExceededError(f"{points} points declared, the limit is {limits.max_points}")
-    size = points * sum(np.dtype(field.dtype).itemsize * field.count for field in layout.fields if field.policy != "drop")
+    kept = (field for field in layout.fields if field.policy != "drop")
+    size = max(points, 1) * sum(np.dtype(field.dtype).itemsize * field.count for field in kept)
     if size > limits.max_field_bytes:
         raise LimitExceededError(f"fields of {size} bytes declared, the limit is {limits.max_field_bytes}")
+    if layout.height > limits.max_points:
+        raise LimitExceededError(f"{layout.height} rows declared, the limit is {limits.max_points}")
     if (cloud.points + layout.off_grid) % layout.height:
         raise CorruptStreamError(f"{points} points do not make {layout.height} rows of one length")
     return cloud, layout, payloads
@@ -199,6 +203,8 @@ def inspect(data: Buffer, limits: DecoderConfig | None = None) -> StreamInfo:
     limits = limits or DecoderConfig()
     cloud, layout, payloads = read_stream(data, limits)
     filling, _ = decode_filling(payloads[LIKELIEST]) if LIKELIEST in payloads else (Filling(), None)
+    if filling.levels and filling.levels >= cloud.coded_depth:
+        raise CorruptStreamError(f"{filling.levels} of {cloud.coded_depth} levels filled in")
     view = _bytes_of(data)
     chunks = tuple(ChunkInfo(tag, len(payload), _is_critical(tag)) for tag, payload, _ in _read_table(view, limits.max_bytes))
     return StreamInfo(

@@ -24,7 +24,7 @@ class PointCloud:
     infinity: an invalid point. ``fields``: the other fields in their order, name to (N,) or (N, count) of ``FIELD_DTYPES``.
     ``height``: rows of an organised cloud, N = height * width, row by row; 1 for any other. ``position``: how many of the
     fields stand before x, y and z.
-    Raises InputError on other shapes and dtypes.
+    Raises InputError on other shapes and dtypes, and on names that UTF-8 has no bytes for (lone surrogates).
     """
 
     xyz: np.ndarray
@@ -33,6 +33,8 @@ class PointCloud:
     position: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.xyz, np.ndarray):
+            raise InputError(f"xyz is a {type(self.xyz).__name__}; a NumPy array is needed")
         if self.xyz.ndim != 2 or self.xyz.shape[1] != 3:
             raise InputError(f"xyz has shape {self.xyz.shape}; (N, 3) is needed")
         if self.xyz.dtype.name not in COORDINATE_DTYPES:
@@ -42,6 +44,8 @@ class PointCloud:
                 raise InputError(f"field {name!r} has shape {values.shape}; {len(self.xyz)} rows of values are needed")
             if values.dtype.name not in FIELD_DTYPES:
                 raise InputError(f"field {name!r} has dtype {values.dtype}; one of {', '.join(FIELD_DTYPES)} is needed")
+            if any("\ud800" <= character <= "\udfff" for character in name):
+                raise InputError(f"field {name!r} has a name that is not Unicode text")
         if self.height < 1 or len(self.xyz) % self.height:
             raise InputError(f"{len(self.xyz)} points do not make {self.height} rows of one length")
         if not 0 <= self.position <= len(self.fields):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterable, Mapping
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from anypcc_ros.codec.occupancy import Witness
 from anypcc_ros.codec.order import decode_order, encode_order, encode_order_of
 from anypcc_ros.codec.position_decoder import PositionDecoder
 from anypcc_ros.codec.position_encoder import PositionEncoder, no_points
-from anypcc_ros.codec.representation import NOTHING, as_integers
+from anypcc_ros.codec.representation import NOTHING, as_integers, factor_of
 from anypcc_ros.codec.surroundings import Context
 from anypcc_ros.codec.tracks import Sources
 
@@ -137,15 +137,17 @@ class Encoder:
     def _firing(self, fields: Mapping[str, np.ndarray], rows: np.ndarray, context: Context) -> Found | None:
         """How a spinning sensor measured the points, if that may serve: their order is wanted, or there are times.
 
-        ``fields``: of points in the codec's order, which were given at these rows (N,).
+        ``fields``: of points in the codec's order, which were given at these rows (N,). Rings are those of a field that comes
+        back as it is: the decoder has no other.
         """
-        kept = [name for name in fields if self.config.policy(name).kind == "exact" or self.config.policy(name).step]
+        kept = [name for name in fields if self.config.policy(name).kind != "drop"]
         columns = [(i, fields[name]) for i, name in enumerate(kept) if fields[name].ndim == 1]
         given = _sorting(rows)
         if self.config.order != "original" and not any(ascends(values[given]) for _, values in columns):
             return None
         for i, values in columns:
-            rings = as_integers(values) if values.dtype.kind in "iu" else NOTHING
+            whole = values.dtype.kind in "iu" and factor_of(self.config.policy(kept[i]).step) == 1
+            rings = as_integers(values) if whole else NOTHING
             if found := find_firing(i, rings, context.grid_everywhere, given):
                 return found
         return None
@@ -181,10 +183,11 @@ class Decoder:
     def __init__(self, config: DecoderConfig | None = None, adaptations: Iterable[Adaptation] = ()) -> None:
         """``adaptations``: those that streams may name, besides those of the configuration.
 
-        Raises ConfigError for a folder of models that is not there, FileError and StreamError subclasses for bad adaptations.
+        Raises ConfigError for a folder of models that is not there, FileError and StreamError subclasses for bad adaptations,
+        BackendError where the backend cannot run.
         """
         self.config = config or DecoderConfig()
-        if self.config.model_dir and not Path(self.config.model_dir).is_dir():
+        if self.config.model_dir and not os.path.isdir(self.config.model_dir):
             raise ConfigError("model_dir", self.config.model_dir, "there is no such folder")
         self._positions = PositionDecoder(self.config, adaptations)
 

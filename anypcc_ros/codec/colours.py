@@ -1,7 +1,7 @@
 """Colours as integers: green, and by how much red and blue differ from it, which is less to say than three colours.
 
 A field is colours when it is called rgb or rgba and holds either one 32-bit value 0xAARRGGBB for each point, as PCL packs them
-even into a float32, or three or more integers of up to 32 bits.
+even into a float32, or three to eight integers of up to 32 bits.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from anypcc_ros.codec.errors import CorruptStreamError
 from anypcc_ros.codec.representation import NOTHING, Kind, Represented, factor_of, multiples, nearest_multiple
 
 NAMES = ("rgb", "rgba")
+MOST_CHANNELS = 8
+"""All channels of a colour are in memory together, as int64: a field of more values for each point is none."""
+
 _BYTES = (2, 1, 0, 3)  # of red, green, blue and alpha, the lowest first
 
 
@@ -21,7 +24,7 @@ def is_colour(name: str, values: np.ndarray) -> bool:
         return False
     if _packed(values):
         return values.dtype.itemsize == 4
-    return values.dtype.kind in "iu" and values.dtype.itemsize <= 4 and values.shape[1] >= 3
+    return values.dtype.kind in "iu" and values.dtype.itemsize <= 4 and 3 <= values.shape[1] <= MOST_CHANNELS
 
 
 def represent_colours(values: np.ndarray, step: float = 0.0) -> Represented:
@@ -47,7 +50,7 @@ def restore_colours(represented: Represented, dtype: np.dtype, packed: bool) -> 
 
 def channels(count: int) -> int:
     """Channels of a colour field with ``count`` values for each point. Raises CorruptStreamError for what is none."""
-    if count == 2 or not count:
+    if count == 2 or not 0 < count <= MOST_CHANNELS:
         raise CorruptStreamError(f"colours of {count} values")
     return len(_BYTES) if count == 1 else count
 

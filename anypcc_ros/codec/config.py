@@ -13,6 +13,7 @@ BACKENDS = ("auto", "native", "torch", "cuda")
 ORDERS = ("codec", "original")
 CALIBRATIONS = ("auto", "always", "selective", "never")
 LOSSY = ("auto", "scales", "likeliest")
+FINEST_STEP, COARSEST_STEP = 1e-9, 1e6
 
 
 def option(
@@ -114,8 +115,8 @@ class CodecConfig:
         0.01,
         "grid step; a decoded position is at most half a step from the original, per axis",
         unit="m",
-        minimum=1e-9,
-        maximum=1e6,
+        minimum=FINEST_STEP,
+        maximum=COARSEST_STEP,
     )
     origin: tuple[float, float, float] = option((0.0, 0.0, 0.0), "a point of the grid", unit="m")
     model: str = option("standard", "name of the installed model that predicts the occupancy codes")

@@ -7,8 +7,9 @@ ends with instead is one or two words, so that a cut stream is the very one that
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def possible_cuts(shorter: Sequence[Shorter]) -> list[Cut]:
     return [Cut(words, len(cells), cells_checksum(cells)) for words, cells in shorter]
 
 
-def encode_cuts(cuts: Sequence[Cut], words: bytes) -> bytes:
+def encode_cuts(cuts: Iterable[Cut], words: bytes) -> bytes:
     """The table of ``cuts``, each told by what differs from the stream's own ``words``."""
     parts = []
     for cut in cuts:
@@ -59,10 +60,25 @@ def _equal_words(one: bytes, other: bytes) -> int:
     return int(differ.argmax()) if differ.any() else size
 
 
-def decode_cuts(data: memoryview, words: bytes) -> list[Cut]:
-    """Inverse of ``encode_cuts``. Raises StreamError subclasses."""
-    cuts, at = [], 0
+class _Entry(NamedTuple):
+    """What the table says of a cut: its words are so many of the stream's own, and then those of the ending."""
+
+    kept: int
+    ending: memoryview
+    voxels: int
+    checksum: int
+
+    def cut(self, words: bytes) -> Cut:
+        return Cut(words[: self.kept * _WORD] + bytes(self.ending), self.voxels, self.checksum)
+
+
+def decode_cuts(data: memoryview, words: bytes, depth: int) -> list[_Entry]:
+    """What ``encode_cuts`` has written for a stream of so many levels. Raises StreamError subclasses."""
+    cuts: list[_Entry] = []
+    at = 0
     while at < len(data):
+        if len(cuts) == depth:
+            raise CorruptStreamError(f"more than {depth} cuts of {depth} levels")
         voxels, at = decode_varint(data, at)
         if at + _CHECKSUM.size > len(data):
             raise TruncatedError(f"chunk {bitstream.CUTS} of {len(data)} bytes is too short")
@@ -72,7 +88,7 @@ def decode_cuts(data: memoryview, words: bytes) -> list[Cut]:
         end = at + size * _WORD
         if end > len(data) or kept * _WORD > len(words):
             raise CorruptStreamError(f"a cut after {kept} of {len(words) // _WORD} words, {size} words behind them")
-        cuts.append(Cut(words[: kept * _WORD] + bytes(data[at:end]), voxels, checksum))
+        cuts.append(_Entry(kept, data[at:end], voxels, checksum))
         at = end
     return cuts
 
@@ -116,15 +132,15 @@ def _cut_points(info: CloudInfo, chunks: dict[str, memoryview], scales: int) -> 
     if bitstream.OCCUPANCY not in chunks:
         raise CorruptStreamError(f"{info.voxels} voxels and neither {bitstream.RAW} nor {bitstream.OCCUPANCY}")
     root, words = bytes(chunks[bitstream.OCCUPANCY][:1]), bytes(chunks[bitstream.OCCUPANCY][1:])
-    cuts = decode_cuts(chunks.get(bitstream.CUTS, memoryview(b"")), words)
+    cuts = decode_cuts(chunks.get(bitstream.CUTS, memoryview(b"")), words, info.coded_depth)
     if scales > len(cuts):
         has = f"places for {len(cuts)} at most" if cuts else "no place to cut it, as it is small"
         raise CutError(f"{scales} scales cannot be cut off: the stream has {has}; decode it and encode it with drop_scales")
-    chosen, rest = cuts[scales - 1], cuts[scales:]
+    chosen, rest = cuts[scales - 1].cut(words), cuts[scales:]
     payloads = {bitstream.OCCUPANCY: root + chosen.words}
     payloads |= {tag: bytes(chunks[tag]) for tag in (bitstream.BEAMS, bitstream.ADAPTATION) if tag in chunks}
     if rest:
-        payloads[bitstream.CUTS] = encode_cuts(rest, chosen.words)
+        payloads[bitstream.CUTS] = encode_cuts((entry.cut(words) for entry in rest), chosen.words)
     return replace(described, voxels=chosen.voxels, checksum=chosen.checksum), payloads
 
 

@@ -118,7 +118,7 @@ class ScanReader:
         self._beside, at = take_sized(data, at)
         if at != len(data):
             raise CorruptStreamError(f"{len(data) - at} bytes after a firing sequence")
-        largest = max(int(np.abs(offsets).max()), int(gaps.max()))
+        largest = max(int(offsets.max()), -int(offsets.min()), int(gaps.max()))
         if largest > _MOST_TURNS or gaps.min() < 0 or turns.min() < 0 or turns.max() >= rings:
             raise CorruptStreamError(f"turns {turns.min()}..{turns.max()} of {rings} rings, gaps and offsets up to {largest}")
         self._firing = Firing(self.field, first, turns, offsets, descending, cut, np.cumsum(gaps))
@@ -204,6 +204,8 @@ def find_firing(field: int, rings: np.ndarray, grid: np.ndarray, given: np.ndarr
     measured.
     """
     if not len(rings) or not 2 <= int(rings.max()) - int(rings.min()) < MOST_ROWS:
+        return None
+    if max(abs(int(rings.min())), abs(int(rings.max()))) > _MOST_TURNS:
         return None
     first = given[:_FIRST]
     if not _follow(rings[first]):

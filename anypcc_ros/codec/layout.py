@@ -53,7 +53,7 @@ def encode_layout(layout: Layout) -> bytes:
 
 
 def _encode_field(field: FieldInfo) -> bytes:
-    name, policy = field.name.encode("utf-8", "surrogatepass"), POLICIES.index(field.policy)
+    name, policy = field.name.encode(), POLICIES.index(field.policy)
     parts = [bytes([FIELD_DTYPES.index(field.dtype) | policy << 4]), encode_varint(field.count), encode_varint(len(name)), name]
     if field.policy == "step":
         parts.append(_LOSS.pack(field.step, field.largest_error))
@@ -91,7 +91,7 @@ def _decode_field(data: memoryview, at: int) -> tuple[FieldInfo, int]:
     if dtype >= len(FIELD_DTYPES) or policy >= len(POLICIES) or length > len(data) - at:
         raise CorruptStreamError(f"a field of dtype {dtype} and policy {policy} with a name of {length} bytes")
     try:
-        name = bytes(data[at : at + length]).decode("utf-8", "surrogatepass")
+        name = bytes(data[at : at + length]).decode()
     except UnicodeDecodeError as error:
         raise CorruptStreamError(f"the name of a field is not UTF-8: {error}") from error
     at += length

@@ -19,7 +19,7 @@ from anypcc_ros.codec.lattice import decode_lattice
 from anypcc_ros.codec.likeliest import FillingDecoder
 from anypcc_ros.codec.model import store
 from anypcc_ros.codec.model.adaptations import Adaptation, adaptations_in
-from anypcc_ros.codec.model.backend import context_model
+from anypcc_ros.codec.model.backend import context_model, usable
 from anypcc_ros.codec.model.delta import adapt, decode_delta
 from anypcc_ros.codec.model.network import ContextModel
 from anypcc_ros.codec.occupancy import Correction
@@ -33,6 +33,7 @@ class PositionDecoder:
     """Inverse of ``PositionEncoder``, for several threads like it. Raises what ``Decoder`` does."""
 
     def __init__(self, config: DecoderConfig, adaptations: Iterable[Adaptation] = ()) -> None:
+        usable(config.backend)  # which is needed only later, when a stream names its model
         self.config = config
         self._networks: dict[tuple[str, str], ContextModel] = {}
         self._adaptations = {found.hash: found for found in (*adaptations_in(config.adaptation), *adaptations)}

@@ -21,7 +21,8 @@ import numpy as np
 from anypcc_ros.codec.bitstream import ATTRIBUTES, COUNTS, FIELDS, OFF_GRID, ORDER, REMAINDERS, SCAN, StreamInfo, inspect
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Encoder
-from anypcc_ros.codec.config import CodecConfig, TargetConfig
+from anypcc_ros.codec.config import COARSEST_STEP, FINEST_STEP, CodecConfig, TargetConfig
+from anypcc_ros.codec.exact import on_grid
 from anypcc_ros.codec.filling import scales_to_fill
 from anypcc_ros.codec.octree import occupancy_pyramid, quantise, voxelise
 
@@ -47,6 +48,8 @@ _CROWD = 2.0
 counts, and fields that are told by coarser places, take what positions no longer do."""
 
 _SEPARATE = math.log(1.25)  # how much larger a target must be for merged points to be kept again, as a logarithm
+_MISSED = math.log(1.25)  # a stream so far from its target, as a logarithm, tells nothing of other clouds
+_OTHER = 2.0  # a cloud with so many times the points, or so few, is another one
 _STEEPEST, _FLATTEST, _SLOPE = -4.0, -0.1, -0.7  # of log(bytes) by log(edge); the last one before anything is known
 _DRIFT = -0.7  # the same where scales are filled in
 _APART = 0.1  # edges nearer than this, as a difference of logarithms, tell nothing of the drift: sizes go up and down by 1 %
@@ -56,6 +59,8 @@ _REACH = math.log(4096)  # from the edge of the configuration
 _LOOKS = 3  # grids that are looked at before one is encoded, at most, besides the last one; the nearest is taken
 _GAP = 0.01  # from an edge that has given too much or too little to the next one, as a difference of logarithms, at least
 _FORETOLD = TOLERANCE / 4  # an edge that should come so near is taken
+_MOST_CELLS, _FARTHEST = 2.0**31, 2.0**51  # from one end of a cloud to the other, and from the origin
+_LITTLE = 0.1  # of what no grid makes smaller: where that alone exceeds the target, positions are given so much beside it
 
 
 class _Parts(NamedTuple):
@@ -79,7 +84,8 @@ class _State:
     """What is known of the frames so far. ``edge``: logarithm of the last frame's; ``filling``: whether scales are filled in;
     ``merging``: the logarithm of the size up to which scales are dropped, None while they are not; ``parts``: the last frame's,
     None before the first one, and ``content``: what they follow; ``slope``: how size depends on the edge, ``drift``: how much
-    of that the content does not tell; ``crowd``: points per cell."""
+    of that the content does not tell; ``crowd``: points per cell. ``points``: of that frame, and ``off``: how far it was from
+    its target, a logarithm."""
 
     edge: float
     filling: bool = False
@@ -89,6 +95,8 @@ class _State:
     slope: float = _SLOPE
     drift: float = 0.0
     crowd: float = 1.0
+    points: int = 0
+    off: float = 0.0
 
     @property
     def size(self) -> float:
@@ -120,6 +128,7 @@ class RateControl:
         self.config = config
         self._lock = threading.Lock()
         self._state: _State | None = None
+        self._encoder_config: CodecConfig | None = None
 
     def encode(self, encoder: Encoder, cloud: PointCloud, seconds: float = DEFAULT_PERIOD) -> bytes:
         """The stream of the next frame, with ``encoder``, at whose step the search begins.
@@ -133,9 +142,9 @@ class RateControl:
             return encoder.encode(cloud)
         encoder, wanted = encoder.for_one_cloud(), math.log(target)
         with self._lock:
-            state = self._state
-        if state is not None and state.filling and not _is_surface(encoder.config, cloud):
-            state = None  # another scene
+            state = self._state if self._encoder_config == encoder.config else None
+        if state is not None and (_another_scene(state, cloud) or (state.filling and not _is_surface(encoder.config, cloud))):
+            state = None
         if state is None:
             filling = _prefers_filling(encoder, cloud, target)
             data, state = _search(encoder, cloud, wanted, _first(encoder.config, filling), SEARCH_PASSES)
@@ -147,7 +156,8 @@ class RateControl:
             other = _State(state.edge) if merging is None else state.merged(merging)
             data, state = _search(encoder, cloud, wanted, other, SEARCH_PASSES)
         with self._lock:
-            self._state = state
+            self._state = _remembered(encoder.config, state, cloud, wanted)
+            self._encoder_config = encoder.config
         return data
 
 
@@ -159,6 +169,20 @@ def _first(config: CodecConfig, filling: bool) -> _State:
 
 def _edge(config: CodecConfig, filling: bool) -> float:
     return math.log(config.step) + (config.drop_scales - config.truth * filling) * math.log(2)
+
+
+def _remembered(config: CodecConfig, state: _State, cloud: PointCloud, wanted: float) -> _State:
+    """What is known for the frames after this one: where it missed its target by far, not how size depends on the edge."""
+    off = state.size - _attainable(config, state, wanted)
+    known = state if abs(off) < _MISSED else replace(state, slope=_SLOPE, drift=_DRIFT * state.filling)
+    return replace(known, points=len(cloud), off=off)
+
+
+def _another_scene(state: _State, cloud: PointCloud) -> bool:
+    """Whether the frame before, far from its target, had so many points fewer or more that the search begins anew: a sensor
+    that was just switched on, or covered."""
+    fewer, more = sorted((max(state.points, 1), len(cloud)))
+    return abs(state.off) > _MISSED and more > _OTHER * fewer
 
 
 def _prefers_filling(encoder: Encoder, cloud: PointCloud, target: float) -> bool:
@@ -195,31 +219,52 @@ def _crowded(config: CodecConfig, state: _State) -> bool:
     return may and state.crowd >= _CROWD
 
 
+def _attainable(config: CodecConfig, state: _State, wanted: float) -> float:
+    """The size wanted, a logarithm, or more: where every point is kept what is carried with them takes as much on any grid, and
+    nothing is gained by positions that take next to nothing beside it."""
+    if state.parts is None or not (config.exact or config.order == "original"):
+        return wanted
+    return max(wanted, math.log(max((1 + _LITTLE) * state.parts.carried, 1.0)))
+
+
+def _bounds(config: CodecConfig, cloud: PointCloud, filling: bool) -> tuple[float, float]:
+    """The finest and the coarsest edge, logarithms, that are tried for a cloud: those of which the grid can hold it."""
+    middle = _edge(config, filling)
+    low, high = (math.log(config.step) if filling else middle - _REACH), middle + _REACH
+    points = cloud.finite()[0].xyz
+    if len(points) and not config.exact:  # which holds what the grid does not
+        extent = float(np.ptp(points.astype(np.float64), axis=0).max())
+        farthest = float(np.abs(points.astype(np.float64) - config.origin).max())
+        low = max(low, math.log(max(extent / _MOST_CELLS, farthest / _FARTHEST, FINEST_STEP)))
+    low, high = max(low, math.log(2 * FINEST_STEP)), min(high, math.log(COARSEST_STEP / 2))
+    return low, max(low, high)
+
+
 def _search(encoder: Encoder, cloud: PointCloud, wanted: float, state: _State, passes: int) -> tuple[bytes, _State]:
     """The nearest to the size wanted of so many streams at most, and what is known then."""
-    middle, known = _edge(encoder.config, state.filling), state
-    low, high = middle - _REACH, middle + _REACH  # the edge is between these
-    finest = math.log(encoder.config.step) if state.filling else low
-    best, nearest = b"", state
+    known = state
+    finest, coarsest = low, high = _bounds(encoder.config, cloud, state.filling)  # the edge is between low and high
+    best, nearest, off = b"", state, math.inf
     for i in range(passes):
-        edge, content, slope = _foresee(encoder, cloud, wanted, known, low, high, same_cloud=i > 0)
-        edge = max(edge, finest)
+        aim = _attainable(encoder.config, known, wanted)
+        edge, content, slope = _foresee(encoder, cloud, aim, known, low, high, same_cloud=i > 0)
+        edge = min(max(edge, finest), coarsest)
         data, info = _encode(encoder, cloud, edge, state)
         crowd = info.points / max(info.voxels, 1)
         tried = replace(known, edge=edge, content=content, parts=_parts(info), crowd=crowd, slope=slope)
         if i and abs(edge - known.edge) > _APART:
             untold = (tried.size - known.expects(content, edge)) / (edge - known.edge)
             tried = replace(tried, drift=known.drift + untold)
-        more = tried.size - wanted
+        more = tried.size - _attainable(encoder.config, tried, wanted)
         if more > 0 and _crowded(encoder.config, tried):
             return data, tried  # coarser cells would hold even more points
-        if not best or abs(more) < abs(nearest.size - wanted):
-            best, nearest = data, tried
+        if not best or abs(more) < off:
+            best, nearest, off = data, tried, abs(more)
         if abs(more) < math.log1p(TOLERANCE) or (edge == finest and more < 0):
             break
         low, high = (max(low, edge), high) if more > 0 else (low, min(high, edge))
         if high - low < 2 * _GAP:  # none is right, as where other beams were found: only the last stream counts
-            low, high = (edge, middle + _REACH) if more > 0 else (middle - _REACH, edge)
+            low, high = (edge, coarsest) if more > 0 else (finest, edge)
         known = tried
     return best, replace(nearest, slope=tried.slope, drift=tried.drift)
 
@@ -261,6 +306,8 @@ def _content(points: np.ndarray, edge: float, config: CodecConfig, state: _State
     if not len(points):
         return _NOTHING
     step, scales = _grid(edge, config, state)
+    if config.exact:
+        points = points[on_grid(points, step, config.origin)]
     voxels, _ = voxelise(quantise(points, step, config.origin, config.threads), scales, config.threads)
     nodes = len(voxels.coords) + sum(map(len, occupancy_pyramid(voxels)))
     if scales:
@@ -276,7 +323,7 @@ def _grid(edge: float, config: CodecConfig, state: _State) -> tuple[float, int]:
         return config.step, 0
     above = (edge - math.log(config.step)) / math.log(2)
     scales = 0 if state.merging is None else min(max(round(above), 1), MAX_SCALES)
-    return math.exp(edge) / 2**scales, scales
+    return max(math.exp(edge) / 2**scales, FINEST_STEP), scales
 
 
 def _parts(info: StreamInfo) -> _Parts:

@@ -162,7 +162,7 @@ def nearest_multiple(numbers: np.ndarray, factor: int) -> np.ndarray:
 def multiples(numbers: np.ndarray, factor: int, dtype: np.dtype) -> np.ndarray:
     """``numbers * factor``, int64, clamped to the integer dtype and to 2^52. Raises CorruptStreamError for what overflows."""
     least, most = (int(numbers.min()), int(numbers.max())) if numbers.size else (0, 0)
-    if max(most, -least) * factor >= _EXACT << 10:
+    if factor > _EXACT or max(most, -least) * factor >= _EXACT << 10:
         raise CorruptStreamError(f"multiples {least}..{most} of {factor}")
     low, high = max(np.iinfo(dtype).min, -_EXACT), min(np.iinfo(dtype).max, _EXACT)
     values = numbers * factor if factor > 1 else numbers

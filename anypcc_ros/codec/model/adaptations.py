@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,4 +85,4 @@ def adaptations_in(place: str) -> Iterator[Adaptation]:
     """Those of a file, or of all .apad files of a folder, none of "". Raises FileError, StreamError subclasses."""
     if place:
         path = Path(place)
-        yield from map(load_adaptation, sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path])
+        yield from map(load_adaptation, sorted(path.glob(f"*{SUFFIX}")) if os.path.isdir(path) else [path])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,8 +26,8 @@ def by_name(name: str) -> IntegerModel:
     Raises ModelNotFoundError, ModelFileError; the latter for another file as well.
     """
     path = Path(name) if name.endswith(SUFFIX) else SHIPPED / f"{name}{SUFFIX}"
-    if not path.is_file():
-        if Path(name).is_file():
+    if not os.path.isfile(path):  # which, other than Path.is_file, raises nothing where it must not look
+        if os.path.isfile(name):
             raise ModelFileError(f"{name}: the file of a model is called *{SUFFIX}")
         raise ModelNotFoundError(name, installed())
     return _load(path, path.stat().st_mtime_ns)
