@@ -25,8 +25,10 @@ from ros_network import (
 )
 
 from anypcc_ros.codec import bitstream
+from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
+from anypcc_ros.codec.layout import encode_layout
 from anypcc_ros.codec.model.integer import save_model
 from anypcc_ros.codec.model.network import ModelConfig
 from anypcc_ros.nodes.codec_node import WARNING_PERIOD
@@ -208,6 +210,15 @@ def flipped(stream):
     return stream[:-50] + bytes([stream[-50] ^ 1]) + stream[-49:]
 
 
+def named_strangely(policy):
+    """A cloud with a field whose name no ROS string can hold, a lone surrogate in the bytes of UTF-8."""
+    cloud = PointCloud(np.zeros((1, 3), np.float32), {"öa": np.zeros(1, np.uint8)})
+    stream = Encoder(CodecConfig(fields=(f"*={policy}",))).encode(cloud)
+    info, layout, chunks = bitstream.read_stream(stream, DecoderConfig())
+    fields = encode_layout(layout).replace("öa".encode(), b"\xed\xa0\x80")
+    return bitstream.write_stream(info, {tag: bytes(data) for tag, data in chunks.items()} | {"FLDS": fields})
+
+
 def test_bad_streams_are_counted_by_kind_and_the_next_good_one_is_exact(chain, pair, stream, scan, make_model, tmp_path):
     _, decoder = pair
     bad = {
@@ -218,6 +229,7 @@ def test_bad_streams_are_counted_by_kind_and_the_next_good_one_is_exact(chain, p
         "LimitExceededError": [far_too_many_points(stream)],
         "ModelNotFoundError": [unknown_model(stream, make_model, scan, tmp_path)],
     }
+    bad["CorruptStreamError"] += [named_strangely(policy) for policy in ("exact", "drop")]
     published, start = chain.count(DECODER, "frames published"), time.monotonic()
     for kind, streams in bad.items():
         before = chain.count(DECODER, f"errors {kind}")

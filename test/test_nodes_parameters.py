@@ -43,6 +43,10 @@ def peer(nodes):
     peer.close()
 
 
+TOO_LONG = 300 * "a"
+"""No file can have this name: whoever looks for it gets an OSError."""
+
+
 class Client:
     """Blocking calls of one node's parameter services."""
 
@@ -129,12 +133,33 @@ def test_defaults_are_those_of_the_configuration(peer):
         ({"origin": [0.0, 1.0, float("inf")]}, "must be 3 finite numbers"),
         ({"model": "no_such_model"}, "model no_such_model is not installed (installed: "),
         ({"model": ""}, "not installed"),
+        ({"model": TOO_LONG}, "not installed"),
+        ({"adaptation": TOO_LONG}, "cannot read"),
         ({"diagnostics_period": -1.0}, "diagnostics_period"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_bad_values_are_refused_with_the_reason_and_nothing_changes(peer, change, reason):
-    client = Client(peer, "anypcc_encoder")
+    refused(Client(peer, "anypcc_encoder"), change, reason)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model_dir": TOO_LONG}, "there is no such folder"),
+        ({"adaptation": TOO_LONG}, "cannot read"),
+        ({"backend": "cuda"}, "the cuda backend needs"),
+        ({"max_points": 0}, "max_points"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_bad_values_are_refused_by_the_decoder(peer, change, reason):
+    if "backend" in change and pytest.importorskip("torch").cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    refused(Client(peer, "anypcc_decoder"), change, reason)
+
+
+def refused(client, change, reason):
     before = client.get(*change)
     ((successful, given),) = client.set(**change)
     assert not successful
@@ -159,7 +184,7 @@ def test_streams_have_the_bit_rate_that_is_asked_for(peer, xyz):
     try:
         sizes = []
         for tenth in range(4):
-            peer.clouds.publish(cloud_message(xyz, (0, tenth * 100_000_000)))
+            peer.clouds.publish(cloud_message(xyz, (100, tenth * 100_000_000)))
             sizes.append(len(peer.take(peer.compressed).data))
     finally:
         assert client.set(target_bitrate=0.0, target_passes=1) == [(True, ""), (True, "")]

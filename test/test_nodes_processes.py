@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_network import (
     READY,
     cloud_message,
@@ -64,18 +64,49 @@ def test_a_best_effort_publisher_is_heard_beside_a_reliable_one(peer, xyz):
             until(heard, f"the cloud of {points} points")
 
 
+def test_a_subscription_is_reliable_again_when_the_best_effort_publisher_has_gone(peer):
+    with started("encoder_node") as encoder:
+        driver = peer.create_publisher(PointCloud2, "points", QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT))
+        encoder.wait_for_log("a publisher of /points is best effort")
+        until(
+            lambda: of_nodes(peer.get_subscriptions_info_by_topic("/points")) == [ReliabilityPolicy.BEST_EFFORT], "best effort"
+        )
+        peer.destroy_publisher(driver)
+        until(lambda: of_nodes(peer.get_subscriptions_info_by_topic("/points")) == [ReliabilityPolicy.RELIABLE], "reliable")
+
+
+def test_latched_clouds_pass_through_nodes_that_are_told_to_latch(peer, xyz):
+    """A map: published once, before the encoder is there, and taken by whoever comes after the decoder made it."""
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    sent = cloud_message(xyz)
+    peer.create_publisher(PointCloud2, "map", latched).publish(sent)
+
+    def latching(topic, direction):
+        return ["-p", f"qos_overrides./{topic}.{direction}.durability:=transient_local"]
+
+    encoding = ["-r", "points:=map", "-r", "points/anypcc:=map/anypcc", *latching("map", "subscription")]
+    decoding = ["-r", "points/anypcc:=map/anypcc", "-r", "points/decoded:=map/decoded", *latching("map/anypcc", "subscription")]
+    with (
+        started("encoder_node", *encoding, *latching("map/anypcc", "publisher"), step=STEP),
+        started("decoder_node", *decoding, *latching("map/decoded", "publisher"), diagnostics_period=0.2),
+    ):
+        peer.wait_for_count("anypcc_decoder", "frames published", 1)
+        peer.create_subscription(PointCloud2, "map/decoded", peer.decoded.put, latched)
+        np.testing.assert_array_equal(coordinates(peer.take(peer.decoded)), on_grid(xyz, STEP))
+
+
+def of_nodes(infos):
+    return [info.qos_profile.reliability for info in infos if info.node_name == ENCODER]
+
+
 def test_quality_of_service_is_a_parameter(peer):
     arguments = ["-p", "qos_overrides./points.subscription.reliability:=best_effort"]
     arguments += ["-p", "qos_overrides./points/anypcc.publisher.depth:=3"]
     arguments += ["-p", "qos_overrides./points/anypcc.publisher.reliability:=best_effort"]
     with started("encoder_node", *arguments):
-
-        def reliability(infos):
-            return [info.qos_profile.reliability for info in infos if info.node_name == ENCODER]
-
         best_effort = [ReliabilityPolicy.BEST_EFFORT]
-        until(lambda: reliability(peer.get_subscriptions_info_by_topic("/points")) == best_effort, "the subscription")
-        until(lambda: reliability(peer.get_publishers_info_by_topic("/points/anypcc")) == best_effort, "the publisher")
+        until(lambda: of_nodes(peer.get_subscriptions_info_by_topic("/points")) == best_effort, "the subscription")
+        until(lambda: of_nodes(peer.get_publishers_info_by_topic("/points/anypcc")) == best_effort, "the publisher")
 
 
 # All fields
@@ -246,7 +277,24 @@ def test_a_signal_in_the_middle_of_the_work(peer, xyz):
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_bad_start_parameters_end_the_node_with_the_reason(ros, parameters, reason):
-    process = start("encoder_node", **parameters)
+    ends_with(start("encoder_node", **parameters), reason)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--params-file", "/there/is/none.yaml"], "none.yaml"),
+        (["-r", "points:=not a name"], "not a name"),
+        (["-p", "qos_overrides./points.subscription.reliability:=perhaps"], "perhaps"),
+        (["-p", "qos_overrides./points.subscription.depth:=-1"], "depth"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else value,
+)
+def test_bad_arguments_end_the_node_with_the_reason(ros, arguments, reason):
+    ends_with(start("encoder_node", *arguments), reason)
+
+
+def ends_with(process, reason):
     try:
         assert process.wait() == 1
         assert reason in process.log
@@ -255,18 +303,25 @@ def test_bad_start_parameters_end_the_node_with_the_reason(ros, parameters, reas
         process.end()
 
 
+def test_an_empty_list_of_policies_is_none(ros):
+    with started("encoder_node", "-p", "fields:=[]") as encoder:
+        assert "fields=()" in encoder.log
+
+
 FAILING = """
 from anypcc_ros.nodes import codec_node, start
 
-def report(self):
-    raise LookupError("a callback that fails")
+def fail(self):
+    raise LookupError("something that fails")
 
-codec_node.CodecNode.report = report
+codec_node.CodecNode.{method} = fail
 raise SystemExit(start.decoder_node())
 """
 
 
-def test_a_callback_that_fails_ends_the_node_with_its_traceback(ros):
-    done = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, timeout=60, check=False)
+@pytest.mark.parametrize("method", ["report", "_work"])
+def test_a_callback_or_a_worker_that_fails_ends_the_node_with_its_traceback(ros, method):
+    script = FAILING.format(method=method)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert "LookupError: a callback that fails" in done.stderr
+    assert "LookupError: something that fails" in done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import traceback
 from abc import abstractmethod
@@ -12,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.serialization import deserialize_message
 
@@ -24,6 +25,7 @@ from anypcc_ros.codec.errors import AnypccError
 from anypcc_ros.nodes.diagnostics import Frame, Statistics
 from anypcc_ros.nodes.parameters import ConfigParameters
 from anypcc_ros.nodes.pipeline import Arrival, InOrder, NewestOnly
+from anypcc_ros.nodes.vital import VitalThread
 
 # Reliable, because best effort loses most clouds of megabytes between processes (a lost datagram is a lost cloud).
 # The subscription is emptied at once into a queue of our own that holds one message and counts what it drops; its own
@@ -31,6 +33,10 @@ from anypcc_ros.nodes.pipeline import Arrival, InOrder, NewestOnly
 # that is too slow.
 INPUT_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 OUTPUT_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+
+FOLLOWING_PERIOD = 1.0
+"""Seconds between two looks at whether the publishers that made the subscription best effort are still there."""
 
 WORKERS = 2
 """Frames at work at a time. With more of them the newest frame would come to wait behind older ones."""
@@ -107,15 +113,18 @@ class CodecNode(Node):
         self._sequence: int | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._output = self.create_publisher(
-            *output_topic, OUTPUT_QOS, qos_overriding_options=QoSOverridingOptions.with_default_policies()
+            *output_topic, OUTPUT_QOS, qos_overriding_options=QoSOverridingOptions(OVERRIDABLE)
         )
-        self._input = self._subscribe(INPUT_QOS, QoSOverridingOptions.with_default_policies())
-        self._timer = self.create_timer(1.0, self.report)
+        self._input = self._subscribe(INPUT_QOS, QoSOverridingOptions(OVERRIDABLE))
+        self._asked = self._input.qos_profile
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # also where nothing moves the simulated time
+        self._timer = self.create_timer(1.0, self.report, clock=steady)
+        self._following = self.create_timer(FOLLOWING_PERIOD, self._follow_publishers, clock=steady)
+        self._following.cancel()
         self._set_period(self._options.config)
 
         self._newest, self._order = NewestOnly(), InOrder()
-        names = [f"{verb}r {i}" for i in range(WORKERS)]
-        self._workers = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
+        self._workers = [VitalThread(f"{verb}r {i}", self._work) for i in range(WORKERS)]
         for worker in self._workers:
             worker.start()
         self.get_logger().info(f"{self._input.topic_name} -> {self._output.topic_name}: {self.codec.config}")
@@ -124,12 +133,18 @@ class CodecNode(Node):
     def convert(self, message: Any) -> Result:
         """The message to publish for ``message``. Raises AnypccError where there is none. Runs in the workers, at once."""
 
-    def close(self) -> None:
-        """Stop the workers, leaving frames at work a little time. Nothing is published after this."""
+    def close(self) -> bool:
+        """Stop the workers, leaving frames at work a little time; whether that was enough. Nothing is published after this."""
         self._newest.close()
         deadline = time.monotonic() + SHUTDOWN_PATIENCE
         for worker in self._workers:
             worker.join(max(deadline - time.monotonic(), 0))
+        return not any(worker.is_alive() for worker in self._workers)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a worker was ended by a defect."""
+        return any(worker.failed for worker in self._workers if not worker.is_alive())
 
     # Input
 
@@ -156,8 +171,20 @@ class CodecNode(Node):
             self.executor.create_task(self._subscribe_best_effort)
 
     def _subscribe_best_effort(self) -> None:
-        qos = copy(self._input.qos_profile)
+        qos = copy(self._asked)
         qos.reliability = ReliabilityPolicy.BEST_EFFORT
+        self._subscribe_again(qos)
+        self._following.reset()
+
+    def _follow_publishers(self) -> None:
+        """Reliable again, where those that offered no more have gone and others are there."""
+        offered = [info.qos_profile.reliability for info in self.get_publishers_info_by_topic(self._input.topic_name)]
+        if offered and ReliabilityPolicy.BEST_EFFORT not in offered:
+            self._following.cancel()
+            self.get_logger().info(f"the publishers of {self._input.topic_name} are reliable: subscribing so again")
+            self._subscribe_again(self._asked)
+
+    def _subscribe_again(self, qos: QoSProfile) -> None:
         self.destroy_subscription(self._input)
         self._input = self._subscribe(qos, None)
 
@@ -165,10 +192,15 @@ class CodecNode(Node):
         arrival = Arrival(data, time.monotonic())
         self.statistics.count_received(len(data), arrival.time)
         self._count_lost(info["publication_sequence_number"])
-        if not self._output.get_subscription_count():
+        if not (self._output.get_subscription_count() or self._latched):
             self.statistics.count_skipped()
         elif self._newest.put(arrival):
             self.statistics.count_dropped()
+
+    @property
+    def _latched(self) -> bool:
+        """Whether those that subscribe later get the last message."""
+        return self._output.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
 
     def _count_lost(self, sequence: int) -> None:
         """Messages lost on the way or pushed out of the middleware's queue leave a gap in their publisher's numbers.
@@ -236,6 +268,7 @@ class CodecNode(Node):
             return
         self._warned_at[kind] = now
         text = f"cannot {self._verb} a message of {self._input.topic_name}: {kind}: {error}"
+        text = text.encode("utf-8", "backslashreplace").decode()  # whatever a message said: the log takes nothing else
         if isinstance(error, AnypccError):
             self.get_logger().warning(text)
         else:  # not a bad message but a defect of this package

@@ -52,7 +52,8 @@ class DecoderNode(CodecNode):
         except StreamError as error:
             self.get_logger().warning(f"{self._adaptations.topic_name}: not an adaptation: {error}")
             return
-        self._heard.append(adaptation)
+        if adaptation.hash not in {heard.hash for heard in self._heard}:
+            self._heard.append(adaptation)
         self.codec.product.add_adaptation(adaptation)
         self.get_logger().info(f"adaptation {adaptation.hash} of model {adaptation.base}")
 

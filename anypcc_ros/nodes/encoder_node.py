@@ -63,7 +63,8 @@ class EncoderNode(CodecNode):
         encoder: Encoder = self.codec.product
         cloud = cloud_from_message(message)
         layout = special_layout(message, self._message.config.keep_padding)
-        period = self._period.after(message.header.stamp.sec + message.header.stamp.nanosec * 1e-9)
+        stamp = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
+        period = self._period.after(stamp, time.monotonic())
         start = time.perf_counter()
         stream = self._rate.product.encode(encoder, cloud, period)
         seconds = time.perf_counter() - start

@@ -40,7 +40,7 @@ class ConfigParameters(Generic[Config, Product]):
         self._applied = applied
         fields = {field.name: field for field in dataclasses.fields(defaults)}  # type: ignore[arg-type]
         declared = {
-            name: node.declare_parameter(name, _to_ros(getattr(defaults, name)), descriptor(field)).value
+            name: _from_ros(node.declare_parameter(name, _to_ros(getattr(defaults, name)), descriptor(field)).value)
             for name, field in fields.items()
         }
         self._names = frozenset(fields)
@@ -51,13 +51,13 @@ class ConfigParameters(Generic[Config, Product]):
         node.add_post_set_parameters_callback(self._commit)
 
     def _validate(self, parameters: Sequence[Parameter]) -> SetParametersResult:
-        changes = {parameter.name: parameter.value for parameter in parameters if parameter.name in self._names}
+        changes = {each.name: _from_ros(each.value) for each in parameters if each.name in self._names}
         self._validated = None
         if changes:
             try:
                 config = dataclasses.replace(self.config, **changes)  # type: ignore[type-var]
                 self._validated = config, self._build(config)
-            except AnypccError as error:
+            except (AnypccError, OSError) as error:  # OSError: a path that cannot be looked at
                 return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
@@ -93,3 +93,7 @@ def descriptor(field: dataclasses.Field[Any]) -> ParameterDescriptor:
 
 def _to_ros(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def _from_ros(value: Any) -> Any:
+    return () if value is None else value  # an empty array has no type, and so comes as nothing at all

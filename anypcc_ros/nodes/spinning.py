@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
 
 import rclpy
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException, NameValidationException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import try_shutdown
 
 from anypcc_ros.codec.errors import AnypccError
 from anypcc_ros.nodes.codec_node import CodecNode
 from anypcc_ros.nodes.start import StopSignal
+from anypcc_ros.nodes.vital import VitalThread
 
 
 def run(make_node: Callable[[], CodecNode], stop_signal: StopSignal, args: list[str] | None) -> int:
@@ -25,44 +26,52 @@ def run(make_node: Callable[[], CodecNode], stop_signal: StopSignal, args: list[
     0 after the signal; 1 with a line on stderr where the start parameters are no good, or with a traceback where
     spinning failed.
     """
-    # rclpy's own handlers shut the context down under a spinning executor, which now and then raises.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
+        # rclpy's own handlers shut the context down under a spinning executor, which now and then raises.
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = make_node()
-    except (AnypccError, InvalidParameterTypeException, InvalidParameterValueException) as error:
+    except _BAD_START as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        rclpy.shutdown()
+        try_shutdown()
         return 1
     spinner = Spinner(node)
     spinner.start()
     stop_signal.wait()
     spinner.stop()
-    node.close()
+    ended = node.close()
+    status = 1 if spinner.failed or node.failed else 0
     node.destroy_node()
     rclpy.shutdown()
-    return 1 if spinner.failed else 0
+    if not ended:  # an interpreter that ends under a thread at work within torch is aborted
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
-class Spinner(threading.Thread):
-    """Runs a node's callbacks. Should one fail, the process gets a SIGTERM."""
+# RuntimeError is what rclpy raises for unknown arguments, parameter files, names and QoS.
+_BAD_START = (
+    AnypccError,
+    OSError,
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    NameValidationException,
+    RuntimeError,
+)
+
+
+class Spinner(VitalThread):
+    """Runs a node's callbacks."""
 
     def __init__(self, node: Node) -> None:
-        super().__init__(name="spinner", daemon=True)
+        super().__init__("spinner", self._spin)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(node)
         self._stopping = threading.Event()
-        self.failed = False
 
-    def run(self) -> None:
-        self.failed = True  # until it is known that nothing was raised
-        try:
-            while not self._stopping.is_set():
-                self._executor.spin_once()
-            self.failed = False
-        finally:
-            # A node whose callbacks have stopped must not look alive. What was raised goes on: Python prints it.
-            if self.failed:
-                os.kill(os.getpid(), signal.SIGTERM)
+    def _spin(self) -> None:
+        while not self._stopping.is_set():
+            self._executor.spin_once()
 
     def stop(self) -> None:
         """Returns once no callback runs any more."""
