@@ -22,7 +22,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import psutil
 from make_sample import POINT_CLOUD, TYPES, cloud_message
 from mcap.writer import CompressionType, Writer
 
@@ -180,9 +179,9 @@ def run_watched(source: Path, target: Path, jobs: int, arguments: Sequence[str])
     command = [sys.executable, "-m", "anypcc_ros.cli", "bag", "compress", str(source), str(target), "--quiet"]
     start = time.monotonic()
     with subprocess.Popen([*command, "--jobs", str(jobs), *arguments], stdout=subprocess.DEVNULL) as process:
-        watched, samples = psutil.Process(process.pid), []
+        samples = []
         while process.poll() is None:
-            samples.append(memory(watched))
+            samples.append(memory(process.pid))
             time.sleep(0.5)
     seconds, size = time.monotonic() - start, source.stat().st_size / 1e6 if source.is_file() else folder_size(source) / 1e6
     if process.returncode:
@@ -196,14 +195,15 @@ def folder_size(path: Path) -> int:
     return sum(file.stat().st_size for file in path.iterdir())
 
 
-def memory(process: psutil.Process) -> int:
-    total = 0
-    for one in [process, *process.children(recursive=True)]:
-        try:
-            total += one.memory_full_info().pss
-        except psutil.Error:
-            continue  # it has just ended
-    return total
+def memory(process: int) -> int:
+    """Bytes of a process and of all below it, what several of them share divided among these (Linux: proportional set size)."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+        tasks = [file.read_text().split() for file in Path(f"/proc/{process}/task").glob("*/children")]
+    except OSError:
+        return 0  # it has just ended
+    own = next((1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+    return own + sum(memory(int(child)) for children in tasks for child in children)
 
 
 def main() -> None:

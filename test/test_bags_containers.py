@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from anypcc_ros.bags.reading import Bag, find_bags
 from anypcc_ros.bags.results import DamageLog
 from anypcc_ros.bags.transform import CompressTask, Reading, RestoreTask
 from anypcc_ros.bags.verify import verify
+from anypcc_ros.bags.writing import BagOutput
 from anypcc_ros.codec.bitstream import inspect
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig
 
@@ -312,6 +314,30 @@ def test_compressing_twice_is_refused_where_names_would_clash(tmp_path):
         "/rear/points/anypcc",
         "/chatter",
     }
+
+
+def test_compressing_makes_no_one_topic_of_two(tmp_path):
+    """As where a robot has recorded its clouds and what its encoder made of them."""
+    source, both = recordings.write_mcap(tmp_path / "in.mcap", clouds=2), tmp_path / "both.mcap"
+    compress(source, tmp_path / "small.mcap")
+    rewrite(both, [*messages(source), *messages(tmp_path / "small.mcap")])
+    with pytest.raises(BagUsageError, match=r"/points.* and /.*/points.* would both become .*--topics"):
+        compress(both, tmp_path / "c.mcap")
+    assert not (tmp_path / "c.mcap").exists()
+
+
+def test_a_topic_of_two_types_is_not_torn_apart(tmp_path):
+    source, two = recordings.write_mcap(tmp_path / "in.mcap", clouds=2), tmp_path / "two.mcap"
+    rewrite(two, [replace(message, topic=replace(message.topic, name="/both")) for message in messages(source)])
+    with pytest.raises(BagUsageError, match="not to be restored"):
+        compress(two, tmp_path / "small.mcap")
+
+
+def rewrite(path, given):
+    with BagOutput(path, "mcap", "", "ros2", {}) as output:
+        for message in given:
+            output.add_message(message)
+        output.publish()
 
 
 def test_a_cloud_that_the_codec_has_no_code_for_passes_through(tmp_path):

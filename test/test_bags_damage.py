@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import resource
 import signal
 import sqlite3
@@ -27,6 +28,7 @@ from anypcc_ros.bags.reading import Bag
 from anypcc_ros.bags.results import DamageLog
 
 STEP = ("--step", "0.01", "--jobs", "1", "--quiet")
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 def run(command: str, *arguments: object) -> int:
@@ -79,7 +81,7 @@ def out(tmp_path) -> Path:
         ("short.db3", b"SQLite format 3\0" + bytes(84), "short.db3"),
         ("short.bag", b"#ROSBAG V2.0\nE\0\0\0", "short.bag"),
         ("old.bag", b"#ROSBAG V1.2\n" + bytes(100), "version"),
-        ("broken.mcap.zstd", b"\x28\xb5\x2f\xfd\xff\xff\xff\xff\xff", "holds something that"),
+        ("broken.mcap.zstd", ZSTD_MAGIC + b"\xff" * 5, "holds something that"),
     ],
 )
 def test_files_that_are_no_bags(inputs, out, capsys, name, content, told):
@@ -150,6 +152,70 @@ def test_a_corrupt_chunk(inputs, out, capsys):
     assert f"the chunk at byte {hurt.chunk_start_offset}" in told
     assert "its statistics has" in told  # and how many messages are missing
     assert 0 < len(messages(out / "small.mcap")) < 10
+
+
+def test_a_corrupt_chunk_takes_no_other_with_it(inputs, out, capsys):
+    """Types and topics are described in the first one, and once more at the end of the file."""
+    source = recordings.write_mcap(inputs / "in.mcap")
+    whole, data = messages(source), bytearray(source.read_bytes())
+    data[data.index(ZSTD_MAGIC)] ^= 0xFF
+    source.write_bytes(data)
+    assert run("compress", source, out / "small.mcap", *STEP, "--keep-going") == REPORTED
+    told = capsys.readouterr().err
+    assert "cannot be decompressed" in told
+    assert "not described" not in told
+    assert run("restore", out / "small.mcap", out / "back.mcap", "--jobs", "1") == 0
+    kept, back = messages(source), messages(out / "back.mcap")
+    assert 0 < len(kept) < len(whole)
+    assert kept == whole[-len(kept) :]
+    described = [(message.topic.name, message.topic.type, message.topic.definition, message.log_time) for message in kept]
+    assert [(each.topic.name, each.topic.type, each.topic.definition, each.log_time) for each in back] == described
+
+
+@pytest.mark.parametrize("what", ["the name of the compression", "its length", "the size of what is in it"])
+def test_damage_in_the_head_of_a_chunk_is_of_this_chunk_alone(inputs, out, capsys, what):
+    source = recordings.write_mcap(inputs / "in.mcap")
+    whole, data = len(messages(source)), bytearray(source.read_bytes())
+    start = chunks(source)[1].chunk_start_offset + 9  # behind opcode and length
+    name = data.index(b"zstd", start)
+    data[{"the name of the compression": name, "its length": name - 1, "the size of what is in it": start + 23}[what]] ^= 0x7F
+    source.write_bytes(data)
+    assert run("compress", source, out / "small.mcap", *STEP, "--keep-going") == REPORTED
+    assert "Traceback" not in capsys.readouterr().err
+    assert 0 < len(messages(out / "small.mcap")) < whole
+
+
+def test_in_a_folder_of_bags_one_that_is_none_does_not_stop_the_others(inputs, out, capsys):
+    for name in "ac":
+        recordings.write_mcap(inputs / f"{name}.mcap", clouds=2)
+    (inputs / "b.mcap").write_bytes(b"")
+    assert run("compress", inputs, out / "all", *STEP) == DAMAGED
+    assert run("compress", inputs, out / "more", *STEP, "--keep-going") == REPORTED
+    assert sorted(path.name for path in (out / "more").iterdir()) == ["a.mcap", "c.mcap"]
+    assert "b.mcap" in capsys.readouterr().err
+
+
+def test_two_bags_that_would_become_one_are_refused(inputs, out, capsys):
+    recordings.write_ros1(inputs / "run.bag", clouds=2)
+    recordings.write_rosbag2(inputs / "run", "sqlite3", clouds=2)
+    assert run("compress", inputs, out / "all", *STEP) == 2
+    assert "would both become" in capsys.readouterr().err
+    assert not (out / "all").exists()
+
+
+def test_a_bag_that_is_not_there(out, capsys):
+    assert run("info", out / "none.mcap") == DAMAGED
+    assert "none.mcap: is not there" in capsys.readouterr().err
+
+
+def test_metadata_without_a_file(inputs, capsys):
+    bag = recordings.write_rosbag2(inputs / "run", "mcap", clouds=1)
+    described = (bag / "metadata.yaml").read_text()
+    emptied = re.sub(r"relative_file_paths:\n( *- .*\n)+", "relative_file_paths: []\n", described)
+    assert emptied != described
+    (bag / "metadata.yaml").write_text(emptied)
+    assert run("info", bag) == DAMAGED
+    assert "names no file" in capsys.readouterr().err
 
 
 def test_a_checksum_that_fails_though_all_can_be_read(inputs, out, capsys):
@@ -232,6 +298,15 @@ def test_a_damaged_cloud(inputs, out, capsys, spoilt):
     )
 
 
+def test_a_report_on_a_damaged_cloud(inputs, out):
+    pytest.importorskip("matplotlib", reason="needs the extra [eval]")
+    source = recordings.write_old_sqlite(inputs / "in.db3")
+    spoil(source, 1, recordings.cloud(0)[:100])
+    options = [*STEP, "--keep-going", "--report", out / "report.html"]
+    assert run("compress", source, out / "small.db3", *options) == REPORTED
+    assert "/front/points, first cloud" in (out / "report.html").read_text()
+
+
 def test_a_damaged_stream_is_passed_through_by_restore(inputs, out, capsys):
     source = recordings.write_old_sqlite(inputs / "in.db3")
     assert run("compress", source, out / "small.db3", *STEP) == 0
@@ -289,7 +364,7 @@ def command(source: Path, target: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["small.mcap", "folder"])
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_was_stopped_can_be_started_again(inputs, out, name, stop):
     source = recordings.write_mcap(inputs / "in.mcap", clouds=1500)
     with subprocess.Popen(command(source, out / name), stderr=subprocess.DEVNULL) as running:
@@ -299,7 +374,7 @@ def test_a_run_that_was_stopped_can_be_started_again(inputs, out, name, stop):
         time.sleep(0.1)
         running.send_signal(stop)
         status = running.wait(60)
-    assert status == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}[stop]
+    assert status == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}[stop]
     leftover = list(out.iterdir())
     assert [path.name for path in leftover] == ([f".{name}.partial"] if stop == signal.SIGKILL else [])
     small = recordings.write_mcap(inputs / "small.mcap")

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.lib.recfunctions import rename_fields, repack_fields
 
 pytest.importorskip("rosbags", reason="needs the extra [bags]")
 pytest.importorskip("mcap", reason="needs the extra [bags]")
 
 import recordings
+import zstandard
 
 from anypcc_ros import cli
 from anypcc_ros.bags.compare import POSITION, CompareTask, Policy, compare_clouds
@@ -92,7 +94,7 @@ def test_within_the_policy(bags):
 @pytest.mark.parametrize(
     ("change", "topic", "told"),
     [
-        (lambda m: None if m.sequence == 1001 else m, "/chatter", "1 messages missing"),
+        (lambda m: None if m.sequence == 1001 else m, "/chatter", "1 message missing"),
         (lambda m: dataclasses.replace(m, log_time=m.log_time + (m.sequence == 1001)), "/chatter", "it has log time"),
         (lambda m: dataclasses.replace(m, publish_time=m.publish_time + (m.sequence == 1000)), "/front/points", "publish time"),
         (lambda m: dataclasses.replace(m, sequence=m.sequence + (m.sequence == 1000)), "/front/points", "sequence number"),
@@ -106,6 +108,65 @@ def test_what_is_different_is_noticed(bags, tmp_path, change, topic, told):
     found = verdicts(source, changed(small, tmp_path / "other.mcap", change))
     assert found[topic].verdict == "different"
     assert told in " ".join(found[topic].reasons)
+
+
+def without_ring(number: int, named: str = "") -> bytes:
+    made = recordings.points(number)
+    kept = [name for name in made.dtype.names if name != "ring"]
+    return recordings.cloud(number, rename_fields(repack_fields(made[kept]), {"intensity": named or "intensity"}))
+
+
+@pytest.mark.parametrize("named", ["", "Intensity"])
+def test_a_field_that_the_stream_never_had_is_missed(bags, tmp_path, named):
+    """Nothing in the stream says that it was dropped."""
+    source, _ = bags
+    poorer = changed(source, tmp_path / "poorer.mcap", lambda m: dataclasses.replace(
+        m, data=without_ring(0, named)) if m.topic.name == "/front/points" and m.sequence == 1000 else m)  # fmt: skip
+    assert run("compress", poorer, tmp_path / "small.mcap", "--jobs", "1", "--quiet") == 0
+    found = verdicts(source, tmp_path / "small.mcap")["/front/points"]
+    assert found.verdict == "different"
+    assert "ring" in found.reasons[0]
+
+
+def test_fields_that_were_dropped_on_purpose_are_told(bags, tmp_path, capsys):
+    source, _ = bags
+    small = tmp_path / "small.mcap"
+    assert run("compress", source, small, "--fields", "ring=drop", "--jobs", "1", "--quiet") == 0
+    capsys.readouterr()
+    assert run("verify", source, small, "--jobs", "1", "--quiet") == 0
+    assert "  dropped: ring\n" in capsys.readouterr().out
+
+
+def test_another_type_of_equal_bytes_is_noticed(bags, tmp_path):
+    source, _ = bags
+    other = changed(source, tmp_path / "other.mcap", lambda m: dataclasses.replace(
+        m, topic=dataclasses.replace(m.topic, type="std_msgs/msg/Empty")) if m.topic.name == "/chatter" else m)  # fmt: skip
+    assert "it is a std_msgs/msg/Empty" in verdicts(source, other)["/chatter"].reasons[0]
+
+
+def test_a_compressed_bag_is_itself_though_its_topics_are_not_known_up_front(bags, tmp_path):
+    _, small = bags
+    packed = tmp_path / "small.mcap.zstd"
+    packed.write_bytes(zstandard.ZstdCompressor().compress(small.read_bytes()))
+    assert {topic.verdict for topic in verdicts(packed, small).values()} == {"identical"}
+
+
+def test_exact_is_what_all_clouds_are(bags, tmp_path, capsys):
+    source, small = bags
+    assert run("compress", source, tmp_path / "exact.mcap", "--jobs", "1", "--quiet") == 0
+    exact = {m.log_time: m for m in front(tmp_path / "exact.mcap")}
+    last = front(small)[-1].log_time
+    mixed = changed(small, tmp_path / "mixed.mcap", lambda m: dataclasses.replace(
+        m, data=exact[last].data) if m.topic.name.startswith("/front") and m.log_time == last else m)  # fmt: skip
+    capsys.readouterr()
+    assert run("restore", mixed, tmp_path / "back.mcap", "--topics", "/front/*", "--jobs", "1", "--quiet") == 0
+    assert "x, y, z within 0.005" in capsys.readouterr().out
+
+
+def front(path: Path) -> list[Message]:
+    with Bag(path) as bag:
+        read = [item for item in bag.contents(STRICT) if isinstance(item, Message)]
+    return [message for message in read if message.topic.name == "/front/points/anypcc"]
 
 
 def test_a_topic_too_many_is_noticed(bags, tmp_path):
@@ -126,8 +187,21 @@ def test_the_command_says_it_in_its_exit_status_and_in_json(bags, tmp_path, caps
     assert topics["/front/points"]["verdict"] == "within"
     other = changed(small, tmp_path / "other.mcap", lambda m: None if m.sequence == 1001 else m)
     assert run("verify", source, other, "--jobs", "1") == DIFFERENT
+    for step in ("-1", "nan", "inf"):
+        with pytest.raises(SystemExit):
+            run("verify", source, other, "--step", step)
+    odd = changed(source, tmp_path / "odd.mcap", lambda m: dataclasses.replace(
+        m, data=recordings.cloud(0, doubles(recordings.points(0)))) if m.sequence == 1000 else m)  # fmt: skip
+    capsys.readouterr()
+    assert run("verify", source, odd, "--jobs", "1", "--json") == DIFFERENT
+    json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert run("verify", source, recordings.write_mcap(tmp_path / "same.mcap", clouds=2), "--jobs", "1") == 0
     assert run("info", small, "--json") == 0
+
+
+def doubles(points: np.ndarray) -> np.ndarray:
+    """With intensities of another type, which no number tells the difference of."""
+    return points.astype([(name, "<f8" if name == "intensity" else points.dtype[name]) for name in points.dtype.names])
 
 
 XYZ = np.array([[1, 2, 3], [np.nan, 0, 0], [-0.0, 5, np.inf]], np.float32)

@@ -10,16 +10,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from anypcc_ros.bags.errors import DIFFERENT, REPORTED, BagError, BagUsageError
+from anypcc_ros.bags.errors import DIFFERENT, REPORTED, BagError, BagUsageError, DamagedBagError
 from anypcc_ros.codec.config import CodecConfig, DecoderConfig, TargetConfig
 from anypcc_ros.codec.model.adaptations import load_adaptation
-from anypcc_ros.command_line import add_option_flags, config_from, new_file, positive_count
+from anypcc_ros.command_line import add_option_flags, config_from, new_document, positive_count
 from anypcc_ros.optional import optional
 
 EXTRA = "bags"
@@ -90,7 +91,7 @@ def _add_compress(commands: Any) -> None:
         help="of the points: original (their own, with an organised cloud's shape and invalid points) or codec, which is "
         "smaller (default: %(default)s)",
     )
-    parser.add_argument("--report", type=new_file, metavar="OUT.html", help="write a report with figures and pictures")
+    parser.add_argument("--report", type=new_document, metavar="OUT.html", help="write a report with figures and pictures")
     parser.set_defaults(run_bag=_compress)
 
 
@@ -141,7 +142,7 @@ def _add_verify(commands: Any) -> None:
     parser.add_argument("original", type=Path, metavar="ORIGINAL", help="the bag before")
     parser.add_argument("other", type=Path, metavar="OTHER", help="the compressed bag, or the restored one")
     parser.add_argument(
-        "--step", type=float, default=0.0, metavar="METRES", help="for a restored bag: the step that its positions were given"
+        "--step", type=_length, default=0.0, metavar="METRES", help="for a restored bag: the step that its positions were given"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_option_flags(parser, DecoderConfig, without={"threads"})
@@ -156,6 +157,13 @@ def _add_info(commands: Any) -> None:
     parser.add_argument("--keep-going", action="store_true", help="read on past damaged parts, reporting them")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run_bag=_info)
+
+
+def _length(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no length of 0 and more")
+    return value
 
 
 # ---- running
@@ -215,8 +223,14 @@ def _convert(options: argparse.Namespace, plan: Any) -> int:
             if len(pairs) > 1 and target.exists():
                 print(f"{target}: exists already, left as it is")
                 continue
-            with _Meter(source, options.quiet) as meter:
-                result = convert(source, target, plan, workers, damage, meter)
+            try:
+                with _Meter(source, options.quiet) as meter:
+                    result = convert(source, target, plan, workers, damage, meter)
+            except DamagedBagError as error:
+                if len(pairs) == 1:
+                    raise
+                damage(error)  # with --keep-going the other bags get their chance
+                continue
             results.append(result)
             _tell(result)
     if options.report:
@@ -236,7 +250,12 @@ def _pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     bags = find_bags(source)
     if bags == [source]:
         return [(source, target)]
-    return [(bag, target / _named(bag.relative_to(source))) for bag in bags]
+    pairs = [(bag, target / _named(bag.relative_to(source))) for bag in bags]
+    made: dict[Path, Path] = {}
+    for bag, new in pairs:
+        if made.setdefault(new, bag) != bag:
+            raise BagUsageError(f"{made[new]} and {bag} would both become {new}: convert one of them by itself")
+    return pairs
 
 
 def _named(bag: Path) -> Path:
@@ -245,31 +264,42 @@ def _named(bag: Path) -> Path:
 
 
 def _tell(result: Any) -> None:
+    from anypcc_ros.bags.results import counted
+
     print(
         f"{result.target}: {result.storage}, {result.size_before:,} -> {result.size_after:,} bytes "
-        f"({result.ratio:.2f} times smaller), {result.messages:,} messages, {result.seconds:.1f} s"
+        f"({_compared(result.ratio)}), {counted(result.messages, 'message')}, {result.seconds:.1f} s"
     )
     for topic in result.topics.values():
         if topic.converted:
             times = topic.bytes_before / topic.bytes_after
             print(
-                f"  {topic.name} -> {topic.new_name}: {topic.converted} clouds, {topic.points:,} points, "
-                f"{topic.bpp:.2f} bits per point, {max(times, 1 / times):.2f} times {'smaller' if times >= 1 else 'larger'}"
+                f"  {topic.name} -> {topic.new_name}: {counted(topic.converted, 'cloud')}, {counted(topic.points, 'point')}, "
+                f"{topic.bpp:.2f} bits per point, {_compared(times)}"
             )
             lost = [f"{name} {f'within {item.largest_error:g}' if item.policy == 'step' else 'dropped'}"
                     for name, item in topic.fields.items() if item.policy != "exact"]  # fmt: skip
-            if not topic.exact:
+            if topic.points and not topic.exact:
                 lost.insert(0, f"x, y, z within {topic.step / 2:g}")
             if topic.left_out:
                 lost.append(f"{topic.left_out:,} points with NaN or infinity left out")
             if lost:
                 print(f"    not exact: {'; '.join(lost)}")
+            if topic.missed:
+                print(f"    {topic.missed} of them missed their size, by {100 * topic.farthest:+.1f} % at most")
+            twins = [each for each in result.topics.values() if each.new_name == topic.new_name and each is not topic]
+            for other in twins:
+                print(f"    beside {counted(other.messages, 'message')} that {other.name} has")
         for reason, count in topic.passed_through.items():
-            print(f"  {topic.name}: {count} messages passed through as they are: {reason}")
+            print(f"  {topic.name}: {counted(count, 'message')} passed through as they are: {reason}")
     for what, count in result.not_kept.items():
         print(f"  not kept, for which {result.storage} has no place: {count} {what}")
     if not any(topic.converted or topic.passed_through for topic in result.topics.values()):
         print("  nothing to convert in it: copied")
+
+
+def _compared(times: float) -> str:
+    return f"{times:.2f} times smaller" if times >= 1 else f"{1 / times:.2f} times larger" if times else "nothing was there"
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -286,7 +316,10 @@ def _verify(options: argparse.Namespace) -> int:
         topics = verify(options.original, options.other, CompareTask(reading, options.step), workers, damage, meter)
     different = any(topic.verdict == "different" for topic in topics)
     if options.json:
-        print(json.dumps({"topics": [dataclasses.asdict(topic) for topic in topics], "damage": damage.noted}, indent=2))
+        told = [dataclasses.asdict(topic) for topic in topics]
+        for error in (error for topic in told for error in topic["errors"].values()):
+            error["largest"] = error["largest"] if math.isfinite(error["largest"]) else None  # which JSON has no number for
+        print(json.dumps({"topics": told, "damage": damage.noted}, indent=2))
     else:
         for topic in topics:
             _tell_verdict(topic)
@@ -302,6 +335,8 @@ def _tell_verdict(topic: Any) -> None:
             print(f"  {name}: off by {error.largest:g} at most, {error.allowed:g} allowed")
     if topic.left_out:
         print(f"  {topic.left_out:,} points with NaN or infinity left out")
+    if topic.dropped:
+        print(f"  dropped: {', '.join(topic.dropped)}")
     for reason in topic.reasons:
         print(f"  {reason}")
 

@@ -34,13 +34,14 @@ class Error:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``errors``: by field, positions under POSITION. ``left_out``: invalid points that the policy drops.
+    """``errors``: by field, positions under POSITION. ``left_out``: invalid points that the policy drops; ``dropped``: fields.
     ``reason``: of "different"."""
 
     verdict: Verdict
     errors: dict[str, Error] = field(default_factory=dict)
     left_out: int = 0
     reason: str = ""
+    dropped: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,12 @@ def _header(message: Any) -> tuple[int, int, str]:
 
 @dataclass(frozen=True)
 class Policy:
-    """What may have become of a cloud. ``steps``: by field, 0 for bit for bit; a field that is not in it was dropped."""
+    """What may have become of a cloud. ``steps``: of the fields that were kept, 0 for bit for bit; ``dropped``: the others."""
 
     step: float
     in_order: bool
     steps: Mapping[str, float]
+    dropped: frozenset[str] = frozenset()
 
     @classmethod
     def of_stream(cls, info: StreamInfo) -> Policy:
@@ -96,7 +98,8 @@ class Policy:
         if info.drop_scales or info.filled_scales or (info.points != info.voxels and not told):
             raise InputError(f"{info.points} points were merged into {info.voxels} cells, which is not verified")
         steps = {described.name: step(described) for described in info.fields if described.policy != "drop"}
-        return cls(0.0 if info.exact else info.step, info.order == "original", steps)
+        dropped = frozenset(described.name for described in info.fields if described.policy == "drop")
+        return cls(0.0 if info.exact else info.step, info.order == "original", steps, dropped)
 
     @classmethod
     def of_clouds(cls, original: PointCloud, other: PointCloud, step: float) -> Policy:
@@ -112,22 +115,23 @@ def compare_clouds(original: PointCloud, other: PointCloud, policy: Policy) -> C
     if len(original) != len(other) or (policy.in_order and len(original) and original.height != other.height):
         shapes = [f"{cloud.height} x {len(cloud) // cloud.height} points" for cloud in (other, original)]
         return Comparison("different", left_out=left_out, reason=f"{shapes[0]}, not {shapes[1]}")
-    if set(other.fields) != set(policy.steps):
-        reason = f"fields {', '.join(other.fields) or 'none'}, not {', '.join(policy.steps) or 'none'}"
+    kept = [name for name in original.fields if name not in policy.dropped]
+    if not set(other.fields) == set(policy.steps) == set(kept) or not policy.dropped <= set(original.fields):
+        reason = f"fields {', '.join(other.fields) or 'none'}, not {', '.join(kept) or 'none'}"
         return Comparison("different", left_out=left_out, reason=reason)
     if not policy.in_order:
         original, other = (cloud.take(_row_order(cloud, policy)) for cloud in (original, other))
     errors = {POSITION: _error(original.xyz, other.xyz, policy.step)}
     errors |= {name: _error(original.fields[name], other.fields[name], step) for name, step in policy.steps.items()}
-    return _judge(errors, bool(set(original.fields) - set(policy.steps)), left_out)
+    return _judge(errors, policy.dropped, left_out)
 
 
-def _judge(errors: dict[str, Error], lost_fields: bool, left_out: int) -> Comparison:
+def _judge(errors: dict[str, Error], dropped: frozenset[str], left_out: int) -> Comparison:
     worst = [f"{name} off by {e.largest:g}, {e.allowed:g} allowed" for name, e in errors.items() if not e.largest <= e.allowed]
     if worst:
         return Comparison("different", errors, left_out, "; ".join(worst))
-    exact = not lost_fields and not left_out and all(error.largest == 0 for error in errors.values())
-    return Comparison("exact" if exact else "within", errors, left_out)
+    exact = not dropped and not left_out and all(error.largest == 0 for error in errors.values())
+    return Comparison("exact" if exact else "within", errors, left_out, dropped=dropped)
 
 
 def _error(original: np.ndarray, other: np.ndarray, step: float) -> Error:

@@ -156,7 +156,7 @@ class _Conversion:
             new = self._converted(topic)
             if topic.definition is not None:
                 self._output.add_definition(topic.type, topic.definition)  # for who restores it
-        types.check_free(new, self.new_topics.values())
+        types.check_apart(topic, new, self.new_topics, merging=isinstance(self._plan.task, RestoreTask))
         self.new_topics[topic] = new
         self.totals.setdefault(topic.name, TopicTotals.of(topic, new))
         self._output.add_topic(new)
@@ -192,7 +192,7 @@ class _Conversion:
             self._adapted.add(topic.name)
             version = VERSION if self._bag.storage == ROS1 else self._bag.metadata.get("version")
             message = adaptation_message(adaptation, stream, version)
-            types.check_free(message.topic, self.new_topics.values())
+            types.check_apart(message.topic, message.topic, self.new_topics, merging=True)
             self._output.add_message(message)
 
     def _pass_through(self, message: Message, failure: Failed) -> None:

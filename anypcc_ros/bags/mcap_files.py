@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ from mcap.opcode import Opcode
 from mcap.reader import make_reader
 from mcap.records import Attachment as McapAttachment
 from mcap.records import Channel, Chunk, DataEnd, Header, Metadata, Schema, Statistics
+from mcap.summary import Summary
 from mcap.writer import MCAP0_MAGIC, CompressionType, Writer
 
 from anypcc_ros.bags.contents import Attachment, Content, Counts, Damage, Definition, Message, Record, Topic
@@ -39,7 +41,7 @@ RECORD_LIMIT = 1 << 31
 
 _HEAD = struct.Struct("<BQ")  # opcode, length of the record
 _MESSAGE_HEAD = struct.Struct("<HIQQ")
-_MALFORMED = (McapError, struct.error, UnicodeDecodeError, ValueError, KeyError)
+_MALFORMED = (McapError, struct.error, UnicodeDecodeError, ValueError, KeyError, OverflowError, MemoryError)
 _ROSBAG2 = "rosbag2"
 _SERIALIZED = "serialized_metadata"
 
@@ -85,16 +87,18 @@ class McapReader:
         return self._on_disk.tell()
 
     def topics(self) -> list[Topic] | None:
+        return [_topic(channel, self._summary.schemas) for channel in self._summary.channels.values()] or None
+
+    @cached_property
+    def _summary(self) -> Summary:
+        """What stands once more at the end of the file; empty where that is missing or wants all of it to be unpacked."""
         if self._packed:
-            return None
+            return Summary()
         with open(self.path, "rb") as file:
             try:
-                summary = make_reader(file).get_summary()
+                return make_reader(file).get_summary() or Summary()
             except (*_MALFORMED, OSError):
-                return None  # what is wrong with it is found, and told, when it is read
-        if summary is None or not summary.channels:
-            return None
-        return [_topic(channel, summary.schemas) for channel in summary.channels.values()]
+                return Summary()  # what is wrong with it is found, and told, when it is read
 
     def definition(self, type_name: str) -> Definition | None:
         found = (schema for schema in self._schemas.values() if schema.name == type_name)
@@ -112,22 +116,22 @@ class McapReader:
         while True:
             start, checksum = self._offset, self._crc
             opcode, record = self._read_record()
-            if opcode == Opcode.CHUNK:
-                yield from self._chunk(record, start, damage)
-            elif opcode == Opcode.STATISTICS:
-                stated = self._parse(Statistics.read, record, start)
-            elif opcode == Opcode.DATA_END:
-                ended = True
-                declared = self._parse(DataEnd.read, record, start).data_section_crc
-                if declared and declared != checksum:
-                    damage(CorruptBagError(f"{self.path}: the data up to byte {start} fails its checksum"))
-            elif opcode == Opcode.FOOTER:
-                break
-            elif not ended or opcode in (Opcode.SCHEMA, Opcode.CHANNEL):  # the summary repeats those, or has them alone
-                try:
+            try:
+                if opcode == Opcode.CHUNK:
+                    yield from self._chunk(record, start, damage)
+                elif opcode == Opcode.STATISTICS:
+                    stated = self._parse(Statistics.read, record, start)
+                elif opcode == Opcode.DATA_END:
+                    ended = True
+                    declared = self._parse(DataEnd.read, record, start).data_section_crc
+                    if declared and declared != checksum:
+                        raise CorruptBagError(f"{self.path}: the data up to byte {start} fails its checksum")
+                elif opcode == Opcode.FOOTER:
+                    break
+                elif not ended or opcode in (Opcode.SCHEMA, Opcode.CHANNEL):  # the summary repeats those, or has them alone
                     yield from self._record(opcode, record, start)
-                except DamagedBagError as error:
-                    damage(error)
+            except DamagedBagError as error:
+                damage(error)
         end = self._file.read(len(MAGIC))
         if end != MAGIC:
             damage(TruncatedBagError(f"{self.path}: ends with {end!r} at byte {self._offset}, not as an MCAP file does"))
@@ -162,13 +166,7 @@ class McapReader:
 
     def _chunk(self, record: bytes, start: int, damage: Damage) -> Iterator[Content]:
         chunk = self._parse(Chunk.read, record, start)
-        try:
-            data = self._decompressed(chunk, start)
-        except UnsupportedBagError:
-            raise
-        except DamagedBagError as error:
-            damage(error)
-            return
+        data = self._decompressed(chunk, start)
         if chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc:
             damage(CorruptBagError(f"{self.path}: the chunk at byte {start} fails its checksum"))
         position = 0
@@ -214,7 +212,7 @@ class McapReader:
                 raise CorruptBagError(f"{self.path}: a message record of {len(record)} bytes at byte {start}")
             channel, sequence, log_time, publish_time = _MESSAGE_HEAD.unpack_from(record)
             if channel not in self._topics:
-                raise CorruptBagError(f"{self.path}: a message of channel {channel}, which is not described, at byte {start}")
+                yield self._topic_again(channel, start)
             yield Message(self._topics[channel], log_time, publish_time, sequence, record[_MESSAGE_HEAD.size :])
         elif opcode == Opcode.SCHEMA:
             schema = self._parse(Schema.read, record, start)
@@ -232,6 +230,14 @@ class McapReader:
         elif opcode == Opcode.METADATA:
             table = self._parse(Metadata.read, record, start)
             yield Record(table.name, tuple(table.metadata.items()))
+
+    def _topic_again(self, channel: int, start: int) -> Topic:
+        """That of a channel whose own record was lost with a damaged chunk, from the summary. Raises CorruptBagError."""
+        if channel not in self._summary.channels:
+            raise CorruptBagError(f"{self.path}: a message of channel {channel}, which is not described, at byte {start}")
+        self._schemas = {**self._summary.schemas, **self._schemas}
+        topic = self._topics[channel] = _topic(self._summary.channels[channel], self._schemas)
+        return topic
 
     def _parse(self, read: Callable[[ReadDataStream], Parsed], record: bytes, start: int) -> Parsed:
         try:

@@ -59,6 +59,10 @@ class Bag:
             else:
                 self.files = [path]
             missing = [file.name for file in self.files if not file.is_file()]
+            if missing == [path.name]:
+                raise NotABagError(f"{path}: is not there")
+            if not self.files:
+                raise TruncatedBagError(f"{path}: its {metadata.FILE_NAME} names no file")
             if missing:
                 raise TruncatedBagError(f"{path}: without {', '.join(missing)}, which its metadata names")
             self._readers = [self._stack.enter_context(_open(file, self._stack)) for file in self.files]

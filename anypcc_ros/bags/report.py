@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import base64
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from html import escape
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rosbags.serde import SerdeError
 
 from anypcc_ros.bags import types
 from anypcc_ros.bags.adaptations import adaptations_of
 from anypcc_ros.bags.compare import POSITION
 from anypcc_ros.bags.contents import Message
 from anypcc_ros.bags.reading import Bag
-from anypcc_ros.bags.results import BagResult, DamageLog, TopicTotals
+from anypcc_ros.bags.results import BagResult, TopicTotals
 from anypcc_ros.bags.transform import Reading, decode_message, read_message
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.config import DecoderConfig
+from anypcc_ros.codec.errors import InputError, StreamError
 from anypcc_ros.evaluation.figures import new_figure
 from anypcc_ros.evaluation.pictures import before_after
 from anypcc_ros.files import atomic_write
@@ -29,7 +32,7 @@ from anypcc_ros.pointcloud2 import cloud_from_message
 PICTURES = 6
 """Topics of a bag of which the first cloud is shown."""
 
-OURS, MUTED = "#0f766e", "#b8c0cc"
+OURS = "#0f766e"
 
 _STYLE = """
 :root { color-scheme: light }
@@ -224,11 +227,13 @@ def _image(png: bytes, text: str) -> str:
 
 def _pictures(result: BagResult) -> Iterator[str]:
     topics = result.clouds[:PICTURES]
-    originals = dict(_first_clouds(result.source, {topic.name for topic in topics}))
-    decoded = dict(_first_clouds(result.target, {topic.new_name for topic in topics}))
+    new_names = {topic.new_name for topic in topics}
+    decoded = _first_clouds(result.target, lambda message: message.topic.name in new_names, len(topics))
+    taken = {(topic.name, decoded[topic.new_name][0]) for topic in topics if topic.new_name in decoded}
+    originals = _first_clouds(result.source, lambda message: (message.topic.name, message.log_time) in taken, len(taken))
     for topic in topics:
-        before, after = originals.get(topic.name), decoded.get(topic.new_name)
-        if before is not None and after is not None:
+        if topic.new_name in decoded and topic.name in originals:
+            (_, before), (_, after) = originals[topic.name], decoded[topic.new_name]
             with tempfile.TemporaryDirectory(prefix="anypcc-") as folder:
                 picture = Path(folder, "picture.png")
                 before_after(before, after, picture, topic.name, ("before", "after"))
@@ -236,17 +241,18 @@ def _pictures(result: BagResult) -> Iterator[str]:
                 yield _image(picture.read_bytes(), f"{topic.name} before and after") + "</section>"
 
 
-def _first_clouds(path: Path, names: set[str]) -> Iterator[tuple[str, PointCloud]]:
-    """By topic, the first cloud that can be decoded."""
-    wanted = set(names)
+def _first_clouds(path: Path, wanted: Callable[[Message], bool], topics: int) -> dict[str, tuple[int, PointCloud]]:
+    """Of so many topics the first wanted cloud that can be read, and its log time in ns. Damage has been told already."""
     reading = Reading(DecoderConfig()).knowing(adaptations_of(path))
+    found: dict[str, tuple[int, PointCloud]] = {}
     with Bag(path) as bag:
-        for item in bag.contents(DamageLog(keep_going=False)):
-            if isinstance(item, Message) and item.topic.name in wanted:
-                wanted.discard(item.topic.name)
-                yield item.topic.name, _cloud(item, reading)
-            if not wanted:
-                return
+        for item in bag.contents(lambda error: None):
+            if len(found) == topics:
+                break
+            if isinstance(item, Message) and item.topic.name not in found and wanted(item):
+                with suppress(SerdeError, StreamError, InputError):
+                    found[item.topic.name] = item.log_time, _cloud(item, reading)
+    return found
 
 
 def _cloud(message: Message, reading: Reading) -> PointCloud:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from anypcc_ros.bags.contents import Message, Topic
 from anypcc_ros.bags.transform import Statistics
+from anypcc_ros.codec.rate import TOLERANCE
 
 
 class DamageLog:
@@ -23,6 +24,11 @@ class DamageLog:
             raise error
         self.noted.append(str(error))
         print(f"anypcc: damaged: {error}", file=sys.stderr, flush=True)
+
+
+def counted(number: int, what: str) -> str:
+    """As "1 message" and "2 messages"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 @dataclass
@@ -45,7 +51,10 @@ class Frame:
 
 @dataclass
 class TopicTotals:
-    """One topic of a run. Bytes of serialised messages before and after, of those that were converted and of all."""
+    """One topic of a run. Bytes of serialised messages before and after, of those that were converted and of all.
+
+    ``missed``: clouds that are farther from their target than a search comes; ``farthest``: how far the worst is, relatively.
+    """
 
     name: str
     type: str
@@ -56,6 +65,8 @@ class TopicTotals:
     converted: int = 0
     points: int = 0
     left_out: int = 0
+    missed: int = 0
+    farthest: float = 0.0
     raw_bytes: int = 0
     stream_bytes: int = 0
     seconds: float = 0.0
@@ -85,17 +96,22 @@ class TopicTotals:
     def add_cloud(self, statistics: Statistics) -> None:
         first = not self.converted
         self.converted += 1
-        self.points += statistics.points
         self.left_out += statistics.left_out
         self.raw_bytes += statistics.raw_size
         self.stream_bytes += statistics.stream_size
         self.seconds += statistics.seconds
-        self.step = max(self.step, statistics.step)
-        self.exact, self.order = statistics.exact, statistics.order
+        if statistics.points:
+            self.exact = statistics.exact and (self.exact or not self.points)
+            self.step = max(self.step, 0.0 if statistics.exact else statistics.step)
+            self.order = statistics.order
+            self.points += statistics.points
         for info in statistics.fields:
             totals = self.fields.setdefault(info.name, FieldTotals(info.policy, info.step))
             totals.largest_error = max(totals.largest_error, info.largest_error)
             totals.size += info.size
+        if statistics.wanted and abs(miss := statistics.stream_size / statistics.wanted - 1) > TOLERANCE:
+            self.missed += 1
+            self.farthest = max(self.farthest, miss, key=abs)
         if statistics.peers is not None:
             self.zstd_bytes += statistics.peers.zstd
             draco = statistics.peers.draco

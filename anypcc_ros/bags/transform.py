@@ -22,10 +22,9 @@ from anypcc_ros.codec.config import CodecConfig, DecoderConfig, TargetConfig
 from anypcc_ros.codec.errors import InputError, StreamError, UnsupportedVersionError
 from anypcc_ros.codec.layout import FieldInfo
 from anypcc_ros.codec.model.adaptations import Adaptation, adaptations_in
-from anypcc_ros.codec.rate import RateControl
+from anypcc_ros.codec.rate import DEFAULT_PERIOD, RateControl
 from anypcc_ros.pointcloud2 import (
     FORMAT,
-    Body,
     Field,
     MessageLayout,
     body_from_cloud,
@@ -71,7 +70,8 @@ class RestoreTask:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Figures of one cloud. ``seconds``: of encoding or decoding. ``step`` of its grid; ``exact``: positions bit for bit."""
+    """Figures of one cloud. ``seconds``: of encoding or decoding. ``step`` of its grid; ``exact``: positions bit for bit;
+    ``wanted``: bytes that the stream should have had, 0 for any."""
 
     points: int
     raw_size: int
@@ -83,6 +83,7 @@ class Statistics:
     order: str
     fields: tuple[FieldInfo, ...]
     peers: PeerSizes | None = None
+    wanted: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,9 @@ def _compress(task: CompressTask, data: bytes, adaptation: Adaptation | None) ->
     seconds = time.perf_counter() - start
     info = inspect(stream)
     peers = peer_sizes(data, cloud, task.config) if task.compare else None
-    statistics = _statistics(info, len(message.data), seconds, peers)
+    statistics = replace(
+        _statistics(info, len(message.data), seconds, peers), wanted=task.target.bytes_of(len(cloud), DEFAULT_PERIOD)
+    )
     return Done(_compressed_message(message, stream, info, layout), statistics, info.adaptation)
 
 
@@ -148,7 +151,7 @@ def _restore(task: RestoreTask, data: bytes) -> Result:
     except (StreamError, InputError) as error:
         return Failed(f"{type(error).__name__}: {error}", damaged=True)
     seconds = time.perf_counter() - start
-    return Done(_point_cloud_message(message.header, body), _statistics(info, message.raw_size, seconds))
+    return Done(point_cloud_message(message.header, body), _statistics(info, message.raw_size, seconds))
 
 
 def decode_message(data: bytes, reading: Reading) -> tuple[Any, PointCloud, StreamInfo]:
@@ -222,7 +225,8 @@ def _compressed_message(original: Any, stream: bytes, info: StreamInfo, layout: 
     return bytes(typestore().serialize_cdr(message, COMPRESSED_CLOUD))
 
 
-def _point_cloud_message(header: Any, body: Body) -> bytes:
+def point_cloud_message(header: Any, body: Any) -> bytes:
+    """A serialised PointCloud2 with all of ``body``: of a Body, or of another message."""
     message = typestore().types[POINT_CLOUD](
         header=header,
         height=body.height,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -67,8 +67,15 @@ def is_compressed(topic: Topic) -> bool:
     return topic.type == COMPRESSED_CLOUD and topic.encoding == "cdr"
 
 
-def check_free(topic: Topic, others: Iterable[Topic]) -> None:
-    """Raises BagUsageError where another topic has the name that ``topic`` is to get."""
-    for other in others:
-        if other.name == topic.name and other.type != topic.type:
-            raise BagUsageError(f"{topic.name} would be a {topic.type}, and is a topic of type {other.type} already")
+def check_apart(topic: Topic, new: Topic, others: Mapping[Topic, Topic], merging: bool) -> None:
+    """Raises BagUsageError where ``topic`` is to get the name of another, or to leave one of its own name.
+
+    ``others``: those before it, and what they become. ``merging``: two of one type may become one, as what compressing has
+    passed through does again with what it has compressed. Several of one name and type are one topic of several publishers.
+    """
+    for other, made in others.items():
+        if made.name == new.name and (made.type != new.type or not (merging or other.name == topic.name)):
+            both = f"{topic.name} ({topic.type}) and {other.name} ({other.type})"
+            raise BagUsageError(f"{both} would both become {new.name}; --topics chooses one")
+        if made.name != new.name and other.name == topic.name:
+            raise BagUsageError(f"of two topics {topic.name} one would become {new.name}, one {made.name}: not to be restored")

@@ -12,10 +12,10 @@ from typing import TypeAlias
 from anypcc_ros.bags import types
 from anypcc_ros.bags.adaptations import adaptations_of
 from anypcc_ros.bags.compare import ORDER, CompareTask, Comparison, Error, Verdict, run_comparisons
-from anypcc_ros.bags.contents import Message
+from anypcc_ros.bags.contents import Message, Topic
 from anypcc_ros.bags.engines import Engine, InOrder
 from anypcc_ros.bags.reading import MCAP, Bag
-from anypcc_ros.bags.results import DamageLog
+from anypcc_ros.bags.results import DamageLog, counted
 
 Pair: TypeAlias = tuple[Message, Message]
 Known: TypeAlias = tuple[Pair, Comparison]
@@ -35,6 +35,7 @@ class TopicVerdict:
     counts: dict[Verdict, int] = field(default_factory=dict)
     errors: dict[str, Error] = field(default_factory=dict)
     left_out: int = 0
+    dropped: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
 
     def add(self, pair: Pair, comparison: Comparison) -> None:
@@ -42,6 +43,7 @@ class TopicVerdict:
         self.messages += 1
         self.other_name = other.topic.name
         self.left_out += comparison.left_out
+        self.dropped = sorted(comparison.dropped.union(self.dropped))
         for name, error in comparison.errors.items():
             known = self.errors.get(name, Error(0.0, 0.0))
             self.errors[name] = Error(max(known.largest, error.largest), max(known.allowed, error.allowed))
@@ -87,7 +89,11 @@ class _Matching:
     def __init__(self, first: Bag, second: Bag, damage: DamageLog, times_only: bool, added: Collection[str]) -> None:
         """``added``: topics that compressing adds to a bag."""
         self._bags, self._damage, self._times_only = (first, second), damage, times_only
-        self._originals = {topic.name for topic in first.topics() or ()}
+        topics = first.topics()
+        if topics is None:  # there is nothing that tells them but reading it all
+            with Bag(first.path) as again:
+                topics = [item for item in again.contents(lambda error: None) if isinstance(item, Topic)]
+        self._originals = {topic.name for topic in topics}
         self._added = set(added) - self._originals
         self._waiting: tuple[dict[str, deque[Message]], dict[str, deque[Message]]] = ({}, {})
         self.verdicts: dict[str, TopicVerdict] = {}
@@ -130,6 +136,9 @@ class _Matching:
                 yield item
 
     def _look(self, original: Message, other: Message) -> Comparison:
+        kinds = {types.POINT_CLOUD, types.COMPRESSED_CLOUD}
+        if original.topic.type != other.topic.type and not {original.topic.type, other.topic.type} <= kinds:
+            return Comparison("different", reason=f"it is a {other.topic.type}, not a {original.topic.type}")
         if original.log_time != other.log_time:
             return Comparison("different", reason=f"it has log time {other.log_time} ns")
         numbers = [(message.publish_time, message.sequence) for message in (original, other)]
@@ -149,4 +158,6 @@ class _Matching:
         for side, what in enumerate(("missing", "not in the original")):
             for name, messages in self._waiting[side].items():
                 if messages:
-                    self.verdict(name).differ(f"{len(messages)} messages {what}, the first at {messages[0].log_time} ns")
+                    self.verdict(name).differ(
+                        f"{counted(len(messages), 'message')} {what}, the first at {messages[0].log_time} ns"
+                    )
