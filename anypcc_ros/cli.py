@@ -11,11 +11,15 @@ import dataclasses
 import fnmatch
 import importlib
 import importlib.metadata
+import io
 import json
 import shlex
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,10 +68,14 @@ ELSEWHERE = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. ``--help`` and usage errors raise SystemExit, as argparse does."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may be what an encoding has no letters for
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = command_parser(arguments[0] if arguments else "").parse_args(arguments)
         options.command_line = shlex.join(["anypcc", *arguments])
-        status: int = options.run(options)
+        with _cleaning_up():
+            status: int = options.run(options)
     except ConfigError as error:
         return _fail(f"--{error.option.replace('_', '-')} {error.value!r}: {error.reason}", 2)
     except AnypccError as error:
@@ -77,6 +85,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     return status
+
+
+@contextmanager
+def _cleaning_up() -> Iterator[None]:
+    """A SIGTERM, as of a container that is stopped, ends the command as Ctrl-C does: nothing half-written stays behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(message: str, status: int) -> int:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.errors import AnypccError, ConfigError, FileError, ModelNotFoundError
-from anypcc_ros.files import check_output, read_cloud
+from anypcc_ros.files import READABLE, check_output, read_cloud
 
 if TYPE_CHECKING:
     from anypcc_ros.codec.cloud import PointCloud
 
 Config = TypeVar("Config")
+
+STREAMS_AND_RECORDINGS = (".apcc", ".mcap", ".db3", ".bag", ".zstd")
 
 STEP_UNIT = "The step is in the cloud's own unit, metres for LiDAR; on integer coordinates a step of 1 is their grid."
 
@@ -131,6 +133,14 @@ def new_file(text: str) -> Path:
     """The file that a flag says is to be written. Raises FileError where none can be put: before the work, not after it."""
     check_output(text)
     return Path(text)
+
+
+def new_document(text: str) -> Path:
+    """The same for what is neither cloud, recording nor stream, and so takes the place of none. Raises FileError."""
+    path = new_file(text)
+    if path.suffix.lower() in (*READABLE, *STREAMS_AND_RECORDINGS):
+        raise FileError(f"{path}: called like a cloud, a stream or a recording, which would be overwritten by something else")
+    return path
 
 
 def positive_count(text: str) -> int:

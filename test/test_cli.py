@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +204,11 @@ def test_list_of_datasets_and_plot_of_training(folder: Path) -> None:
         (["evaluate", "frame.ply", "--step", "1", "--csv", "nowhere/x.csv"], 1, "nowhere/x.csv: cannot write: there is no"),
         (["benchmark", "frame.ply", "--step", "1", "--plot", "empty"], 1, "empty: not a regular file"),
         (["adapt", "frame.ply", "-o", "nowhere/x.apad"], 1, "nowhere/x.apad: cannot write"),
+        (["adapt", "frame.ply", "-o", "random.ply"], 1, "random.ply: the file of an adaptation is called *.apad"),
+        (["evaluate", "frame.ply", "--step", "1", "--csv", "random.ply"], 1, "random.ply: called like a cloud"),
+        (["evaluate", "frame.ply", "--step", "1", "--markdown", "frame.apcc"], 1, "frame.apcc: called like a cloud"),
+        (["benchmark", "frame.ply", "--step", "1", "--markdown", "random.npz"], 1, "random.npz: called like a cloud"),
+        (["bag", "compress", "frame.ply", "small", "--report", "x.mcap"], 1, "x.mcap: called like a cloud"),
         (
             ["decode", "frame.apcc", "-o", "x.ply", "--model-dir", "nowhere"],
             2,
@@ -248,6 +255,14 @@ def test_failures(
     monkeypatch.chdir(folder)
     check_failure(arguments, status, message, capsys)
     assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes there")
+def test_a_file_whose_name_is_no_text(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")
+    done = anypcc("encode", "frame.ply", "-o", os.fsdecode(b"na\xefve.apcc"), "--step", "1", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "na\\udcefve.apcc: " in done.stdout
 
 
 def test_a_policy_for_no_field_is_told(folder: Path) -> None:

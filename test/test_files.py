@@ -162,6 +162,60 @@ def test_three_points_with_offset_are_not_mistaken_for_a_field(tmp_path: Path) -
     assert not read_cloud(tmp_path / "a.npz").fields
 
 
+def test_arrays_of_an_organised_npz_and_those_that_fit_no_point(tmp_path: Path) -> None:
+    xyz, image = np.zeros((6, 3), np.float32), np.arange(6, dtype=np.uint16).reshape(2, 3)
+    np.savez(tmp_path / "a.npz", xyz=xyz, height=2, intensity=image, normal=np.ones((2, 3, 3), np.float32))
+    cloud = read_cloud(tmp_path / "a.npz")
+    assert cloud.fields["intensity"].tolist() == list(range(6))
+    assert cloud.fields["normal"].shape == (6, 3)
+    np.savez(tmp_path / "b.npz", xyz=xyz, intensity=np.zeros(7))
+    with pytest.warns(UserWarning, match=r"b.npz: left out intensity of shape \(7,\), not a row for each of 6 points"):
+        assert not read_cloud(tmp_path / "b.npz").fields
+
+
+def test_nuscenes_bin(tmp_path: Path) -> None:
+    """Of a size that would do for KITTI's four columns as well."""
+    rows = np.random.default_rng(0).normal(size=(400, 5)).astype("<f4")
+    (tmp_path / "a.pcd.bin").write_bytes(rows.tobytes())
+    cloud = read_cloud(tmp_path / "a.pcd.bin")
+    assert np.array_equal(cloud.xyz, rows[:, :3])
+    assert np.array_equal(np.stack([cloud.fields["intensity"], cloud.fields["ring"]], axis=1), rows[:, 3:])
+    (tmp_path / "empty.bin").write_bytes(b"")
+    with pytest.raises(FileError, match="0 bytes"):
+        read_cloud(tmp_path / "empty.bin")
+
+
+def test_what_files_have_besides_points_is_told(tmp_path: Path) -> None:
+    plyfile, laspy = pytest.importorskip("plyfile"), pytest.importorskip("laspy")
+    vertices = np.zeros(3, [(axis, "f4") for axis in "xyz"])
+    faces = np.array([([0, 1, 2],)], [("vertex_indices", "i4", (3,))])
+    elements = [plyfile.PlyElement.describe(vertices, "vertex"), plyfile.PlyElement.describe(faces, "face")]
+    plyfile.PlyData(elements).write(str(tmp_path / "mesh.ply"))
+    with pytest.warns(UserWarning, match=r"mesh.ply: left out what is no point: face \(1\)"):
+        assert len(read_cloud(tmp_path / "mesh.ply")) == 3
+    header = laspy.LasHeader(point_format=6, version="1.4")
+    header.vlrs.append(laspy.vlrs.known.WktCoordinateSystemVlr("PROJCS[]"))
+    las = laspy.LasData(header)
+    las.x = las.y = las.z = np.zeros(3)
+    las.write(str(tmp_path / "map.las"))
+    with pytest.warns(UserWarning, match=r"map.las: left out 1 record of the file, the coordinate system among"):
+        assert len(read_cloud(tmp_path / "map.las")) == 3
+
+
+def test_names_of_pcd_fields(tmp_path: Path) -> None:
+    cloud = PointCloud(np.zeros((2, 3), np.float32), {"größe": np.arange(2, dtype=np.uint8)})
+    write_cloud(tmp_path / "a.pcd", cloud)
+    assert list(read_cloud(tmp_path / "a.pcd").fields) == ["größe"]
+    with pytest.raises(FileError, match="cannot stand in a PCD header"):
+        write_cloud(tmp_path / "b.pcd", PointCloud(cloud.xyz, {"_": np.zeros(2)}))
+
+
+def test_long_names(tmp_path: Path) -> None:
+    name = "ü" * 120 + ".npz"
+    write_cloud(tmp_path / name, PointCloud(np.zeros((1, 3))))
+    assert len(read_cloud(tmp_path / name)) == 1
+
+
 def test_kitti_bin(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(9, 4)).astype("<f4")
     rows.tofile(tmp_path / "000000.bin")

@@ -27,7 +27,7 @@ def add_adapt_arguments(parser: argparse.ArgumentParser) -> None:
         "that file. It is good for the grid that it was made on; clouds that it would make larger are encoded without it."
     )
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="clouds to tune on")
-    parser.add_argument("-o", "--output", type=new_file, metavar=f"SCENE{SUFFIX}", required=True, help="file to write")
+    parser.add_argument("-o", "--output", type=_new_adaptation, metavar=f"SCENE{SUFFIX}", required=True, help="file to write")
     parser.add_argument("--steps", type=positive_count, default=200, metavar="N", help="steps of tuning (default: %(default)s)")
     parser.add_argument(
         "--layers", choices=LAYERS, default="heads", help="the prediction heads, or everything before them, too, which takes "
@@ -39,6 +39,13 @@ def add_adapt_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--test", type=Path, nargs="+", default=[], metavar="FILE", help="other clouds to measure it on")
     add_option_flags(parser, CodecConfig, only=OPTIONS)
+
+
+def _new_adaptation(text: str) -> Path:
+    path = new_file(text)
+    if path.suffix != SUFFIX:
+        raise FileError(f"{path}: the file of an adaptation is called *{SUFFIX}")
+    return path
 
 
 def run_adapt(arguments: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from anypcc_ros.command_line import (
     add_repeatable,
     check_exact,
     config_from,
-    new_file,
+    new_document,
     positive_count,
     read_finite,
 )
@@ -71,9 +71,11 @@ def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="instead: memory of one process that codes the files in turn, N times altogether, after every tenth of them",
     )
-    parser.add_argument("--csv", type=new_file, metavar="OUT.csv", help="write the measurements here")
-    parser.add_argument("--markdown", type=new_file, metavar="OUT.md", help="write the tables here (default: stdout)")
-    parser.add_argument("--plot", type=new_file, metavar="OUT.png", help="draw bpp against encode time, or the growth, here")
+    parser.add_argument("--csv", type=new_document, metavar="OUT.csv", help="write the measurements here")
+    parser.add_argument("--markdown", type=new_document, metavar="OUT.md", help="write the tables here (default: stdout)")
+    parser.add_argument(
+        "--plot", type=new_document, metavar="OUT.png", help="draw bpp against encode time, or the growth, here"
+    )
     add_option_flags(parser, CodecConfig, only={"origin", "drop_scales"})
     add_merging(parser)
     parser.set_defaults(usage_error=parser.error)

@@ -1,4 +1,4 @@
-"""KITTI's .bin files: float32 x, y, z, intensity of every point, and nothing else."""
+"""Bare float32 rows: KITTI's .bin of x, y, z, intensity, and nuScenes' .pcd.bin, whose fifth column is the ring."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ import numpy as np
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.errors import FileError
 
+_COLUMNS = {".bin": ("intensity",), ".pcd.bin": ("intensity", "ring")}
+"""Those behind x, y and z, by how the name ends."""
+
 
 def read(path: Path) -> PointCloud:
-    """A scan of float32 x, y, z, intensity. Raises FileError."""
-    size = path.stat().st_size
-    if size % 16:
-        raise FileError(f"{size} bytes are not a multiple of 16 (float32 x, y, z, intensity)")
-    rows = np.fromfile(path, "<f4").reshape(-1, 4)
-    return PointCloud(np.ascontiguousarray(rows[:, :3]), {"intensity": np.ascontiguousarray(rows[:, 3])})
+    """A scan of float32 x, y, z, intensity, and ring in a .pcd.bin. Raises FileError."""
+    names = _COLUMNS[".pcd.bin" if path.name.lower().endswith(".pcd.bin") else ".bin"]
+    size, row = path.stat().st_size, 4 * (3 + len(names))
+    if not size or size % row:
+        raise FileError(f"{size} bytes are not a multiple of {row} (float32 x, y, z, {', '.join(names)})")
+    rows = np.fromfile(path, "<f4").reshape(-1, 3 + len(names))
+    columns = {name: np.ascontiguousarray(rows[:, 3 + i]) for i, name in enumerate(names)}
+    return PointCloud(np.ascontiguousarray(rows[:, :3]), columns)
 
 
 def write(out: IO[bytes], cloud: PointCloud) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +18,9 @@ from anypcc_ros.optional import optional
 LAZ_MAXIMUM_RATIO = 1000  # points per byte of file; what claims to be denser is taken for a broken header
 POINT_FORMATS = (0, 1, 2, 3, 6, 7, 8)
 """Those that are written: without wave packets."""
+_OF_THE_FORMAT, _PROJECTION = ("LASF_Spec", "laszip encoded"), "LASF_Projection"
+"""Who has written a record: what says how points are stored, and what says where they are."""
+
 FINEST_SCALE = 9
 """Decimal places of the finest scale that is written."""
 
@@ -59,6 +63,10 @@ def _read_columns(path: Path) -> dict[str, np.ndarray]:
         raise FileError(f"not a readable LAZ file: {error}") from error
     if len(data.points) != declared:
         raise FileError(f"{len(data.points)} points where its header declares {declared}")
+    records = [record for record in (*data.header.vlrs, *(data.header.evlrs or ())) if record.user_id not in _OF_THE_FORMAT]
+    if records:
+        system = ", the coordinate system among them" if any(r.user_id == _PROJECTION for r in records) else ""
+        warnings.warn(f"{path}: left out {len(records)} record{'s' * (len(records) > 1)} of the file{system}", stacklevel=2)
     columns = {axis: np.asarray(getattr(data, axis), np.float64) for axis in "xyz"}
     for name in data.point_format.dimension_names:
         if name not in ("X", "Y", "Z"):

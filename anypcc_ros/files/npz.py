@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +42,16 @@ def read(path: Path) -> PointCloud:
         names = [name for name in data.files if name != "xyz" and name not in EXTRAS]
         arrays = {name: data[name] for name in names}
         height = int(data["height"]) if "height" in data.files else 1
-    fields = {name: values for name, values in arrays.items() if values.ndim and len(values) == len(xyz)}
+    fields = {}
+    for name, values in arrays.items():
+        if height > 1 and values.shape[:2] == (height, len(xyz) // height):
+            values = values.reshape(len(xyz), *values.shape[2:])
+        if values.ndim and len(values) == len(xyz):
+            fields[name] = values
+        else:
+            warnings.warn(
+                f"{path}: left out {name} of shape {values.shape}, not a row for each of {len(xyz)} points", stacklevel=2
+            )
     return PointCloud(coordinates(list(xyz.T)), fields, height)
 
 

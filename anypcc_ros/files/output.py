@@ -23,13 +23,16 @@ def check_output(path: str | os.PathLike[str]) -> None:
         raise FileError(f"{path}: cannot write: no permission to write into {target.parent}")
 
 
+_SHOWN = 50  # characters of a name: with what is added, and up to four bytes each, a file system still takes it
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A binary file that takes its place when the block ends well, and leaves nothing when it does not. Raises FileError."""
     check_output(path)
     target = Path(path).resolve()
     # Not the process's number alone, which a process in a container shares with the one that was killed there before.
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = target.with_name(f".{target.name[:_SHOWN]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as out:
             yield out

@@ -96,7 +96,7 @@ def _write_columns(out: IO[bytes], columns: Mapping[str, np.ndarray], height: in
             values = values.astype(np.float32)
         if values.dtype.kind.upper() not in "FIU" or (values.dtype.kind.upper(), values.dtype.itemsize) not in _TYPES:
             raise FileError(f"{name} has type {values.dtype}, which PCD does not have")
-        if not name or len(name.split()) != 1:
+        if name in ("", "_") or len(name.split()) != 1:  # an underscore is what PCL calls padding
             raise FileError(f"field name {name!r} cannot stand in a PCD header")
         names.append(name)
         arrays.append(values.reshape(points, -1) if points else values.reshape(0, int(np.prod(values.shape[1:]))))
@@ -129,7 +129,7 @@ def _read_header(file: IO[bytes]) -> Header:
     for _ in range(_HEADER_LINES):
         line = file.readline(_HEADER_BYTES)
         try:
-            words = line.decode("ascii").split()
+            words = line.decode().split()
         except UnicodeDecodeError as error:
             raise FileError("not a PCD file: its header is not text") from error
         if not line:

@@ -24,6 +24,9 @@ def read(path: Path) -> PointCloud:
         vertex = data["vertex"]
     except (plyfile.PlyParseError, UnicodeDecodeError) as error:
         raise FileError(f"not a readable PLY: {error}") from error
+    others = [f"{element.name} ({len(element)})" for element in data.elements if element.name != "vertex" and len(element)]
+    if others:
+        warnings.warn(f"{path}: left out what is no point: {', '.join(others)}", stacklevel=2)
     columns = {}
     for item in vertex.properties:
         values = vertex.data[item.name]
