@@ -27,7 +27,7 @@ from anypcc_ros.codec.model import store  # noqa: E402
 from anypcc_ros.evaluation import suite  # noqa: E402
 from anypcc_ros.evaluation.document import table, write_section  # noqa: E402
 from anypcc_ros.evaluation.peers import load_peers  # noqa: E402
-from anypcc_ros.evaluation.results import Journal, Line, by_category, by_cloud  # noqa: E402
+from anypcc_ros.evaluation.results import GPCC_OCTREE, Journal, Line, by_category, by_cloud  # noqa: E402
 from anypcc_ros.training.export import load_checkpoint  # noqa: E402
 
 WORTH_SHIPPING = -3.0
@@ -82,11 +82,12 @@ def markdown(options: argparse.Namespace, universal: str, lines: list[tuple[str,
     for name, line in lines:
         versus = 100 * (line.ours[name] / line.ours[universal] - 1)
         figures = [f"{line.ours[model]:.3f}" for model in (universal, name)]
-        gpcc = f"{line.peers['G-PCC']:.3f}" if "G-PCC" in line.peers else ""
+        gpcc = f"{line.peers[GPCC_OCTREE]:.3f}" if GPCC_OCTREE in line.peers else ""
         verdict = "yes" if versus < WORTH_SHIPPING else "no"
         rows.append([line.name, line.grid, str(line.clouds), *figures, f"{versus:+.1f} %", gpcc, verdict])
     how = "from scratch" if options.from_scratch else f"from `{universal}`"
-    columns = ["category", "grid", ">clouds", f">{universal}", ">category model", ">difference", ">G-PCC", "worth shipping"]
+    figures = [f">{universal}", ">category model", ">difference", f">{GPCC_OCTREE}"]
+    columns = ["category", "grid", ">clouds", *figures, "worth shipping"]
     return f"Each category model: {options.steps} steps {how}. Bits per input point.\n\n{table(columns, rows)}"
 
 

@@ -24,7 +24,7 @@ from anypcc_ros.evaluation.evaluate import (
     unique_cells,
 )
 from anypcc_ros.evaluation.pictures import before_after
-from anypcc_ros.evaluation.results import TABLE, Journal, Result
+from anypcc_ros.evaluation.results import GPCC_OCTREE, TABLE, Journal, Result
 from anypcc_ros.evaluation.rows import read_csv, write_csv
 from anypcc_ros.files import read_cloud, unit_of, write_cloud
 
@@ -193,10 +193,10 @@ def test_suite_beside_a_table_of_peers(sample_cloud: PointCloud, tmp_path: Path)
     native, frame = results.by_cloud(rows)
     assert (native.name, native.grid, native.voxels) == ("bodies/body.npz", "native", len(body))
     assert next(row.step for row in rows if row.grid == "native") == 0.001
-    assert "G-PCC" not in native.peers or shutil.which(peers.GPCC_PROGRAM)
+    assert GPCC_OCTREE not in native.peers or shutil.which(peers.GPCC_PROGRAM)
     assert (frame.name, frame.grid, frame.voxels) == ("lidar/frame.npz", "50mm", 8828)
     assert frame.peers["RENO"] == 1.559
-    assert frame.peers["G-PCC"] <= 1.585
+    assert frame.peers[GPCC_OCTREE] <= 1.585
     pytest.importorskip("DracoPy")
     assert 1 < frame.peers["Draco"] < 3
     assert frame.peers["Draco"] < frame.peers["zstd"] < 96
@@ -219,7 +219,7 @@ def test_category_means_need_every_cloud() -> None:
     rows = [_row("a", 1.0), _row("idcm0", 2.0), _row("ctc3-octree", 3.0), _row("a", 2.0, "c/g"), _row("idcm0", 4.0, "c/g")]
     [mean] = results.by_category(results.by_cloud([*rows, _row("b", 5.0)]))
     assert mean.ours == {"a": 1.5}, "b has one cloud of two"
-    assert mean.peers == {"G-PCC": 3.0}, "the smaller setting of each cloud"
+    assert mean.peers == {GPCC_OCTREE: 3.0}, "the smaller setting of each cloud"
     assert mean.versus("a") == -50
     assert mean.versus("b") is None
     lines = results.by_cloud([*rows, _row("a", 9.0, "d/h", category="d")])

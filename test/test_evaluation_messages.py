@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ pytest.importorskip("zstandard", reason="needs the extra [bags]")
 from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.codec.errors import AnypccError, FileError
-from anypcc_ros.evaluation import messages
+from anypcc_ros.evaluation import message_peers, messages
 from anypcc_ros.evaluation.message_report import check, markdown
 from anypcc_ros.evaluation.message_samples import Sample, samples
 from anypcc_ros.evaluation.messages import EXACT, GRID, MessageRow, configurations, measure
@@ -42,7 +43,9 @@ def sample(scan: PointCloud) -> Sample:
 @pytest.fixture(scope="module")
 def rows(sample: Sample) -> list[MessageRow]:
     pytest.importorskip("DracoPy", reason="needs the extra [eval]")
-    return list(measure(sample, [CodecConfig(step=0.016), CodecConfig(step=0.001)], peers=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(message_peers, "CLOUDINI_PROGRAM", "there is none")
+        return list(measure(sample, [CodecConfig(step=0.016), CodecConfig(step=0.001)], peers=True))
 
 
 def test_every_codec_is_measured_on_the_same_message(rows: list[MessageRow], sample: Sample) -> None:
@@ -78,6 +81,19 @@ def test_draco_merges_points_that_are_equal(sample: Sample) -> None:
     assert row.lost == "the order of the points, 6000 points like others"
 
 
+def test_cloudini_rounds_float32_fields(sample: Sample) -> None:
+    if not shutil.which(message_peers.CLOUDINI_PROGRAM):
+        pytest.skip(f"needs {message_peers.CLOUDINI_PROGRAM} on the PATH, which no registry has")
+    plain = PointCloud(sample.cloud.xyz, {name: sample.cloud.fields[name] for name in ("intensity", "ring", "t")})
+    runs = message_peers.run_peers(Sample("here", "scan", body_from_cloud(plain), plain), [0.001])
+    [row] = [run for run in runs if run.codec == message_peers.CLOUDINI]
+    assert row.kept
+    assert 0 < row.size < 26 * 6000
+    errors = dict(part.rsplit(" ", 1) for part in row.errors.split("; "))
+    assert 0.0004 < float(errors["x, y, z"]) < 0.00051
+    assert (errors["ring"], errors["t"], row.lost) == ("0", "0", "intensity within 0.0005")
+
+
 def test_a_loss_is_noticed(sample: Sample, rows: list[MessageRow], monkeypatch: pytest.MonkeyPatch) -> None:
     class Careless(messages.Decoder):
         def decode(self, data: bytes) -> PointCloud:
@@ -110,10 +126,10 @@ def test_tables(rows: list[MessageRow]) -> None:
     text = markdown([*rows, exact], "anypcc evaluate --messages x")
     assert text.startswith("    anypcc evaluate --messages x\n")
     lines = text.splitlines()
-    assert f"| scan | 6000 | 0.016 | **{rows[0].ratio:.2f}** |  | {rows[2].ratio:.2f} |" in text
+    assert f"| scan | 6000 | 0.016 | **{rows[0].ratio:.2f}** |  |  | {rows[2].ratio:.2f} |" in text
     assert sum(line.startswith("| scan |") for line in lines) == 3
     assert "| scan | 180000 | **1.50** |" in text
-    assert f"| here | 1 | 0.001 | **{rows[1].ratio:.2f}** |  | {rows[3].ratio:.2f} |" in text
+    assert f"| here | 1 | 0.001 | **{rows[1].ratio:.2f}** |  |  | {rows[3].ratio:.2f} |" in text
 
 
 def test_samples_of_bags_files_and_folders(tmp_path: Path, scan: PointCloud) -> None:

@@ -22,7 +22,7 @@ from anypcc_ros.command_line import (
     add_repeatable,
     check_exact,
     config_from,
-    new_file,
+    new_document,
     positive_count,
     read_finite,
 )
@@ -77,7 +77,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         "--live-peers",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="run Draco, zstd and G-PCC (a tmc3 on the PATH) where installed (default: on)",
+        help="run Draco, zstd, lz4, and of the PATH tmc3 (G-PCC) and cloudini_rosbag_converter, where installed (default: on)",
     )
     many.add_argument(
         "--distortion", action=argparse.BooleanOptionalAction, default=True, help="D1 and D2 on every grid (default: on)"
@@ -88,11 +88,14 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     many.add_argument("--resume", action="store_true", help="keep the rows that --csv has, and measure only what it lacks")
     many.add_argument("--tables-only", action="store_true", help="measure nothing: tables and plots of what --csv has so far")
     many.add_argument(
-        "--markdown", type=new_file, metavar="OUT.md", help="write the tables here, between marks where the document has them"
+        "--markdown",
+        type=new_document,
+        metavar="OUT.md",
+        help="write the tables here, between marks where the document has them",
     )
     many.add_argument("--plots", type=Path, metavar="DIR", help="draw bits and lossy curves into this folder")
 
-    parser.add_argument("--csv", type=new_file, metavar="OUT.csv", help="write the measurements here (default: stdout)")
+    parser.add_argument("--csv", type=new_document, metavar="OUT.csv", help="write the measurements here (default: stdout)")
     grid = parser.add_mutually_exclusive_group()
     add_repeatable(grid, "step")
     add_grid_bits(grid)

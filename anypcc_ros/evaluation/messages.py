@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from anypcc_ros.bags.compare import POSITION, Policy, compare_clouds
 from anypcc_ros.codec import bitstream
 from anypcc_ros.codec.bitstream import inspect
-from anypcc_ros.codec.cloud import PointCloud
 from anypcc_ros.codec.codec import Decoder, Encoder
 from anypcc_ros.codec.config import CodecConfig
 from anypcc_ros.evaluation.evaluate import matching_decoder
+from anypcc_ros.evaluation.message_peers import run_peers
 from anypcc_ros.evaluation.message_samples import Sample
-from anypcc_ros.evaluation.peers import FLOAT_BITS, PeerError, encode_draco
-from anypcc_ros.optional import MissingPackageError, optional
 
-OURS, DRACO = "anypcc", "Draco"
+OURS = "anypcc"
 STEPS = (0.001, 0.016)
-ZSTD_LEVELS = (1, 3, 19)
 
 GRID, ORDERED, EXACT, EXACT_ORDERED = "grid", "grid, in order", "exact", "exact, in order"
 SETTINGS = {
@@ -76,10 +71,19 @@ def measure(sample: Sample, configs: Sequence[CodecConfig], peers: bool) -> Iter
     for config in configs:
         yield _measure_ours(sample, config)
     if peers:
-        for step in dict.fromkeys(config.step for config in configs if not config.exact):
-            yield from _measure_draco(sample, step)
-        for name, pack, unpack in _packers():
-            yield _measure_packer(sample, name, pack, unpack)
+        steps = dict.fromkeys(config.step for config in configs if not config.exact)
+        for run in run_peers(sample, list(steps)):
+            yield _row(
+                sample,
+                codec=run.codec,
+                setting=GRID if run.step else "",
+                step=run.step,
+                size=run.size,
+                seconds=(run.encode_s, run.decode_s),
+                kept=run.kept,
+                errors=run.errors,
+                lost=run.lost,
+            )
 
 
 def configurations(common: CodecConfig, steps: Sequence[float]) -> list[CodecConfig]:
@@ -117,81 +121,6 @@ def _measure_ours(sample: Sample, config: CodecConfig) -> MessageRow:
         errors="; ".join(f"{name} {error.largest:.3g}" for name, error in comparison.errors.items()),
         lost=f"{comparison.left_out} invalid points" if comparison.left_out else "",
     )
-
-
-def _packers() -> Iterator[tuple[str, Callable[[bytes], bytes], Callable[[bytes], bytes]]]:
-    """Compressors of bytes: name, compress, decompress; those that are installed."""
-    try:
-        zstd = optional("zstandard", "eval")
-        for level in ZSTD_LEVELS:
-            yield f"zstd -{level}", zstd.ZstdCompressor(level=level).compress, zstd.ZstdDecompressor().decompress
-        lz4 = optional("lz4.frame", "bags")
-        yield "lz4", lz4.compress, lz4.decompress
-    except MissingPackageError:
-        return
-
-
-def _measure_packer(sample: Sample, name: str, pack: Callable[[bytes], bytes], unpack: Callable[[bytes], bytes]) -> MessageRow:
-    data = bytes(sample.message.data)
-    start = time.perf_counter()
-    packed = pack(data)
-    middle = time.perf_counter()
-    kept = unpack(packed) == data
-    end = time.perf_counter()
-    return _row(sample, name, "", None, len(packed), (middle - start, end - middle), kept)
-
-
-def _measure_draco(sample: Sample, step: float) -> Iterator[MessageRow]:
-    """Draco's kd-tree coder on the same grid, all fields with it as integers.
-
-    That coder takes no floats but quantised ones, so that each field is given by the ranks of its values, and the list of
-    the values beside it by zstd: exact, and kinder to Draco than its own coding of floats.
-    """
-    try:
-        draco, zstd = optional("DracoPy", "eval"), optional("zstandard", "eval")
-    except MissingPackageError:
-        return
-    cloud, _ = sample.cloud.finite()
-    cells = np.rint(cloud.xyz.astype(np.float64) / step).astype(np.int64)
-    cells -= cells.min(axis=0, initial=np.iinfo(np.int64).max) if len(cells) else 0
-    bits = max(int(cells.max(initial=0)).bit_length(), 1)
-    if bits > FLOAT_BITS or not len(cells):
-        return
-    start = time.perf_counter()
-    ranks, lists = _ranks(cloud)
-    data = encode_draco(draco, cells.astype(np.float32), bits, dict(enumerate(ranks)))
-    extra = zstd.ZstdCompressor(level=19).compress(lists)
-    middle = time.perf_counter()
-    back = draco.decode(data)
-    end = time.perf_counter()
-    decoded = [np.rint(np.asarray(back.points)).astype(np.int64).reshape(-1, 3)]
-    decoded += [np.asarray(back.get_attribute_by_unique_id(i)["data"]).reshape(len(decoded[0]), -1) for i in range(len(ranks))]
-    rows, expected = (np.concatenate(columns, axis=1, dtype=np.int64) for columns in (decoded, [cells, *ranks]))
-    if not np.array_equal(np.unique(rows, axis=0), np.unique(expected, axis=0)):
-        raise PeerError(f"{sample.name}: Draco returned other points than the {len(cells)} it was given")
-    lost = "the order of the points" + (f", {len(cells) - len(rows)} points like others" if len(rows) < len(cells) else "")
-    yield _row(sample, DRACO, GRID, step, len(data) + len(extra), (middle - start, end - middle), True, lost=lost)
-
-
-def _ranks(cloud: PointCloud) -> tuple[list[np.ndarray], bytes]:
-    """Each column of each field as (N, 1) unsigned ranks of its values, of the smallest type; and the lists of values."""
-    ranks, lists = [], []
-    for values in cloud.fields.values():
-        bits = np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}").reshape(len(values), -1)
-        for column in bits.T:
-            if column.dtype == np.uint8:  # needs no list
-                ranks.append(column[:, None])
-                continue
-            # In the order of the numbers, so that near values have near ranks; equal numbers of other bits stay apart.
-            listed, first, inverse = np.unique(column, return_index=True, return_inverse=True)
-            numbers = np.ascontiguousarray(column).view(values.dtype)[first]
-            order = np.lexsort([listed, numbers])
-            place = np.empty(len(order), np.int64)
-            place[order] = np.arange(len(order))
-            size = np.uint8 if len(listed) <= 1 << 8 else np.uint16 if len(listed) <= 1 << 16 else np.uint32
-            ranks.append(place[inverse].astype(size)[:, None])
-            lists.append(np.diff(listed[order], prepend=listed.dtype.type(0)).tobytes())
-    return ranks, b"".join(lists)
 
 
 def _row(

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from anypcc_ros.evaluation.figures import panels_of, save
-from anypcc_ros.evaluation.results import Line, Result, by_category, by_cloud, models_of
+from anypcc_ros.evaluation.results import GPCC_OCTREE, PEER_COLUMNS, Line, Result, by_category, by_cloud, models_of
 from anypcc_ros.training import log
 
 OURS = ("#1f5fbf", "#5aa0e6", "#0b2f66", "#8fb8de")  # by model, in order
-PEERS = {"RENO": "#c46a1b", "Draco": "#9a9a9a", "G-PCC": "#222222"}
+PEERS = {"RENO": "#c46a1b", "Draco": "#9a9a9a", GPCC_OCTREE: "#222222"}
 _WORST = 60.0  # percent; a longer bar is cut and labelled, or it would flatten all others
 
 
 def plot_bits(results: Sequence[Result], path: str | os.PathLike[str], groups: Mapping[str, str] | None = None) -> None:
-    """A PNG with the means of every category and grid in percent of the best G-PCC's bits. Raises FileError."""
-    lines = [line for line in by_category(by_cloud(results), groups) if "G-PCC" in line.peers]
+    """A PNG with the means of every category and grid in percent of G-PCC's, octree. Raises FileError."""
+    lines = [line for line in by_category(by_cloud(results), groups) if GPCC_OCTREE in line.peers]
     models = models_of(results)
     series = [(model, OURS[i % len(OURS)], [line.versus(model) for line in lines]) for i, model in enumerate(models)]
     series += [(name, PEERS[name], [_peer_versus(line, name) for line in lines]) for name in ("RENO", "Draco")]
@@ -36,11 +36,11 @@ def plot_bits(results: Sequence[Result], path: str | os.PathLike[str], groups: M
             text = f"{value:+.1f}" + (" →" if value > _WORST else "")
             axes.text(min(value, _WORST) + (0.6 if value >= 0 else -0.6), y, text, va="center",
                       ha="left" if value >= 0 else "right", fontsize=7, color="#333333")  # fmt: skip
-    axes.axvline(0, color=PEERS["G-PCC"], linewidth=1)
+    axes.axvline(0, color=PEERS[GPCC_OCTREE], linewidth=1)
     axes.set_yticks(range(len(lines)), [f"{line.name}, {line.grid} ({line.clouds})" for line in lines], fontsize=9)
     axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.set_xlim(min(-15.0, axes.get_xlim()[0] - 4), _WORST + 8)
-    axes.set_xlabel("bits per point, percent above (right) or below (left) the best G-PCC; number of clouds in brackets")
+    axes.set_xlabel("bits per point, percent above (right) or below (left) G-PCC, octree; number of clouds in brackets")
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper right", ncols=6, fontsize=9)
     save(figure, path)
@@ -58,8 +58,8 @@ def plot_curves(results: Sequence[Result], path: str | os.PathLike[str]) -> None
             _curve(axes, [r for r in rows if r.codec == model and not r.drop_scales], f"{model}, larger steps", colour, "-o")
             dropped = [r for r in rows if r.codec == model and r.drop_scales]
             _curve(axes, dropped, f"{model}, scales dropped", colour, "--s")
-        gpcc = _smallest([r for r in rows if r.codec in ("ctc3-octree", "ctc1-octree", "idcm0")])
-        _curve(axes, gpcc, "G-PCC, larger steps", PEERS["G-PCC"], "-^")
+        gpcc = _smallest([r for r in rows if r.codec in PEER_COLUMNS[GPCC_OCTREE]])
+        _curve(axes, gpcc, f"{GPCC_OCTREE}, larger steps", PEERS[GPCC_OCTREE], "-^")
         _curve(axes, [r for r in rows if r.codec == "draco"], "Draco, larger steps", PEERS["Draco"], "-v")
         axes.set_title(f"{file[:58]}\nfinest grid: {grid}", fontsize=9)
         rates = [row.bpp for row in rows]
@@ -107,7 +107,7 @@ def _run_name(path: Path) -> str:
 
 
 def _peer_versus(line: Line, name: str) -> float | None:
-    return 100 * (line.peers[name] / line.peers["G-PCC"] - 1) if name in line.peers else None
+    return 100 * (line.peers[name] / line.peers[GPCC_OCTREE] - 1) if name in line.peers else None
 
 
 def _smallest(rows: Sequence[Result]) -> list[Result]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from anypcc_ros.evaluation.document import table
-from anypcc_ros.evaluation.results import LIVE, PEER_COLUMNS, Line, Result, by_category, by_cloud, models_of
+from anypcc_ros.evaluation.results import GPCC_OCTREE, LIVE, PEER_COLUMNS, Line, Result, by_category, by_cloud, models_of
 
 
 def markdown(results: Sequence[Result], groups: Mapping[str, str] | None = None, command: str = "", remark: str = "") -> str:
@@ -23,7 +23,7 @@ def markdown(results: Sequence[Result], groups: Mapping[str, str] | None = None,
 
 
 def means_table(results: Sequence[Result], groups: Mapping[str, str] | None = None) -> str:
-    """A row per category and grid: bits per point of every model, with the difference to G-PCC, beside the other codecs."""
+    """A row per category and grid: bits per point of every model, beside those of the others."""
     lines, models = by_category(by_cloud(results), groups), models_of(results)
     columns = _peer_columns(lines)
     rows = []
@@ -32,7 +32,7 @@ def means_table(results: Sequence[Result], groups: Mapping[str, str] | None = No
         figures = [_figure(line.peers.get(name)) for name in columns]
         back = f"{line.exact} of {line.measured}"
         rows.append([line.name, line.grid, str(line.clouds), *ours, *figures, _psnr(line.d1_psnr), _psnr(line.d2_psnr), back])
-    heads = [head for model in models for head in (f">{model}", ">vs. G-PCC")]
+    heads = [head for model in models for head in (f">{model}", f">vs. {GPCC_OCTREE}")]
     names = ["category", "grid", ">clouds", *heads, *(f">{n}" for n in columns), ">D1, dB", ">D2, dB", ">exact"]
     return table(names, rows)
 
@@ -66,9 +66,10 @@ def lossy_table(results: Sequence[Result]) -> str:
         how = f"{drop} scale{'s' * (drop > 1)} dropped" if drop else how
         [line] = by_cloud([replace(row, stretch=1.0, drop_scales=0) for row in rows])
         figures = [_figure(line.ours.get(model)) for model in models_of(results)]
-        figures += [_figure(line.peers.get(name)) for name in ("G-PCC", "Draco")]
+        figures += [_figure(line.peers.get(name)) for name in (GPCC_OCTREE, "Draco")]
         body.append([file, grid, how, *figures, _psnr(line.d1_psnr), _psnr(line.d2_psnr)])
-    columns = ["cloud", "grid", "how", *(f">{model}" for model in models_of(results)), ">G-PCC", ">Draco", ">D1, dB", ">D2, dB"]
+    codecs = [*models_of(results), GPCC_OCTREE, "Draco"]
+    columns = ["cloud", "grid", "how", *(f">{codec}" for codec in codecs), ">D1, dB", ">D2, dB"]
     return table(columns, body) if body else ""
 
 

@@ -17,8 +17,11 @@ from anypcc_ros.evaluation.rows import read_csv, to_csv, write_csv
 LIVE, TABLE = "live", "table"
 """What stands in place of a model's hash in the rows of other codecs: run here, or taken from a table."""
 
+GPCC_OCTREE = "G-PCC octree"
+"""Not its predictive geometry, which has to be told what lasers a sensor has."""
+
 PEER_COLUMNS = {
-    "G-PCC": (*peers.GPCC, peers.GPCC_STATIC),
+    GPCC_OCTREE: (*peers.GPCC, peers.GPCC_STATIC),
     "RENO": (peers.RENO,),
     "Draco": (peers.DRACO,),
     "zstd": (peers.ZSTD,),
@@ -182,7 +185,7 @@ class Line:
     category: str = ""
     seconds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
-    def versus(self, model: str, peer: str = "G-PCC") -> float | None:
+    def versus(self, model: str, peer: str = GPCC_OCTREE) -> float | None:
         """Percent by which a model's bits differ from a peer's, negative where it needs fewer."""
         if model not in self.ours or not self.peers.get(peer):
             return None
