@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import xml.etree.ElementTree
 import zipfile
@@ -99,6 +100,51 @@ def test_only_the_nodes_know_of_ros():
             assert not imports(file) & {*ROS_PACKAGES, "anypcc_ros.msg"}, file
 
 
+BELOW = {
+    "codec": {"adaptation"},  # by name, where --adapt-steps asks for the tuner
+    "optional": {"codec"},
+    "pointcloud2": {"codec"},
+    "files": {"codec", "optional"},
+    "command_line": {"codec", "files"},
+    "training": {"codec", "command_line", "files", "optional"},
+    "adaptation": {"codec", "command_line", "files", "optional", "training"},
+    "nodes": {"codec", "msg", "pointcloud2"},
+    "bags": {
+        "adaptation",
+        "codec",
+        "command_line",
+        "evaluation",
+        "files",
+        "optional",
+        "pointcloud2",
+    },  # its report has pictures
+    "evaluation": {"bags", "codec", "command_line", "files", "optional", "pointcloud2", "training"},  # also of messages in bags
+}
+"""What each part of the package may import of the others: README.md, "How it works"."""
+
+
+def named(file: Path) -> set[str]:
+    """The modules that a file imports, or names as text for a later import."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.replace(".", "").isidentifier():
+            found.add(node.value)
+    return found
+
+
+@pytest.mark.parametrize("part", sorted(BELOW))
+def test_imports_run_one_way(part):
+    package = ROOT / "anypcc_ros"
+    files = [package / f"{part}.py"] if (package / f"{part}.py").exists() else (package / part).rglob("*.py")
+    modules = set().union(*map(named, files))
+    others = {module.split(".")[1] for module in modules if module.startswith("anypcc_ros.")} - {part, ""}
+    assert others == BELOW[part]
+
+
 # What is installed
 
 
@@ -129,6 +175,24 @@ def test_the_installation_is_complete():
         r"^share/ament_index/resource_index/packages/anypcc_ros$",
     ):
         assert re.search(wanted, names, re.MULTILINE), wanted
+
+
+NOT_INSTALLED = ("*.pyc", "*.so", ".clang-format", "*.msg")
+"""What lies in the package's folder of a checkout, besides its sources: built, or for those who change them."""
+
+
+def test_the_source_distribution_is_complete(tmp_path):
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", tmp_path, "sdist", "-d", tmp_path]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    folders = ("anypcc_ros", "cmake", "config", "launch", "msg", "requirements", "resource")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    needed = {str(path.relative_to(ROOT)) for path in files if not any(map(path.match, NOT_INSTALLED))}
+    assert (
+        needed | {"msg/CompressedCloud.msg", "setup.py", "pyproject.toml", "package.xml", "CMakeLists.txt", "LICENSE"} <= packed
+    )
 
 
 def test_what_ros2_run_would_start_starts():
